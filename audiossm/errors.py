@@ -1,0 +1,72 @@
+"""Every error that audiossm raises on purpose.
+
+AudioSSMError
+├── ConfigError      a config file or field is wrong
+├── ShapeError       a tensor has another shape or dtype than the layer takes
+├── AudioError       audio that can't be read, written or understood
+├── ManifestError    a manifest or one of its lines is wrong
+├── ModelError       a model that is missing, damaged or of another version
+├── DeviceError      a device that this machine or this build doesn't have
+├── SessionError     a session is used after its end
+├── SnapshotError    session bytes that this model can't go on from
+├── OutputError      a result that can't be written
+└── DependencyError  an optional package that this command needs is not installed
+"""
+
+__all__ = [
+    "AudioError",
+    "AudioSSMError",
+    "ConfigError",
+    "DependencyError",
+    "DeviceError",
+    "ManifestError",
+    "ModelError",
+    "OutputError",
+    "SessionError",
+    "ShapeError",
+    "SnapshotError",
+]
+
+
+class AudioSSMError(Exception):
+    """Base of all errors raised on purpose; its message is one line for a person."""
+
+
+class ConfigError(AudioSSMError):
+    """A config file or field is wrong."""
+
+
+class ShapeError(AudioSSMError):
+    """A tensor has another shape or dtype than the layer takes."""
+
+
+class AudioError(AudioSSMError):
+    """Audio that can't be read, written or understood."""
+
+
+class ManifestError(AudioSSMError):
+    """A manifest or one of its lines is wrong."""
+
+
+class ModelError(AudioSSMError):
+    """A model that is missing, damaged or of another version."""
+
+
+class DeviceError(AudioSSMError):
+    """A device that this machine or this build of torch doesn't have."""
+
+
+class SessionError(AudioSSMError):
+    """A session is used after its end."""
+
+
+class SnapshotError(AudioSSMError):
+    """Session bytes that this model can't go on from."""
+
+
+class OutputError(AudioSSMError):
+    """A result that can't be written."""
+
+
+class DependencyError(AudioSSMError):
+    """An optional package that this command needs is not installed."""
