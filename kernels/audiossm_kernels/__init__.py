@@ -1,0 +1,12 @@
+"""Kernels of the Mamba-3 mixer: plain functions of tensors, no modules, no files.
+
+Letters used in this package: B batch, L frames, H heads, P head dimension, N state dimension,
+G groups of B/C, R rank (1 in SISO), S rotary angles, C frames of a chunk, K chunks.
+"""
+
+from audiossm_kernels.errors import KernelError
+from audiossm_kernels.ssm_scan import ssm_scan
+from audiossm_kernels.ssm_step import ssm_step
+from audiossm_kernels.state import Pairing, SsmInputs, SsmParams, SsmState
+
+__all__ = ["KernelError", "Pairing", "SsmInputs", "SsmParams", "SsmState", "ssm_scan", "ssm_step"]
