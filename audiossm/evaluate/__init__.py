@@ -1,0 +1,1 @@
+"""Scoring: how well the models do, measured the same way each time."""

@@ -1,0 +1,32 @@
+"""Layers: the streaming contract, causal convolutions, and the Mamba-3 backbone's parts."""
+
+from audiossm.nn.block import Block, BlockState
+from audiossm.nn.conv import CausalConv1d, ConvState, LookAheadConv, LookAheadState
+from audiossm.nn.mamba3 import Mamba3, Mamba3Config
+from audiossm.nn.mlp import SwiGLU
+from audiossm.nn.norm import RMSNorm
+from audiossm.nn.streaming import (
+    StreamingModule,
+    map_state,
+    named_tensors,
+    stack_states,
+    where_state,
+)
+
+__all__ = [
+    "Block",
+    "BlockState",
+    "CausalConv1d",
+    "ConvState",
+    "LookAheadConv",
+    "LookAheadState",
+    "Mamba3",
+    "Mamba3Config",
+    "RMSNorm",
+    "StreamingModule",
+    "SwiGLU",
+    "map_state",
+    "named_tensors",
+    "stack_states",
+    "where_state",
+]

@@ -1,0 +1,249 @@
+"""The Mamba-3 mixer: a linear recurrence with rotating states (arXiv:2603.15569v1)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audiossm.errors import ConfigError, ShapeError
+from audiossm.nn.norm import RMSNorm
+from audiossm.nn.streaming import StreamingModule
+from audiossm_kernels import Pairing, SsmInputs, SsmParams, SsmState, ssm_scan, ssm_step
+
+__all__ = ["Mamba3", "Mamba3Config"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mamba3Config:
+    """Sizes and choices of one mixer.
+
+    Attributes:
+        d_model: channels in and out.
+        d_state: N, state dimensions of a head.
+        expand: inner channels per channel of ``d_model``.
+        head_dim: P, inner channels of a head.
+        num_groups: G, sets of B and C that the heads share.
+        mimo_rank: R, inputs and outputs of a head's state; counts only if ``is_mimo``.
+        is_mimo: several inputs and outputs per head instead of one.
+        rope_fraction: part of the state that rotates, 0.5 or 1.
+        a_activation: what makes the decay positive: "heavy_tail" (1 + s, 1 / (1 - s) below
+            zero) or "softplus".
+        a_floor: smallest decay rate.
+        dt_min: smallest step that ``dt_bias`` starts from.
+        dt_max: largest one.
+        dt_init_floor: floor under both.
+        out_norm: RMS norm of each head before the gate.
+        chunk_size: frames of a chunk in the matrix form; a good one for the rank by default.
+    """
+
+    d_model: int
+    d_state: int = 128
+    expand: float = 2.0
+    head_dim: int = 64
+    num_groups: int = 1
+    mimo_rank: int = 1
+    is_mimo: bool = False
+    rope_fraction: float = 0.5
+    a_activation: str = "heavy_tail"
+    a_floor: float = 1e-4
+    dt_min: float = 1e-3
+    dt_max: float = 0.1
+    dt_init_floor: float = 1e-4
+    out_norm: bool = False
+    chunk_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that don't fit together, with the value and the limit."""
+        for name in ("d_model", "d_state", "head_dim", "num_groups", "mimo_rank"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"Mamba3Config: {name} must be 1 or more, not {getattr(self, name)}"
+                )
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise ConfigError(f"Mamba3Config: chunk_size must be 1 or more, not {self.chunk_size}")
+        inner = self.expand * self.d_model
+        if inner != int(inner) or inner < 1 or inner % self.head_dim:
+            raise ConfigError(
+                f"Mamba3Config: expand * d_model = {inner:g} must be a multiple of "
+                f"head_dim {self.head_dim}"
+            )
+        if self.num_heads % self.num_groups:
+            raise ConfigError(
+                f"Mamba3Config: {self.num_heads} heads can't be shared by {self.num_groups} groups"
+            )
+        if self.rope_fraction not in (0.5, 1.0):
+            raise ConfigError(
+                f"Mamba3Config: rope_fraction must be 0.5 or 1, not {self.rope_fraction}"
+            )
+        if self.num_angles < 1 or (self.is_mimo and self.d_state % 2):
+            raise ConfigError(
+                f"Mamba3Config: d_state {self.d_state} has no pairs to rotate; take an even one, "
+                "4 or more"
+            )
+        if self.a_activation not in ("heavy_tail", "softplus"):
+            raise ConfigError(
+                "Mamba3Config: a_activation must be 'heavy_tail' or 'softplus', "
+                f"not {self.a_activation!r}"
+            )
+        if not (0 < self.dt_min <= self.dt_max and self.dt_init_floor > 0 and self.a_floor > 0):
+            raise ConfigError(
+                "Mamba3Config: 0 < dt_min <= dt_max, dt_init_floor > 0 and a_floor > 0 must hold, "
+                f"not {self.dt_min}, {self.dt_max}, {self.dt_init_floor} and {self.a_floor}"
+            )
+
+    @property
+    def d_inner(self) -> int:
+        """Channels of x, z and y inside the mixer."""
+        return int(self.expand * self.d_model)
+
+    @property
+    def num_heads(self) -> int:
+        """H, heads of ``head_dim`` channels."""
+        return self.d_inner // self.head_dim
+
+    @property
+    def rank(self) -> int:
+        """R as the mixer uses it: 1 unless ``is_mimo``."""
+        return self.mimo_rank if self.is_mimo else 1
+
+    @property
+    def num_angles(self) -> int:
+        """S, pairs of state dimensions that rotate; an odd split gives up one dimension."""
+        return int(self.d_state * self.rope_fraction) // 2
+
+    @property
+    def split_sizes(self) -> list[int]:
+        """Rows of ``in_proj``: z, x, B, C, dt, A, trap, angle."""
+        width = self.rank * self.num_groups * self.d_state
+        return [self.d_inner] * 2 + [width] * 2 + [self.num_heads] * 3 + [self.num_angles]
+
+
+def heavy_tail(s: Tensor) -> Tensor:
+    """Return ``1 + s`` for s >= 0 and ``1 / (1 - s)`` below: positive, 1 at 0, slope 1 there."""
+    # the clamp keeps the branch that isn't taken finite: at s = 1 its gradient would be NaN
+    return torch.where(s >= 0, 1 + s, 1 / (1 - s.clamp(max=0.0)))
+
+
+class Mamba3(StreamingModule[SsmState]):
+    """Mix the frames of (batch, frames, d_model) causally, in constant memory.
+
+    Parameter names are those of the authors' checkpoints. Everything but the two projections is
+    computed in float32. Scaling ``out_proj`` by the number of layers is up to the model.
+    """
+
+    mimo_x: nn.Parameter | None
+    mimo_z: nn.Parameter | None
+    mimo_o: nn.Parameter | None
+
+    def __init__(self, config: Mamba3Config) -> None:
+        super().__init__()
+        self.config = config
+        heads, rank, d_state = config.num_heads, config.rank, config.d_state
+        self.in_proj = nn.Linear(config.d_model, sum(config.split_sizes), bias=False)
+        self.dt_bias = nn.Parameter(torch.empty(heads))
+        self.B_bias = nn.Parameter(torch.ones(heads, rank, d_state))
+        self.C_bias = nn.Parameter(torch.ones(heads, rank, d_state))
+        self.B_norm = RMSNorm(d_state)
+        self.C_norm = RMSNorm(d_state)
+        self.D = nn.Parameter(torch.ones(heads))
+        for name, value in (("mimo_x", 1 / rank), ("mimo_z", 1.0), ("mimo_o", 1 / rank)):
+            weight = torch.full((heads, rank, config.head_dim), value)
+            self.register_parameter(name, nn.Parameter(weight) if config.is_mimo else None)
+        self.norm = RMSNorm(config.d_inner) if config.out_norm else None
+        self.out_proj = nn.Linear(config.d_inner, config.d_model, bias=False)
+        self.reset_steps()
+
+    def reset_steps(self) -> None:
+        """Draw ``dt_bias`` so that the steps start log-uniform in [dt_min, dt_max]."""
+        config = self.config
+        low, high = math.log(config.dt_min), math.log(config.dt_max)
+        with torch.no_grad():
+            dt = torch.empty_like(self.dt_bias).uniform_(low, high).exp()
+            dt = dt.clamp(min=config.dt_init_floor)
+            self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+
+    def init_state(self, batch: int) -> SsmState:
+        """Return the zero state of ``batch`` streams."""
+        config = self.config
+        heads, dtype = config.num_heads, torch.promote_types(self.dt_bias.dtype, torch.float32)
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(batch, *shape, dtype=dtype, device=self.dt_bias.device)
+
+        return SsmState(
+            angle=zeros(heads, config.num_angles),
+            ssm=zeros(heads, config.head_dim, config.d_state),
+            k=zeros(config.rank, heads, config.d_state),
+            v=zeros(heads, config.head_dim),
+        )
+
+    def step(self, x: Tensor, state: SsmState) -> tuple[Tensor, SsmState]:
+        """Advance by ``frames`` frames: one through the recurrence, many through the matrix form.
+
+        Args:
+            x: (batch, frames, d_model), float32 or bfloat16, frames >= 1.
+            state: what the previous call returned, or ``init_state(batch)``.
+        Returns:
+            y: (batch, frames, d_model), dtype of the projections; and the state after the last
+            frame, float32.
+        Raises:
+            ShapeError: no frames, another ``d_model``, or another batch than the state's.
+        """
+        config = self.config
+        check_frames("Mamba3", x, config.d_model, state)
+        parts = self.in_proj(x).split(config.split_sizes, dim=-1)
+        z, v = (part.unflatten(-1, (config.num_heads, config.head_dim)) for part in parts[:2])
+        ranks = (config.rank, config.num_groups, config.d_state)
+        k, q = (part.unflatten(-1, ranks) for part in parts[2:4])
+        # float32 before softplus and f: half precision would lose small steps and decays
+        dtype = torch.promote_types(v.dtype, torch.float32)
+        raw_dt, raw_a, trap, angles = (part.to(dtype) for part in parts[4:])
+        dt = F.softplus(raw_dt + self.dt_bias)
+        positive = heavy_tail if config.a_activation == "heavy_tail" else F.softplus
+        adt = -positive(raw_a).clamp(min=config.a_floor) * dt
+        inputs = SsmInputs(
+            self.C_norm(q), self.B_norm(k), v, z, dt, adt, trap, angles.unsqueeze(-2)
+        )
+        params = self.small_parameters()
+        pairing: Pairing = "halved" if config.is_mimo else "adjacent"
+        if x.shape[1] == 1:
+            one = SsmInputs._make(part.squeeze(1) for part in inputs)
+            y, state = ssm_step(*one, params, state, pairing=pairing)
+            y = y.unsqueeze(1)
+        else:
+            y, state = ssm_scan(
+                *inputs, params, state, pairing=pairing, chunk_size=config.chunk_size
+            )
+        return self.out_proj(y.flatten(-2)), state
+
+    def small_parameters(self) -> SsmParams:
+        """Return what the kernels take beside the frames' own tensors."""
+        shape = (self.config.num_heads, self.config.head_dim)
+        return SsmParams(
+            q_bias=self.C_bias,
+            k_bias=self.B_bias,
+            d_skip=self.D,
+            mimo_x=self.mimo_x,
+            mimo_z=self.mimo_z,
+            mimo_o=self.mimo_o,
+            out_norm=None if self.norm is None else self.norm.weight.view(shape),
+        )
+
+
+def check_frames(layer: str, x: Tensor, d_model: int, state: SsmState) -> None:
+    """Refuse an input that isn't (batch, frames >= 1, d_model) with the state's batch.
+
+    Raises:
+        ShapeError: what came and what was expected.
+    """
+    if x.dim() != 3 or x.shape[1] < 1 or x.shape[2] != d_model:
+        raise ShapeError(
+            f"{layer}: input must be (batch, frames >= 1, {d_model}), not {tuple(x.shape)}"
+        )
+    if x.shape[0] != state.ssm.shape[0]:
+        raise ShapeError(
+            f"{layer}: the input has batch {x.shape[0]}, but the state {state.ssm.shape[0]}: "
+            "make one with init_state(batch)"
+        )
