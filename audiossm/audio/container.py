@@ -1,0 +1,135 @@
+"""Files that libsndfile decodes and encodes; the one module that imports soundfile."""
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from audiossm.errors import AudioError
+
+__all__ = ["ContainerSource", "ogg_is_cut", "write_container"]
+
+# Decoding goes by a fixed block, so that what is read before damage doesn't depend on the caller.
+_BLOCK = 4096
+_UNKNOWN_FROM = 1 << 60  # samples: libsndfile says "very many" for a length that it doesn't know
+
+
+class ContainerSource:
+    """Samples out of a FLAC, Ogg, Opus, MP3 or another file that libsndfile knows.
+
+    Args:
+        file: a path, or a seekable binary file at its first byte.
+        name: of the file, for errors.
+        is_cut: the end is known to be missing, which libsndfile would pass over in silence.
+
+    Raises:
+        AudioError: libsndfile can't open it.
+    """
+
+    seekable = True
+
+    def __init__(self, file: Path | BinaryIO, name: str, *, is_cut: bool = False) -> None:
+        import soundfile
+
+        class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # it ships no type hints
+            # soundfile seeks after each read of a seekable file, which fails at the end of a FLAC
+            # that was written to a pipe and doesn't know its length.
+            def seekable(self) -> bool:
+                return False
+
+        self._error: type[Exception] = soundfile.LibsndfileError
+        try:
+            self._file: Any = SequentialFile(file)
+        except soundfile.LibsndfileError as exc:
+            raise AudioError(
+                f"{name}: not audio that can be read ({exc.error_string.rstrip('.')}); expected "
+                "wav, flac, ogg, opus or mp3: convert it first, or is it damaged?"
+            ) from exc
+        self.sample_rate: int = self._file.samplerate
+        self.channels: int = self._file.channels
+        known = self._file.frames < _UNKNOWN_FROM
+        self.num_samples: int | None = self._file.frames if known else None
+        self.least_samples: int = self._file.frames if known else 0
+        if self._file.format == "MP3":
+            # Without a length in the file, libmpg123 estimates it from the bit rate.
+            self.least_samples = max(0, int(0.98 * self._file.frames) - self.sample_rate // 5)
+        self.problem: str | None = None
+        self._is_cut = is_cut
+        self._rest = self._make_empty()
+
+    def read(self, max_samples: int) -> np.ndarray:
+        """Return (channels, n) float32 with n <= max_samples; less only at the end."""
+        pieces, missing = [], max_samples
+        while missing:
+            if self._rest.shape[1] == 0:
+                self._rest = self._decode()
+                if self._rest.shape[1] == 0:
+                    break
+            pieces.append(self._rest[:, :missing])
+            self._rest = self._rest[:, missing:]
+            missing -= pieces[-1].shape[1]
+        if not pieces:
+            return self._make_empty()
+        return np.ascontiguousarray(np.concatenate(pieces, axis=1))
+
+    def _decode(self) -> np.ndarray:
+        if self.problem is not None:
+            return self._make_empty()
+        try:
+            block: np.ndarray = self._file.read(_BLOCK, dtype="float32", always_2d=True)
+        except self._error as exc:
+            reason = getattr(exc, "error_string", "").rstrip(".") or "no reason given"
+            self.problem = f"decoding breaks off ({reason}): the file is damaged or cut short"
+            return self._make_empty()
+        if len(block) == 0 and self._is_cut:
+            self.problem = "the last page is incomplete: is the copy or download cut short?"
+        return block.T
+
+    def seek(self, sample: int) -> None:
+        """Go to a sample."""
+        self._rest, self.problem = self._make_empty(), None
+        try:
+            self._file.seek(sample)
+        except self._error:
+            self.problem = "seeking fails: the file is damaged or cut short"
+
+    def close(self) -> None:
+        """Close libsndfile's handle."""
+        self._file.close()
+
+    def _make_empty(self) -> np.ndarray:
+        return np.zeros((self.channels, 0), np.float32)
+
+
+def ogg_is_cut(file: BinaryIO) -> bool:
+    """Tell whether the last page of an Ogg file is incomplete."""
+    size = file.seek(0, 2)
+    start = max(0, size - (1 << 17))
+    file.seek(start)
+    tail = file.read(size - start)
+    page = tail.rfind(b"OggS")
+    if page < 0:
+        return True
+    header = tail[page:]
+    if len(header) < 27 or len(header) < 27 + header[26]:
+        return True
+    return len(header) < 27 + header[26] + sum(header[27 : 27 + header[26]])
+
+
+def write_container(
+    path: Path, audio: np.ndarray, sample_rate: int, *, file_format: str, coding: str
+) -> None:
+    """Write (channels, samples) float32 at ``sample_rate`` Hz.
+
+    Raises:
+        AudioError: libsndfile refuses the format, rate or number of channels.
+        OSError: the file can't be written.
+    """
+    import soundfile
+
+    # A file object, not a path: its errors say why, and libsndfile's don't.
+    with open(path, "wb") as file:
+        try:
+            soundfile.write(file, audio.T, sample_rate, format=file_format, subtype=coding)
+        except (soundfile.LibsndfileError, ValueError) as exc:
+            raise AudioError(getattr(exc, "error_string", str(exc)).rstrip(".")) from exc
