@@ -1,0 +1,162 @@
+"""Model folders: config.toml, model.safetensors and a card, found by name."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from audiossm.config import dump_toml, load_toml
+from audiossm.errors import ConfigError, ModelError
+
+__all__ = ["FORMAT_VERSION", "ModelFolder", "load_weights", "model_names", "save_model"]
+
+FORMAT_VERSION = 1
+CONFIG_FILE, WEIGHTS_FILE = "config.toml", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model on disk."""
+
+    path: Path
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def kind(self) -> str:
+        """What the model is: ``recogniser``."""
+        return str(self.config["kind"])
+
+    @property
+    def description(self) -> str:
+        """One line for a person."""
+        return str(self.config.get("description", ""))
+
+    @property
+    def weights(self) -> Path:
+        """The safetensors file."""
+        return self.path / WEIGHTS_FILE
+
+    @staticmethod
+    def open(name: str | Path) -> "ModelFolder":
+        """Open a model by the name of a shipped one or by its folder.
+
+        Raises:
+            ModelError: there is none, its config lacks a key, or it has another format version.
+        """
+        path = find_folder(name)
+        try:
+            config = load_toml(path / CONFIG_FILE)
+        except ConfigError as exc:
+            raise ModelError(str(exc)) from exc
+        if not (path / WEIGHTS_FILE).is_file():
+            raise ModelError(f"{path}: the model has no {WEIGHTS_FILE}")
+        for key in ("format_version", "kind"):
+            if key not in config:
+                raise ModelError(f"{path / CONFIG_FILE}: missing key {key!r}")
+        if config["format_version"] != FORMAT_VERSION:
+            raise ModelError(
+                f"{path}: model format version {config['format_version']!r}, but this audiossm "
+                f"reads version {FORMAT_VERSION}"
+            )
+        return ModelFolder(path, config)
+
+
+def shipped_models() -> Path:
+    """Return the folder of models that came with the package or stand in its checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_assets" / "models"
+    return installed if installed.is_dir() else package.parent / "assets" / "models"
+
+
+def model_names() -> list[str]:
+    """List the shipped models by name."""
+    root = shipped_models()
+    if not root.is_dir():
+        return []
+    return sorted(path.parent.name for path in root.glob(f"*/{CONFIG_FILE}"))
+
+
+def find_folder(name: str | Path) -> Path:
+    """Find a model by its shipped name or by its folder."""
+    shipped = shipped_models() / str(name)
+    if str(name) in model_names():
+        return shipped
+    path = Path(name)
+    if path.is_dir() and (path / CONFIG_FILE).is_file():
+        return path.resolve()
+    if path.is_dir():
+        raise ModelError(f"{path}: not a model folder, it has no {CONFIG_FILE}")
+    names = ", ".join(model_names()) or "none"
+    raise ModelError(f"no model {str(name)!r}: shipped are {names}; or give a model's folder")
+
+
+def load_weights(folder: ModelFolder, module: nn.Module) -> str:
+    """Fill ``module`` with a folder's weights as float32; return the model's hash.
+
+    The hash (32 hex digits of SHA-256) covers the tables of the config that shape the result and
+    every weight: sessions are tied to it.
+
+    Raises:
+        ModelError: damaged file, missing or unknown tensors, other shapes.
+    """
+    try:
+        data = folder.weights.read_bytes()
+        tensors = load_tensors(data)
+    except (OSError, SafetensorError) as exc:
+        raise ModelError(f"{folder.weights}: can't read these weights ({exc})") from exc
+    expected = module.state_dict()
+    for problem, names in (
+        ("lacks", expected.keys() - tensors.keys()),
+        ("has the unknown", tensors.keys() - expected.keys()),
+    ):
+        if names:
+            shown = ", ".join(sorted(names)[:3])
+            raise ModelError(
+                f"{folder.weights}: {problem} {len(names)} tensor(s), the first {shown}: "
+                "config and weights are not of the same model"
+            )
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise ModelError(
+                f"{folder.weights}: {name} has shape {(*tensor.shape,)}, "
+                f"config.toml says {(*expected[name].shape,)}"
+            )
+    module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    shape = {k: v for k, v in folder.config.items() if isinstance(v, dict)}
+    digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
+    digest.update(data)
+    return digest.hexdigest()[:32]
+
+
+def save_model(
+    path: Path, kind: str, description: str, config: dict[str, Any], weights: dict[str, Tensor]
+) -> None:
+    """Write a model folder; weights are stored as float16.
+
+    Args:
+        path: the folder, made if need be; its name is the model's name.
+        kind: ``recogniser``.
+        description: one line for a person.
+        config: the tables of config.toml.
+        weights: a state dict, floating point.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    head = {"format_version": FORMAT_VERSION, "kind": kind, "description": description}
+    (path / CONFIG_FILE).write_text(dump_toml(head | config), encoding="utf-8")
+    halves = {name: tensor.detach().to("cpu", torch.float16) for name, tensor in weights.items()}
+    for name, tensor in halves.items():
+        if not tensor.isfinite().all():
+            raise ModelError(f"{name} has values that float16 can't hold")
+    save_file({name: tensor.contiguous() for name, tensor in halves.items()}, path / WEIGHTS_FILE)

@@ -1,0 +1,159 @@
+"""The codec encoder: samples to one continuous state per 20 ms frame, causal, no look-ahead."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audiossm.codec.stft import CausalSTFT, STFTState, mel_filters
+from audiossm.errors import ConfigError, ShapeError
+from audiossm.nn import CausalConv1d, ConvState, Mamba3, Mamba3Config, RMSNorm, StreamingModule
+from audiossm_kernels import SsmState
+
+__all__ = ["Encoder", "EncoderConfig", "EncoderState"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Sizes of the encoder; rates in Hz, lengths in samples."""
+
+    sample_rate: int = 16000
+    frame_size: int = 320
+    window: int = 512
+    hop: int = 160
+    num_mels: int = 64
+    d_model: int = 320
+    d_hidden: int = 960
+    num_blocks: int = 4
+    kernel: int = 7
+    ssm_expand: float = 1.5
+    ssm_head_dim: int = 48
+    ssm_state: int = 64
+
+    def __post_init__(self) -> None:
+        if self.frame_size % self.hop:
+            raise ConfigError(
+                f"encoder.frame_size {self.frame_size} is not a multiple of hop {self.hop}"
+            )
+
+    @property
+    def spectra_per_frame(self) -> int:
+        """Short spectra that one frame stacks."""
+        return self.frame_size // self.hop
+
+    @property
+    def ssm(self) -> Mamba3Config:
+        """The config of the recurrent block."""
+        return Mamba3Config(
+            d_model=self.d_model,
+            d_state=self.ssm_state,
+            expand=self.ssm_expand,
+            head_dim=self.ssm_head_dim,
+        )
+
+
+class ConvNeXtBlock(StreamingModule[ConvState]):
+    """Depthwise causal convolution, norm, MLP, scaled residual; (batch, channels, frames).
+
+    ConvNeXt (arXiv:2201.03545) in one dimension, as vocoders use it (arXiv:2306.00814).
+    """
+
+    def __init__(self, channels: int, hidden: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = CausalConv1d(channels, channels, kernel, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.up = nn.Linear(channels, hidden)
+        self.down = nn.Linear(hidden, channels)
+        self.scale = nn.Parameter(torch.full((channels,), 0.1))
+
+    def init_state(self, batch: int) -> ConvState:
+        return self.conv.init_state(batch)
+
+    def step(self, x: Tensor, state: ConvState) -> tuple[Tensor, ConvState]:
+        y, state = self.conv.step(x, state)
+        y = self.down(F.gelu(self.up(self.norm(y.transpose(1, 2)))))
+        return x + (self.scale * y).transpose(1, 2), state
+
+
+class EncoderState(NamedTuple):
+    """What the encoder remembers."""
+
+    stft: STFTState
+    blocks: tuple[ConvState, ...]
+    ssm: SsmState
+
+
+class Encoder(StreamingModule[EncoderState]):
+    """Samples to the continuous state before the bottleneck.
+
+    A frame stacks the power-compressed complex spectra |X|^0.3 that a codec needs with log-mel
+    energies: a linear layer can't take magnitudes by itself, and the recogniser lives on them.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stft = CausalSTFT(config.window, config.hop)
+        filters = mel_filters(config.num_mels, self.stft.num_bins, config.sample_rate)
+        self.register_buffer("filters", filters, persistent=False)
+        self.filters: Tensor
+        width = 2 * self.stft.num_bins + config.num_mels
+        self.in_proj = nn.Linear(config.spectra_per_frame * width, config.d_model)
+        self.blocks = nn.ModuleList(
+            ConvNeXtBlock(config.d_model, config.d_hidden, config.kernel)
+            for _ in range(config.num_blocks)
+        )
+        self.norm = RMSNorm(config.d_model)
+        self.mixer = Mamba3(config.ssm)
+
+    def init_state(self, batch: int) -> EncoderState:
+        return EncoderState(
+            self.stft.init_state(batch),
+            tuple(block.init_state(batch) for block in self.conv_blocks()),
+            self.mixer.init_state(batch),
+        )
+
+    def conv_blocks(self) -> list[ConvNeXtBlock]:
+        """The convolution blocks, in order."""
+        return [block for block in self.blocks if isinstance(block, ConvNeXtBlock)]
+
+    def step(self, x: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
+        """Encode samples (batch, samples) in [-1, 1], a multiple of ``frame_size``.
+
+        Returns:
+            (batch, frames, d_model), and the state after the last frame.
+
+        Raises:
+            ShapeError: no samples, or not a multiple of ``frame_size``.
+        """
+        if x.dim() != 2 or x.shape[1] < 1 or x.shape[1] % self.config.frame_size:
+            raise ShapeError(
+                f"Encoder takes (batch, samples), a multiple of {self.config.frame_size}, "
+                f"got {(*x.shape,)}"
+            )
+        spectra, stft = self.stft.step(x, state.stft)
+        return self.step_spectra(spectra, state._replace(stft=stft))
+
+    def step_spectra(self, spectra: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
+        """Encode spectra (batch, spectra, 2 * bins); training masks them before this."""
+        x = self.in_proj(self.features(spectra)).transpose(1, 2)
+        conv_states = []
+        for block, conv_state in zip(self.conv_blocks(), state.blocks, strict=True):
+            x, conv_state = block.step(x, conv_state)
+            conv_states.append(conv_state)
+        x = x.transpose(1, 2)
+        y, ssm = self.mixer.step(self.norm(x), state.ssm)
+        return x + y, EncoderState(state.stft, tuple(conv_states), ssm)
+
+    def features(self, spectra: Tensor) -> Tensor:
+        """Compress spectra (batch, spectra, 2 * bins) to (batch, frames, features), float32."""
+        with torch.autocast(spectra.device.type, enabled=False):
+            real, imaginary = spectra.chunk(2, dim=-1)
+            power = real.square() + imaginary.square()
+            compressed = spectra * (power + 1e-10).pow(-0.35).repeat(1, 1, 2)
+            # 1e-8 is the power of a quiet room at 16 bits; the scale brings speech near unit range
+            mels = (torch.log(power @ self.filters + 1e-8) + 10.0) / 4.0
+            stacked = torch.cat([compressed, mels], dim=-1)
+        return stacked.reshape(stacked.shape[0], -1, self.in_proj.in_features)

@@ -1,0 +1,210 @@
+"""The recogniser network: samples to label probabilities, one step from any state."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from audiossm.codec import Encoder, EncoderConfig, EncoderState
+from audiossm.errors import ConfigError, ShapeError
+from audiossm.nn import (
+    Block,
+    BlockState,
+    LookAheadConv,
+    LookAheadState,
+    Mamba3Config,
+    RMSNorm,
+    StreamingModule,
+)
+from audiossm.text import CHARACTERS, Vocabulary
+
+__all__ = ["BackboneConfig", "Recogniser", "RecogniserConfig", "RecogniserState"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Sizes of the Mamba-3 backbone."""
+
+    d_model: int
+    num_layers: int
+    d_intermediate: int
+    d_state: int = 64
+    expand: float = 2.0
+    head_dim: int = 64
+    is_mimo: bool = False
+    mimo_rank: int = 1
+    rope_fraction: float = 0.5
+    a_activation: str = "heavy_tail"
+
+    @property
+    def mixer(self) -> Mamba3Config:
+        """The config of each Mamba-3 layer."""
+        return Mamba3Config(
+            d_model=self.d_model,
+            d_state=self.d_state,
+            expand=self.expand,
+            head_dim=self.head_dim,
+            is_mimo=self.is_mimo,
+            mimo_rank=self.mimo_rank,
+            rope_fraction=self.rope_fraction,
+            a_activation=self.a_activation,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecogniserConfig:
+    """Sizes of the recogniser.
+
+    ``stack`` encoder frames make one backbone frame, and one backbone frame gives as many label
+    frames. Look-aheads are in backbone frames.
+    """
+
+    backbone: BackboneConfig
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    stack: int = 2
+    lookahead_after: int = 3
+    lookahead_left: int = 8
+    middle_after: int = 6
+    lookahead_frames: tuple[int, ...] = (0, 4, 8)
+    dropout: float = 0.0
+    pieces: tuple[str, ...] = CHARACTERS
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lookahead_after < self.backbone.num_layers:
+            raise ConfigError(
+                f"lookahead_after is {self.lookahead_after}, must lie between 1 and "
+                f"{self.backbone.num_layers - 1} layers"
+            )
+        if not self.lookahead_after <= self.middle_after <= self.backbone.num_layers:
+            raise ConfigError(
+                f"middle_after is {self.middle_after}, must lie between lookahead_after "
+                f"{self.lookahead_after} and {self.backbone.num_layers} layers"
+            )
+        Vocabulary(self.pieces)
+
+    @property
+    def frame_size(self) -> int:
+        """Samples in a backbone frame."""
+        return self.stack * self.encoder.frame_size
+
+    @staticmethod
+    def tiny() -> "RecogniserConfig":
+        """A network small enough for tests."""
+        return RecogniserConfig(
+            encoder=EncoderConfig(
+                num_mels=20, d_model=32, d_hidden=48, num_blocks=1, ssm_head_dim=16, ssm_state=16
+            ),
+            backbone=BackboneConfig(
+                d_model=32, num_layers=2, d_intermediate=64, d_state=16, head_dim=16
+            ),
+            lookahead_after=1,
+            middle_after=1,
+        )
+
+
+class RecogniserState(NamedTuple):
+    """What the recogniser remembers: its size doesn't depend on how long it has run."""
+
+    encoder: EncoderState
+    lower: tuple[BlockState, ...]
+    lookahead: LookAheadState
+    upper: tuple[BlockState, ...]
+
+
+class Recogniser(StreamingModule[RecogniserState]):
+    """Codec encoder, Mamba-3 backbone, CTC head.
+
+    The result of row ``b`` is late by its look-ahead: its first ``stack * right`` label frames
+    belong to no audio and are to be dropped, and as much silence has to follow its end.
+    """
+
+    def __init__(self, config: RecogniserConfig) -> None:
+        super().__init__()
+        self.config = config
+        backbone = config.backbone
+        self.encoder = Encoder(config.encoder)
+        self.in_proj = nn.Linear(config.stack * config.encoder.d_model, backbone.d_model)
+        self.layers = nn.ModuleList(
+            Block(backbone.mixer, backbone.d_intermediate, dropout=config.dropout)
+            for _ in range(backbone.num_layers)
+        )
+        self.lookahead = LookAheadConv(
+            backbone.d_model, config.lookahead_left, config.lookahead_frames
+        )
+        self.norm_f = RMSNorm(backbone.d_model)
+        self.head = nn.Linear(backbone.d_model, config.stack * len(config.pieces))
+        scale = (2 * backbone.num_layers) ** -0.5  # two residual branches a layer
+        with torch.no_grad():
+            for block in self.blocks():
+                block.mixer.out_proj.weight.mul_(scale)
+                block.mlp.fc2.weight.mul_(scale)
+
+    def blocks(self) -> list[Block]:
+        """The backbone's layers, in order."""
+        return [layer for layer in self.layers if isinstance(layer, Block)]
+
+    def init_state(self, batch: int, lookahead: int | None = None) -> RecogniserState:
+        """Return the state of ``batch`` streams that look ``lookahead`` backbone frames ahead."""
+        states = [block.init_state(batch) for block in self.blocks()]
+        split = self.config.lookahead_after
+        return RecogniserState(
+            self.encoder.init_state(batch),
+            tuple(states[:split]),
+            self.lookahead.init_state(batch, lookahead),
+            tuple(states[split:]),
+        )
+
+    def step(self, x: Tensor, state: RecogniserState) -> tuple[Tensor, RecogniserState]:
+        """Advance by samples (batch, samples) in [-1, 1], a multiple of ``config.frame_size``.
+
+        Returns:
+            log-probabilities (batch, label frames, pieces) float32, a label frame being
+            ``encoder.frame_size`` samples; and the state after the last frame.
+
+        Raises:
+            ShapeError: no samples, or not a multiple of ``config.frame_size``.
+        """
+        if x.dim() != 2 or x.shape[1] < 1 or x.shape[1] % self.config.frame_size:
+            raise ShapeError(
+                f"Recogniser takes (batch, samples), a multiple of {self.config.frame_size}, "
+                f"got {(*x.shape,)}"
+            )
+        encoded, encoder = self.encoder.step(x, state.encoder)
+        hidden, _, state = self.step_encoded(encoded, state._replace(encoder=encoder))
+        return self.log_probs(hidden), state
+
+    def step_encoded(
+        self, encoded: Tensor, state: RecogniserState
+    ) -> tuple[Tensor, Tensor, RecogniserState]:
+        """Run the backbone over encoder frames (batch, frames, encoder d_model).
+
+        Returns:
+            (batch, frames / stack, d_model) after the last layer; the same after layer
+            ``middle_after``, for training; and the state.
+        """
+        low, middle = self.config.lookahead_after, self.config.middle_after
+        blocks = self.blocks()
+        x = self.in_proj(encoded.reshape(encoded.shape[0], -1, self.in_proj.in_features)).float()
+        x, lower = run_blocks(blocks[:low], x, state.lower)
+        x, lookahead = self.lookahead.step(x, state.lookahead)
+        half, upper = run_blocks(blocks[low:middle], x, state.upper[: middle - low])
+        x, top = run_blocks(blocks[middle:], half, state.upper[middle - low :])
+        return x, half, RecogniserState(state.encoder, lower, lookahead, upper + top)
+
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        """Turn backbone frames (batch, frames, d_model) into label log-probabilities."""
+        logits: Tensor = self.head(self.norm_f(hidden)).float()
+        pieces = len(self.config.pieces)
+        return logits.view(hidden.shape[0], -1, pieces).log_softmax(dim=-1)
+
+
+def run_blocks(
+    blocks: list[Block], x: Tensor, states: tuple[BlockState, ...]
+) -> tuple[Tensor, tuple[BlockState, ...]]:
+    """Step through layers in order."""
+    new_states = []
+    for block, state in zip(blocks, states, strict=True):
+        x, state = block.step(x, state)
+        new_states.append(state)
+    return x, tuple(new_states)
