@@ -1,0 +1,11 @@
+"""Decoding: from label probabilities to words, incremental, the state a value."""
+
+from audiossm.decoding.greedy import (
+    DecodedToken,
+    DecodedWord,
+    GreedyDecoder,
+    GreedyState,
+    best_labels,
+)
+
+__all__ = ["DecodedToken", "DecodedWord", "GreedyDecoder", "GreedyState", "best_labels"]

@@ -1,0 +1,229 @@
+"""One stream from samples to words, whose whole state is a value."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from audiossm.audio import FrameBuffer, Resampler
+from audiossm.decoding import DecodedToken, DecodedWord, GreedyDecoder, best_labels
+from audiossm.errors import AudioError, SessionError, SnapshotError
+from audiossm.nn import map_state, named_tensors
+from audiossm.streaming.events import Event, Token, Word
+from audiossm.streaming.snapshot import pack, unpack
+
+if TYPE_CHECKING:
+    from audiossm.streaming.transcriber import Transcriber
+
+__all__ = ["Session"]
+
+# one step takes this much audio at most, so that a long push needs no more memory than a short one
+MAX_STEP_S = 30
+
+
+class Session:
+    """A stream of speech on its way to words.
+
+    The words are a function of the samples and of the positions of flushes alone: not of how the
+    samples were cut into pushes, nor of snapshots in between. A session isn't thread safe; several
+    sessions of one transcriber may run in several threads.
+
+    Args:
+        transcriber: the model.
+        sample_rate: of the samples to come, in Hz.
+        lookahead_ms: how long a label waits for the future; one of the model's choices.
+    """
+
+    def __init__(
+        self, transcriber: "Transcriber", sample_rate: int = 16000, lookahead_ms: int = 320
+    ) -> None:
+        self.transcriber = transcriber
+        self.sample_rate, self.lookahead_ms = sample_rate, lookahead_ms
+        network, config = transcriber.network, transcriber.network.config
+        right = transcriber.lookahead_frames(lookahead_ms)
+        self.late_samples = right * config.frame_size
+        self.decoder = GreedyDecoder(transcriber.vocabulary)
+        self.resampler = Resampler(sample_rate, transcriber.sample_rate)
+        self.buffer = FrameBuffer(config.frame_size)
+        self.resample_state = self.resampler.init_state(1)
+        self.buffer_state = self.buffer.init_state(1)
+        self.network_state = network.init_state(1, right)
+        self.decoder_state = self.decoder.init_state(right * config.stack)
+        self.samples_received = 0
+        self.frames_taken = 0  # label frames, the look-ahead's own not counted
+        self.finished = False
+
+    def push(self, samples: NDArray[np.float32]) -> list[Event]:
+        """Take the next samples and tell what became final by them.
+
+        Args:
+            samples: (samples,) float32 in [-1, 1] at the session's rate; may be empty.
+
+        Raises:
+            AudioError: not one channel of finite float samples; the session is as before.
+            SessionError: the session is finished.
+        """
+        self._check_open()
+        samples = np.asarray(samples)
+        if samples.ndim != 1 or samples.dtype.kind != "f":
+            raise AudioError(
+                f"a session takes one channel of float samples, got {samples.dtype} of shape "
+                f"{samples.shape}"
+            )
+        bad = np.flatnonzero(~np.isfinite(samples))
+        if bad.size:
+            second = (self.samples_received + int(bad[0])) / self.sample_rate
+            raise AudioError(f"sample {samples[bad[0]]} at {second:.3f} s is not a finite number")
+        self.samples_received += len(samples)
+        x = torch.from_numpy(samples.astype(np.float32)).unsqueeze(0)
+        events: list[Event] = []
+        longest = MAX_STEP_S * self.sample_rate
+        for at in range(0, x.shape[1], longest):
+            y, self.resample_state = self.resampler.step(
+                x[:, at : at + longest], self.resample_state
+            )
+            events += self._take(y)
+        return events
+
+    def flush(self) -> list[Event]:
+        """Tell all that can be told of the samples so far, without waiting for the look-ahead.
+
+        A fork of the session runs to its end; what it finds is final, and this session leaves it
+        out later. What follows goes on from the unflushed state.
+        """
+        self._check_open()
+        fork = self.fork()
+        events = fork.finish()
+        self.decoder_state = self.decoder.skip_to(fork.frames_taken, self.decoder_state)
+        return events
+
+    def finish(self) -> list[Event]:
+        """Tell the rest and end the session."""
+        self._check_open()
+        events = self._take(self.resampler.finish(self.resample_state))
+        rest = self.buffer.finish(self.buffer_state)
+        if rest.shape[1]:
+            events += self._advance(rest)
+        if self.late_samples and self.frames_taken:
+            events += self._advance(torch.zeros(1, self.late_samples), counted=False)
+        self.finished = True
+        return events + self._events(self.decoder.finish(self.decoder_state))
+
+    @property
+    def partial(self) -> str:
+        """The word in progress."""
+        return self.decoder.partial(self.decoder_state)
+
+    def fork(self) -> "Session":
+        """Return a second session that goes on from here; neither disturbs the other."""
+        fork = Session(self.transcriber, self.sample_rate, self.lookahead_ms)
+        # states are values: nothing ever writes into them, so they can be shared
+        fork.resample_state, fork.buffer_state = self.resample_state, self.buffer_state
+        fork.network_state, fork.decoder_state = self.network_state, self.decoder_state
+        fork.samples_received, fork.frames_taken = self.samples_received, self.frames_taken
+        fork.finished = self.finished
+        return fork
+
+    def snapshot(self) -> bytes:
+        """Return the session as bytes that ``restore`` goes on from, exactly."""
+        arrays = {name: tensor.cpu().numpy() for name, tensor in self._tensors()}
+        for name, array in self.decoder_state._asdict().items():
+            arrays[f"decoder.{name}"] = array
+        counters = [self.samples_received, self.frames_taken, int(self.finished)]
+        arrays["counters"] = np.array(counters, np.int64)
+        return pack(
+            arrays,
+            self._identity()
+            | {"sample_rate": str(self.sample_rate), "lookahead_ms": str(self.lookahead_ms)},
+        )
+
+    @classmethod
+    def restore(cls, transcriber: "Transcriber", data: bytes) -> "Session":
+        """Go on from ``snapshot`` bytes, in this process or another.
+
+        Raises:
+            SnapshotError: not a session, or one of another model, numerics profile or version.
+        """
+        arrays, header = unpack(data, identity(transcriber))
+        try:
+            session = cls(transcriber, int(header["sample_rate"]), int(header["lookahead_ms"]))
+        except (KeyError, ValueError) as exc:
+            raise SnapshotError(f"the snapshot's header is damaged ({exc!r})") from exc
+        session._load(arrays)
+        return session
+
+    def _load(self, arrays: dict[str, NDArray[np.generic]]) -> None:
+        """Fill a fresh session with a snapshot's arrays."""
+        expected = {name: tuple(tensor.shape) for name, tensor in self._tensors()}
+        for name, array in self.decoder_state._asdict().items():
+            expected[f"decoder.{name}"] = array.shape
+        expected["counters"] = (3,)
+        found = {name: array.shape for name, array in arrays.items()}
+        if found != expected:
+            names = sorted(k for k in expected | found if expected.get(k) != found.get(k))
+            raise SnapshotError(f"the snapshot's arrays don't fit this model: {names[:3]}")
+        tensors = iter([torch.from_numpy(arrays[name]) for name, _ in self._tensors()])
+
+        def take(old: torch.Tensor) -> torch.Tensor:
+            return next(tensors).to(old.device, old.dtype)
+
+        self.resample_state, self.buffer_state, self.network_state = map_state(
+            take, (self.resample_state, self.buffer_state, self.network_state)
+        )
+        self.decoder_state = type(self.decoder_state)(
+            *(
+                arrays[f"decoder.{name}"].astype(array.dtype)
+                for name, array in self.decoder_state._asdict().items()
+            )
+        )
+        counters = arrays["counters"].tolist()
+        self.samples_received, self.frames_taken = counters[0], counters[1]
+        self.finished = bool(counters[2])
+
+    def _tensors(self) -> list[tuple[str, torch.Tensor]]:
+        """Name every tensor of the session, in the order that ``_load`` fills them."""
+        return [
+            *named_tensors(self.resample_state, "resampler"),
+            *named_tensors(self.buffer_state, "buffer"),
+            *named_tensors(self.network_state, "network"),
+        ]
+
+    def _identity(self) -> dict[str, str]:
+        return identity(self.transcriber)
+
+    def _check_open(self) -> None:
+        if self.finished:
+            raise SessionError("this session is finished: begin another one")
+
+    def _take(self, samples: torch.Tensor) -> list[Event]:
+        """Buffer samples (1, samples) at the model's rate and advance by the whole frames."""
+        frames, self.buffer_state = self.buffer.step(samples, self.buffer_state)
+        return self._advance(frames) if frames.shape[1] else []
+
+    def _advance(self, samples: torch.Tensor, counted: bool = True) -> list[Event]:
+        """Step the network over whole frames and decode."""
+        with torch.inference_mode():
+            log_probs, self.network_state = self.transcriber.network.step(
+                samples.to(self.transcriber.device), self.network_state
+            )
+            labels, scores = best_labels(log_probs[0])
+        if counted:
+            self.frames_taken += len(labels)
+        found, self.decoder_state = self.decoder.step(labels, scores, self.decoder_state)
+        return self._events(found)
+
+    def _events(self, found: list[DecodedToken | DecodedWord]) -> list[Event]:
+        pieces = self.transcriber.vocabulary.pieces
+        frame_s = self.transcriber.label_frame_s
+        return [
+            Token(item.id, pieces[item.id], item.frame, item.confidence)
+            if isinstance(item, DecodedToken)
+            else Word(item.word, item.start * frame_s, item.end * frame_s, item.confidence)
+            for item in found
+        ]
+
+
+def identity(transcriber: "Transcriber") -> dict[str, str]:
+    """What must agree before a session goes on from a snapshot."""
+    return {"model": transcriber.hash, "profile": transcriber.profile}
