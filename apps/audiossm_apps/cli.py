@@ -1,0 +1,70 @@
+"""The ``audiossm`` command: its parser, its exit codes and what it does when it is stopped."""
+
+import argparse
+import os
+import sys
+
+from audiossm import __version__
+from audiossm.errors import AudioSSMError
+from audiossm_apps import conformance, evaluate, models, transcribe
+
+__all__ = ["main", "make_parser"]
+
+EPILOG = """\
+exit codes: 0 all went well; 1 something could not be done (a line on standard error says what);
+2 wrong usage; 130 stopped with Ctrl-C (what was recognised until then is kept).
+The shipped models understand English only."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="audiossm",
+        description="Real-time audio toolkit: English speech to text, from files and live streams.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"audiossm {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    transcribe.add_command(commands)
+    evaluate.add_command(commands)
+    conformance.add_command(commands)
+    models.add_commands(commands)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line and return its exit code; wrong usage raises ``SystemExit(2)``."""
+    args = make_parser().parse_args(argv)
+    code = _run(args)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # told already; Python flushes once more at exit and would complain then
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except AudioSSMError as exc:
+        return _fail(str(exc))
+    except BrokenPipeError:
+        return 1  # nobody reads on: not worth a word
+    except OSError as exc:
+        return _fail(f"{exc.filename or 'standard output'}: {exc.strerror or exc}")
+    except KeyboardInterrupt:
+        print("audiossm: stopped", file=sys.stderr)
+        return 130
+    return code
+
+
+def _fail(message: str) -> int:
+    print(f"audiossm: error: {message}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Options that several commands share, and the model that they choose."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from audiossm.streaming import Transcriber
+
+__all__ = ["add_model_options", "count", "load_transcriber", "positive", "seconds_list"]
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--model``, ``--device``, ``--lookahead-ms`` and ``--threads``."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        metavar="NAME|DIR",
+        help="a model that 'audiossm models' lists, or a model's folder (default: the shipped one)",
+    )
+    group.add_argument(
+        "--device",
+        choices=["cpu", "cuda", "auto"],
+        default="cpu",
+        help="auto takes a CUDA device where there is one (default: %(default)s)",
+    )
+    group.add_argument(
+        "--lookahead-ms",
+        type=int,
+        choices=[0, 160, 320],
+        default=320,
+        help="how far the model looks ahead: more is better and later (default: %(default)s)",
+    )
+    group.add_argument(
+        "--threads",
+        type=count,
+        metavar="N",
+        help="CPU threads (default: as many as torch chooses)",
+    )
+
+
+def load_transcriber(args: argparse.Namespace) -> "Transcriber":
+    """Load the model that the options name.
+
+    Raises:
+        DeviceError: ``--device cuda`` on a machine without a CUDA device.
+        ModelError: there is no such model, or its files are damaged.
+    """
+    import torch
+
+    from audiossm.streaming import Transcriber
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    return Transcriber.load(args.model, device=args.device)
+
+
+def count(text: str) -> int:
+    """Read a whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def positive(text: str) -> float:
+    """Read a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def seconds_list(text: str) -> list[float]:
+    """Read seconds separated by commas: ``1.5,4``."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = [-1.0]
+    if not all(0 <= value < float("inf") for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of seconds such as 1.5,4")
+    return values

@@ -1,0 +1,201 @@
+"""Transcripts on their way out: plain text, JSON, JSON Lines and subtitles."""
+
+import json
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from audiossm.errors import OutputError
+from audiossm.subtitles import format_srt, format_vtt
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from audiossm.streaming import Token, Transcript, Word
+
+__all__ = ["FORMATS", "LiveText", "TranscriptWriter", "make_writer"]
+
+FORMATS = ("txt", "json", "jsonl", "srt", "vtt")
+
+
+class TranscriptWriter(Protocol):
+    """Takes events as they come, and each transcript once it is complete."""
+
+    def token(self, token: "Token") -> None:
+        """Take one piece of a word that isn't complete yet."""
+
+    def word(self, word: "Word") -> None:
+        """Take the next word of the current transcript."""
+
+    def done(self, name: str, transcript: "Transcript") -> None:
+        """Take the current transcript as a whole."""
+
+    def close(self) -> None:
+        """Write what ends the output."""
+
+
+def make_writer(
+    kind: str, stream: IO[str], *, as_list: bool, as_they_come: bool
+) -> TranscriptWriter:
+    """Make the writer of one of ``FORMATS``.
+
+    Args:
+        kind: the format.
+        stream: where to write; each piece is flushed, so whatever stops us loses nothing.
+        as_list: JSON is a list of objects with ``file`` in each, not one object.
+        as_they_come: plain text is written word by word, not when a transcript is complete.
+    """
+    match kind:
+        case "txt":
+            return TextWriter(stream, as_they_come)
+        case "json":
+            return JsonListWriter(stream) if as_list else JsonWriter(stream)
+        case "jsonl":
+            return JsonLinesWriter(stream)
+    return SubtitleWriter(stream, kind)
+
+
+class _Writer:
+    """Keeps only complete transcripts: what most formats want."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.stream = stream
+
+    def token(self, token: "Token") -> None:
+        pass
+
+    def word(self, word: "Word") -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def write(self, text: str) -> None:
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except BrokenPipeError:
+            raise  # nobody reads on: not worth a word
+        except OSError as exc:
+            name = getattr(self.stream, "name", "output")
+            raise OutputError(f"{name}: can't write the result: {exc.strerror or exc}") from exc
+
+
+class TextWriter(_Writer):
+    """The text alone, a line for each transcript."""
+
+    def __init__(self, stream: IO[str], as_they_come: bool) -> None:
+        super().__init__(stream)
+        self.as_they_come = as_they_come
+        self.begun = False
+
+    def word(self, word: "Word") -> None:
+        if self.as_they_come:
+            self.write(f" {word.word}" if self.begun else word.word)
+            self.begun = True
+
+    def done(self, name: str, transcript: "Transcript") -> None:
+        self.write("\n" if self.as_they_come else f"{transcript.text}\n")
+        self.begun = False
+
+
+class JsonWriter(_Writer):
+    """One object."""
+
+    def done(self, name: str, transcript: "Transcript") -> None:
+        self.write(json.dumps(_to_json(transcript), indent=2) + "\n")
+
+
+class JsonListWriter(_Writer):
+    """A list of objects, each with its file."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        super().__init__(stream)
+        self.begun = False
+
+    def done(self, name: str, transcript: "Transcript") -> None:
+        text = json.dumps({"file": name, **_to_json(transcript)}, indent=2)
+        self.write((",\n" if self.begun else "[\n") + text)
+        self.begun = True
+
+    def close(self) -> None:
+        self.write("\n]\n" if self.begun else "[]\n")
+
+
+class JsonLinesWriter(_Writer):
+    """An object a line, each with its file."""
+
+    def done(self, name: str, transcript: "Transcript") -> None:
+        record = {"file": name, **_to_json(transcript)}
+        self.write(json.dumps(record) + "\n")
+
+
+class SubtitleWriter(_Writer):
+    """A subtitle file."""
+
+    def __init__(self, stream: IO[str], kind: str) -> None:
+        super().__init__(stream)
+        self.format = format_srt if kind == "srt" else format_vtt
+
+    def done(self, name: str, transcript: "Transcript") -> None:
+        self.write(self.format(transcript.words))
+
+
+class LiveText:
+    """Plain text on a terminal: full lines stand, the last line grows, unfinished words are dim."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(highlight=False, markup=False, emoji=False)
+        self.line, self.partial = "", ""
+        self.live: Live | None = None
+
+    def token(self, token: "Token") -> None:
+        self.partial += token.piece.replace("▁", " ")
+        self._show()
+
+    def word(self, word: "Word") -> None:
+        self.partial = ""
+        longer = f"{self.line} {word.word}".lstrip()
+        if len(longer) >= self.console.width and self.line:
+            self.console.print(self.line)
+            longer = word.word
+        self.line = longer
+        self._show()
+
+    def done(self, name: str, transcript: "Transcript") -> None:
+        self.close()
+        self.console.print(self.line)
+        self.line = ""
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+        self.partial = ""
+
+    def _show(self) -> None:
+        from rich.live import Live
+        from rich.text import Text
+
+        if self.live is None:
+            self.live = Live(console=self.console, transient=True, auto_refresh=False)
+            self.live.start()
+        partial = f" {self.partial.strip()}" if self.line else self.partial.strip()
+        self.live.update(Text.assemble(self.line, (partial, "dim")), refresh=True)
+
+
+def _to_json(transcript: "Transcript") -> dict[str, Any]:
+    return {
+        "text": transcript.text,
+        "duration_s": round(transcript.duration_s, 3),
+        "model": transcript.model,
+        "words": [
+            {
+                "word": word.word,
+                "start_s": round(word.start_s, 3),
+                "end_s": round(word.end_s, 3),
+                "confidence": round(word.confidence, 4),
+            }
+            for word in transcript.words
+        ],
+    }

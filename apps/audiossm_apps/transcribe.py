@@ -1,0 +1,216 @@
+"""``audiossm transcribe``: speech in files or on standard input to text."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from audiossm.errors import AudioError, OutputError
+from audiossm_apps.options import add_model_options, count, load_transcriber, seconds_list
+from audiossm_apps.outputs import FORMATS, LiveText, TranscriptWriter, make_writer
+
+if TYPE_CHECKING:
+    from audiossm.audio import AudioReader
+    from audiossm.streaming import Transcriber
+
+__all__ = ["add_command", "run"]
+
+BLOCK_S = 20.0
+LIVE_BLOCK_S = 0.02
+
+DESCRIPTION = """\
+Write down English speech. FILE is a wav, flac, ogg, opus or mp3 file, or '-' for standard input
+(audio of these kinds, or raw 16-bit samples with --raw-rate)."""
+EPILOG = """\
+formats:
+  txt    the text alone, one line for each file
+  json   an object {"text", "duration_s", "model", "words": [{"word", "start_s", "end_s",
+         "confidence"}]}; for several files, or with --channels split, a list of such objects with
+         "file" added
+  jsonl  the same objects with "file", one a line
+  srt, vtt  subtitles, of one file
+
+A file that can't be read costs a line on standard error and exit code 1; the others go on. What was
+recognised before the damage, or before Ctrl-C, is printed."""
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add ``transcribe`` to the command line."""
+    parser = commands.add_parser(
+        "transcribe",
+        help="English speech to text, from files or standard input",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="audio file, or - for a pipe")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="txt", help="see below (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="write there as words come (default: standard output)"
+    )
+    parser.add_argument(
+        "--channels",
+        choices=["mix", "split"],
+        default="mix",
+        help="average the channels, or write a transcript for each (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--raw-rate",
+        type=count,
+        metavar="HZ",
+        help="'-' is raw signed 16-bit little-endian mono at this rate (default: it has a header)",
+    )
+    parser.add_argument(
+        "--decoder",
+        choices=["greedy"],
+        default="greedy",
+        help="how words are chosen (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="go through the audio in pieces of 20 ms; on a terminal, words appear as they come",
+    )
+    parser.add_argument(
+        "--flush-at",
+        type=seconds_list,
+        default=[],
+        metavar="S,S,...",
+        help="end the sentence at these seconds of each file (default: at its end only)",
+    )
+    add_model_options(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Transcribe each file; return 1 if one of them failed."""
+    _check_usage(args)
+    several = len(args.files) > 1 or args.channels == "split"
+    with _open_output(args.output) as stream:
+        transcriber = load_transcriber(args)
+        shows_bar = sys.stderr.isatty() and not args.live
+        writer: TranscriptWriter
+        if args.live and args.format == "txt" and stream.isatty():
+            writer = LiveText()
+        else:
+            writer = make_writer(
+                args.format,
+                stream,
+                as_list=several,
+                # a progress bar and growing text can't share a terminal
+                as_they_come=args.channels == "mix" and not (shows_bar and stream.isatty()),
+            )
+        failed = 0
+        try:
+            for source in args.files:
+                try:
+                    _transcribe_file(transcriber, source, writer, args, shows_bar)
+                except AudioError as exc:
+                    print(f"audiossm: error: {exc}", file=sys.stderr)
+                    failed += 1
+        finally:
+            writer.close()
+    if failed and len(args.files) > 1:
+        print(f"audiossm: {failed} of {len(args.files)} files failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    parser: argparse.ArgumentParser = args.parser
+    names = [name if name == "-" else os.path.realpath(name) for name in args.files]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            given = "standard input (-)" if name == "-" else args.files[index]
+            parser.error(f"{given} is given twice: name each input once")
+    if args.raw_rate is not None and "-" not in names:
+        parser.error("--raw-rate is about standard input: give - as the file")
+    if args.format in ("srt", "vtt") and (len(names) > 1 or args.channels == "split"):
+        parser.error(f"--format {args.format} holds one transcript: give one file, channels mixed")
+    if args.output is not None and os.path.realpath(args.output) in names:
+        parser.error(f"--output {args.output} is one of the inputs: it would be overwritten")
+
+
+@contextlib.contextmanager
+def _open_output(path: str | None) -> Iterator[IO[str]]:
+    if path in (None, "-"):
+        yield sys.stdout
+        return
+    try:
+        stream = Path(path).open("w", encoding="utf-8")
+    except OSError as exc:
+        raise OutputError(f"{path}: can't write there: {exc.strerror or exc}") from exc
+    try:
+        yield stream
+    finally:
+        # each piece was flushed as it was written: what fails here has been told already
+        with contextlib.suppress(OSError):
+            stream.close()
+
+
+def _transcribe_file(
+    transcriber: "Transcriber",
+    source: str,
+    writer: TranscriptWriter,
+    args: argparse.Namespace,
+    shows_bar: bool,
+) -> None:
+    from audiossm.audio import open_audio
+    from audiossm.streaming import Token, Transcript, Word
+    from audiossm.streaming.files import transcribe_channels
+
+    split = args.channels == "split"
+    raw_rate = args.raw_rate if source == "-" else None
+    with open_audio(source, raw_rate=raw_rate) as reader:
+        words: list[list[Word]] = [[] for _ in range(reader.channels if split else 1)]
+        num_samples = 0
+        complete = False
+
+        def count_block(size: int) -> None:
+            nonlocal num_samples
+            num_samples += size
+            advance(size)
+
+        try:
+            with _progress(reader, shows_bar) as advance:
+                for channel, event in transcribe_channels(
+                    reader,
+                    lambda: transcriber.session(
+                        sample_rate=reader.sample_rate, lookahead_ms=args.lookahead_ms
+                    ),
+                    channels=args.channels,
+                    block_s=LIVE_BLOCK_S if args.live else BLOCK_S,
+                    flush_at=args.flush_at,
+                    on_block=count_block,
+                ):
+                    if isinstance(event, Word):
+                        words[channel].append(event)
+                        writer.word(event)
+                    elif isinstance(event, Token):
+                        writer.token(event)
+            complete = True
+        finally:
+            for channel, heard in enumerate(words):
+                if complete or heard:
+                    name = f"{source} [channel {channel + 1}]" if split else source
+                    text = " ".join(word.word for word in heard)
+                    duration_s = num_samples / reader.sample_rate
+                    writer.done(name, Transcript(text, duration_s, transcriber.name, tuple(heard)))
+
+
+@contextlib.contextmanager
+def _progress(reader: "AudioReader", shown: bool) -> Iterator[Callable[[int], None]]:
+    if not shown:
+        yield lambda size: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(Path(reader.name).name, total=reader.num_samples)
+        yield lambda size: progress.advance(task, size)

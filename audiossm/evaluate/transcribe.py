@@ -1,0 +1,180 @@
+"""Word error rate and speed of a transcriber over a manifest."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from audiossm.audio import open_audio
+from audiossm.errors import AudioError, ManifestError
+from audiossm.evaluate.machine import describe_machine
+from audiossm.evaluate.wer import WordErrors, count_word_errors, require_jiwer
+from audiossm.manifest import Utterance
+from audiossm.streaming import Transcriber, Word
+from audiossm.streaming.files import transcribe_stream
+
+__all__ = ["Evaluation", "Group", "GroupBy", "Score", "evaluate_transcriber"]
+
+GroupBy = Literal["source", "speaker", "lang"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One utterance: its errors, its time, and why it couldn't be read if it couldn't."""
+
+    utterance: Utterance
+    hypothesis: str
+    errors: WordErrors
+    audio_s: float
+    processing_s: float
+    failure: str | None = None
+
+
+@dataclass(kw_only=True)
+class Group:
+    """Sums over some utterances."""
+
+    errors: WordErrors = field(default_factory=WordErrors)
+    num_utterances: int = 0
+    audio_s: float = 0.0
+    processing_s: float = 0.0
+
+    @property
+    def rtf(self) -> float:
+        """Real-time factor: processing seconds / audio seconds; below 1 keeps up."""
+        return self.processing_s / self.audio_s if self.audio_s else 0.0
+
+    def add(self, score: Score) -> None:
+        """Count one more utterance."""
+        self.errors += score.errors
+        self.num_utterances += 1
+        self.audio_s += score.audio_s
+        self.processing_s += score.processing_s
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as a JSON object; ``wer`` and ``rtf`` are fractions."""
+        return {
+            "wer": self.errors.rate,
+            "substitutions": self.errors.substitutions,
+            "deletions": self.errors.deletions,
+            "insertions": self.errors.insertions,
+            "words": self.errors.words,
+            "utterances": self.num_utterances,
+            "audio_s": round(self.audio_s, 3),
+            "processing_s": round(self.processing_s, 3),
+            "rtf": round(self.rtf, 5),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What ``evaluate_transcriber`` measured."""
+
+    scores: tuple[Score, ...]
+    model: str
+    model_hash: str
+    lookahead_ms: int
+    machine: dict[str, str | int]
+
+    @property
+    def total(self) -> Group:
+        """Sums over all utterances."""
+        return self.group_by(lambda score: "")[""]
+
+    @property
+    def failures(self) -> list[Score]:
+        """The utterances that couldn't be read; all their words are counted as deleted."""
+        return [score for score in self.scores if score.failure is not None]
+
+    def group_by(self, name: Callable[[Score], str]) -> dict[str, Group]:
+        """Return sums by whatever ``name`` says, sorted."""
+        groups: dict[str, Group] = {}
+        for score in self.scores:
+            groups.setdefault(name(score), Group()).add(score)
+        return dict(sorted(groups.items()))
+
+    def to_json(self, by: GroupBy = "source") -> dict[str, Any]:
+        """Return the report as one JSON object, with the groups under ``per_<by>``."""
+        groups = self.group_by(lambda score: getattr(score.utterance, by))
+        return {
+            **self.total.to_json(),
+            "model": self.model,
+            "model_hash": self.model_hash,
+            "lookahead_ms": self.lookahead_ms,
+            "machine": self.machine,
+            f"per_{by}": {name: group.to_json() for name, group in groups.items()},
+            "failures": [
+                {"key": score.utterance.key, "error": score.failure} for score in self.failures
+            ],
+        }
+
+
+def evaluate_transcriber(
+    transcriber: Transcriber,
+    utterances: Iterable[Utterance],
+    *,
+    lookahead_ms: int = 320,
+    device: str = "cpu",
+    on_score: Callable[[Score], None] | None = None,
+) -> Evaluation:
+    """Transcribe each utterance, one after the other, and count word errors.
+
+    Args:
+        transcriber: a loaded model; loading isn't timed.
+        utterances: what ``read_manifest`` returned, or a part of it.
+        lookahead_ms: the model's look-ahead.
+        device: where the model is, for the report.
+        on_score: is called after each utterance.
+    Raises:
+        DependencyError: jiwer is not installed.
+    """
+    require_jiwer()
+    scores = []
+    for utterance in utterances:
+        score = _score_utterance(transcriber, utterance, lookahead_ms)
+        scores.append(score)
+        if on_score is not None:
+            on_score(score)
+    return Evaluation(
+        scores=tuple(scores),
+        model=transcriber.name,
+        model_hash=transcriber.hash,
+        lookahead_ms=lookahead_ms,
+        machine=describe_machine(device),
+    )
+
+
+def _score_utterance(transcriber: Transcriber, utterance: Utterance, lookahead_ms: int) -> Score:
+    words: list[str] = []
+    failure = None
+    num_samples, sample_rate = 0, 1
+
+    def count_block(size: int) -> None:
+        nonlocal num_samples
+        num_samples += size
+
+    # a member of a shard has no path to be named by
+    name = f"{utterance.shard.name}:{utterance.key}" if utterance.shard else None
+    started = time.perf_counter()
+    try:
+        with open_audio(utterance.open(), name=name) as reader:
+            sample_rate = reader.sample_rate
+            for event in transcribe_stream(
+                reader,
+                lambda: transcriber.session(sample_rate=sample_rate, lookahead_ms=lookahead_ms),
+                on_block=count_block,
+            ):
+                if isinstance(event, Word):
+                    words.append(event.word)
+    except (AudioError, ManifestError) as exc:
+        words, failure = [], str(exc)
+    processing_s = time.perf_counter() - started
+    hypothesis = " ".join(words)
+    return Score(
+        utterance=utterance,
+        hypothesis=hypothesis,
+        errors=count_word_errors(utterance.text, hypothesis),
+        audio_s=num_samples / sample_rate,
+        processing_s=processing_s,
+        failure=failure,
+    )

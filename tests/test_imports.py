@@ -1,0 +1,124 @@
+"""Imports point downwards only, and what inference doesn't need it doesn't import."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = {"audiossm": ".", "audiossm_kernels": "kernels", "audiossm_apps": "apps"}
+
+# a module may import modules of its own height or lower
+HEIGHTS = {
+    "audiossm_kernels": 0,
+    "audiossm": 1,
+    "audiossm.errors": 1,
+    "audiossm.audio": 1,
+    "audiossm.config": 1,
+    "audiossm.text": 1,
+    "audiossm.manifest": 1,
+    "audiossm.subtitles": 1,
+    "audiossm.protocol": 1,
+    "audiossm.checkpoint": 1,
+    "audiossm.nn": 2,
+    "audiossm.codec": 3,
+    "audiossm.models": 4,
+    "audiossm.decoding": 5,
+    "audiossm.streaming": 6,
+    "audiossm.evaluate": 7,
+    "audiossm.train": 7,
+    "audiossm_apps": 8,
+}
+
+TRAINING = {"torchaudio", "triton", "tensorboard", "matplotlib"}
+FORBIDDEN = {
+    "audiossm/protocol": {"torch", "socket", "asyncio", "websockets", "starlette"},
+    "audiossm/subtitles.py": {"torch", "numpy"},
+    "audiossm/manifest.py": {"torch", "soundfile"},
+    "audiossm": {"argparse", "socket", "sounddevice", "rich"},
+    "kernels": {"audiossm", "audiossm_apps"},
+}
+
+ONE_HOME = ["soundfile", "jiwer"]
+
+
+def list_modules() -> dict[str, Path]:
+    modules = {}
+    for package, source in SOURCES.items():
+        for path in sorted((ROOT / source / package).rglob("*.py")):
+            parts = path.relative_to(ROOT / source).with_suffix("").parts
+            modules[".".join(parts).removesuffix(".__init__")] = path
+    return modules
+
+
+def list_imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            assert node.module is not None
+            # "from audiossm import errors" imports a module, "from x import name" may not
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def height(module: str) -> int | None:
+    parts = module.split(".")
+    if parts[0] not in SOURCES:
+        return None
+    return HEIGHTS.get(".".join(parts[:2]), HEIGHTS[parts[0]])
+
+
+MODULES = list_modules()
+
+
+def test_every_module_of_the_library_has_a_height():
+    tops = {".".join(name.split(".")[:2]) for name in MODULES if name.split(".")[0] == "audiossm"}
+    assert tops - HEIGHTS.keys() == set(), "give these a height in tests/test_imports.py"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_downwards(name):
+    own = height(name)
+    for imported in list_imports(MODULES[name]):
+        other = height(imported)
+        assert other is None or own is None or other <= own, f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("place", FORBIDDEN)
+def test_a_place_imports_nothing_that_is_not_its_business(place):
+    for path in MODULES.values():
+        if path.is_relative_to(ROOT / place):
+            tops = {name.split(".")[0] for name in list_imports(path)}
+            assert not tops & FORBIDDEN[place], path
+
+
+@pytest.mark.parametrize("package", ONE_HOME)
+def test_an_optional_package_has_one_home(package):
+    # the name alone: test helpers and recipes aren't looked at
+    homes = [
+        name
+        for name, path in MODULES.items()
+        if package in {imported.split(".")[0] for imported in list_imports(path)}
+    ]
+    assert len({name.rpartition(".")[0] for name in homes}) == 1, homes
+
+
+def test_everything_but_training_imports_without_training_packages():
+    names = [
+        name
+        for name in MODULES
+        if not name.startswith("audiossm.train")
+        and not name.rpartition(".")[2].startswith("triton_")
+    ]
+    code = (
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({sorted(TRAINING | {'jiwer', 'librosa'})}))\n"
+        f"for name in {names}: importlib.import_module(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
