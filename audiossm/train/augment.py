@@ -1,0 +1,101 @@
+"""Augmentation on the device, row by row: gain, noise, rooms, telephones, masks."""
+
+import torch
+from torch import Tensor
+
+from audiossm.train.corpus import Corpus
+
+__all__ = ["augment_audio", "mask_spectra"]
+
+
+def chance(rows: int, probability: float, device: torch.device) -> Tensor:
+    """Return (rows, 1) of zeros and ones."""
+    return (torch.rand(rows, 1, device=device) < probability).float()
+
+
+def augment_audio(audio: Tensor, noise: Corpus | None, strength: float = 1.0) -> Tensor:
+    """Change (rows, samples) as a room, a telephone, noise and a volume knob would.
+
+    Args:
+        audio: float32 in [-1, 1].
+        noise: recordings of noise at 16 kHz, or None.
+        strength: scales every probability; 0 returns ``audio`` as it is.
+    """
+    rows, samples = audio.shape
+    device = audio.device
+    if strength == 0:
+        return audio
+    level = audio.square().mean(1, keepdim=True).sqrt().clamp(min=1e-4)
+    wet = chance(rows, 0.2 * strength, device)
+    audio = torch.lerp(audio, reverberate(audio), wet)
+    phone = chance(rows, 0.1 * strength, device)
+    audio = torch.lerp(audio, telephone(audio), phone)
+    if noise is not None:
+        loud = level * 10 ** (-torch.empty(rows, 1, device=device).uniform_(5, 25) / 20)
+        audio = audio + chance(rows, 0.3 * strength, device) * loud * cut_noise(
+            noise, rows, samples
+        )
+    hiss = level * 10 ** (-torch.empty(rows, 1, device=device).uniform_(15, 45) / 20)
+    audio = audio + chance(rows, 0.3 * strength, device) * hiss * torch.randn_like(audio)
+    gain = 10 ** (torch.empty(rows, 1, device=device).uniform_(-15 * strength, 6 * strength) / 20)
+    return (audio * gain).clamp(-1, 1)
+
+
+def cut_noise(noise: Corpus, rows: int, samples: int) -> Tensor:
+    """Cut a random stretch of noise for each row, at unit level."""
+    starts = torch.randint(len(noise.audio), (rows, 1), device=noise.audio.device)
+    index = (starts + torch.arange(samples, device=starts.device)) % len(noise.audio)
+    cut = noise.audio[index].float() / 32768.0
+    return cut / cut.square().mean(1, keepdim=True).sqrt().clamp(min=1e-4)
+
+
+def reverberate(audio: Tensor) -> Tensor:
+    """Put each row in a room of its own: a direct path and a tail of decaying noise."""
+    rows, samples = audio.shape
+    taps = 6400  # 0.4 s at 16 kHz
+    time = torch.arange(taps, device=audio.device) / 16000
+    decay_s = torch.empty(rows, 1, device=audio.device).uniform_(0.1, 0.5)
+    tail = torch.randn(rows, taps, device=audio.device) * torch.exp(-6.9 * time / decay_s)
+    tail = tail / tail.square().sum(1, keepdim=True).sqrt()
+    tail = tail * torch.empty(rows, 1, device=audio.device).uniform_(0.2, 0.8)
+    tail[:, 0] = 1.0
+    length = samples + taps
+    spectrum = torch.fft.rfft(audio, length) * torch.fft.rfft(tail, length)
+    wet: Tensor = torch.fft.irfft(spectrum, length)
+    return wet[:, :samples]
+
+
+def telephone(audio: Tensor) -> Tensor:
+    """Keep about 300 to 3400 Hz."""
+    spectrum = torch.fft.rfft(audio)
+    hertz = torch.linspace(0, 8000, spectrum.shape[1], device=audio.device)
+    band = torch.sigmoid((hertz - 300) / 40) * torch.sigmoid((3400 - hertz) / 60)
+    narrow: Tensor = torch.fft.irfft(spectrum * band, audio.shape[1])
+    return narrow
+
+
+def mask_spectra(
+    spectra: Tensor,
+    freq_masks: int = 2,
+    freq_width: int = 60,
+    time_masks: int = 10,
+    time_width: int = 40,
+) -> Tensor:
+    """Silence random bands and stretches of (rows, spectra, 2 * bins) (SpecAugment, 1904.08779).
+
+    Widths are the largest, in bins (31 Hz) and spectra (10 ms).
+    """
+    rows, frames, width = spectra.shape
+    device = spectra.device
+    keep_bins = keep_spans(rows, width // 2, freq_masks, freq_width, device)
+    keep_time = keep_spans(rows, frames, time_masks, time_width, device)
+    return spectra * keep_bins.repeat(1, 2).unsqueeze(1) * keep_time.unsqueeze(2)
+
+
+def keep_spans(rows: int, length: int, spans: int, widest: int, device: torch.device) -> Tensor:
+    """Return (rows, length) of ones with ``spans`` random runs of zeros in each row."""
+    widths = torch.rand(rows, spans, 1, device=device) * widest
+    starts = torch.rand(rows, spans, 1, device=device) * (length - widths)
+    at = torch.arange(length, device=device)
+    inside = (at >= starts) & (at < starts + widths)
+    return (~inside.any(1)).float()

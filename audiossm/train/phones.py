@@ -1,0 +1,37 @@
+"""Phone transcripts of a corpus, as ``recipes/transcribe/make_phones.py`` writes them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from audiossm.errors import ManifestError
+from audiossm.manifest import Utterance
+
+__all__ = ["Phones", "read_phones"]
+
+
+@dataclass(frozen=True)
+class Phones:
+    """Phone symbols (id 0 is the CTC blank, which isn't listed) and the phones of utterances."""
+
+    symbols: tuple[str, ...]
+    by_key: dict[str, list[int]]
+
+    def label(self, utterance: Utterance) -> list[int]:
+        """Return an utterance's phone ids, from 1; none if it isn't known."""
+        return self.by_key.get(utterance.key, [])
+
+
+def read_phones(path: Path) -> Phones:
+    """Read ``{"symbols": [...], "phones": {key: [symbol, ...]}}``.
+
+    Raises:
+        ManifestError: not such a file.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        index = {symbol: i + 1 for i, symbol in enumerate(data["symbols"])}
+        by_key = {key: [index[symbol] for symbol in row] for key, row in data["phones"].items()}
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise ManifestError(f"{path}: not a file of phones ({exc!r})") from exc
+    return Phones(tuple(index), by_key)
