@@ -1,5 +1,6 @@
 """Models: the networks made of codec and backbone."""
 
+from audiossm.models.loaded import DEFAULT_MODEL, LoadedRecogniser, choose_device
 from audiossm.models.recogniser import (
     BackboneConfig,
     Recogniser,
@@ -8,6 +9,9 @@ from audiossm.models.recogniser import (
 )
 
 __all__ = [
+    "DEFAULT_MODEL",
+    "LoadedRecogniser",
+    "choose_device",
     "BackboneConfig",
     "Recogniser",
     "RecogniserConfig",

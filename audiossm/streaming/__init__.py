@@ -3,17 +3,15 @@
 from audiossm.streaming.events import Event, Token, Word
 from audiossm.streaming.files import transcribe_channels, transcribe_stream
 from audiossm.streaming.session import Session
-from audiossm.streaming.transcriber import DEFAULT_MODEL, Transcriber, Transcript, choose_device
+from audiossm.streaming.transcriber import Transcriber, Transcript
 
 __all__ = [
-    "DEFAULT_MODEL",
     "Event",
     "Session",
     "Token",
     "Transcriber",
     "Transcript",
     "Word",
-    "choose_device",
     "transcribe_channels",
     "transcribe_stream",
 ]

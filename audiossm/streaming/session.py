@@ -1,7 +1,5 @@
 """One stream from samples to words, whose whole state is a value."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,12 +7,10 @@ from numpy.typing import NDArray
 from audiossm.audio import FrameBuffer, Resampler
 from audiossm.decoding import DecodedToken, DecodedWord, GreedyDecoder, best_labels
 from audiossm.errors import AudioError, SessionError, SnapshotError
+from audiossm.models import LoadedRecogniser
 from audiossm.nn import map_state, named_tensors
 from audiossm.streaming.events import Event, Token, Word
 from audiossm.streaming.snapshot import pack, unpack
-
-if TYPE_CHECKING:
-    from audiossm.streaming.transcriber import Transcriber
 
 __all__ = ["Session"]
 
@@ -36,7 +32,7 @@ class Session:
     """
 
     def __init__(
-        self, transcriber: "Transcriber", sample_rate: int = 16000, lookahead_ms: int = 320
+        self, transcriber: LoadedRecogniser, sample_rate: int = 16000, lookahead_ms: int = 320
     ) -> None:
         self.transcriber = transcriber
         self.sample_rate, self.lookahead_ms = sample_rate, lookahead_ms
@@ -139,7 +135,7 @@ class Session:
         )
 
     @classmethod
-    def restore(cls, transcriber: "Transcriber", data: bytes) -> "Session":
+    def restore(cls, transcriber: LoadedRecogniser, data: bytes) -> "Session":
         """Go on from ``snapshot`` bytes, in this process or another.
 
         Raises:
@@ -224,6 +220,6 @@ class Session:
         ]
 
 
-def identity(transcriber: "Transcriber") -> dict[str, str]:
+def identity(transcriber: LoadedRecogniser) -> dict[str, str]:
     """What must agree before a session goes on from a snapshot."""
     return {"model": transcriber.hash, "profile": transcriber.profile}

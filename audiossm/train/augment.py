@@ -74,25 +74,20 @@ def telephone(audio: Tensor) -> Tensor:
     return narrow
 
 
-def mask_spectra(
-    spectra: Tensor,
-    freq_masks: int = 2,
-    freq_width: int = 60,
-    time_masks: int = 10,
-    time_width: int = 40,
-) -> Tensor:
+def mask_spectra(spectra: Tensor, amount: float = 1.0) -> Tensor:
     """Silence random bands and stretches of (rows, spectra, 2 * bins) (SpecAugment, 1904.08779).
 
-    Widths are the largest, in bins (31 Hz) and spectra (10 ms).
+    At ``amount`` 1: two bands of up to 60 bins (1.9 kHz), and ten stretches of up to 2 % of the row
+    each.
     """
     rows, frames, width = spectra.shape
     device = spectra.device
-    keep_bins = keep_spans(rows, width // 2, freq_masks, freq_width, device)
-    keep_time = keep_spans(rows, frames, time_masks, time_width, device)
+    keep_bins = keep_spans(rows, width // 2, 2, amount * 60, device)
+    keep_time = keep_spans(rows, frames, 10, amount * 0.02 * frames, device)
     return spectra * keep_bins.repeat(1, 2).unsqueeze(1) * keep_time.unsqueeze(2)
 
 
-def keep_spans(rows: int, length: int, spans: int, widest: int, device: torch.device) -> Tensor:
+def keep_spans(rows: int, length: int, spans: int, widest: float, device: torch.device) -> Tensor:
     """Return (rows, length) of ones with ``spans`` random runs of zeros in each row."""
     widths = torch.rand(rows, spans, 1, device=device) * widest
     starts = torch.rand(rows, spans, 1, device=device) * (length - widths)

@@ -43,6 +43,7 @@ class Corpus:
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
     labels: tuple[list[list[int]], ...]
+    joints: tuple[list[int], ...]  # what stands between the labels of two joined utterances
     texts: list[str]
 
     def __len__(self) -> int:
@@ -57,6 +58,7 @@ class Corpus:
     def load(
         utterances: Sequence[Utterance],
         labellers: Sequence[Callable[[Utterance], list[int]]],
+        joints: Sequence[list[int]],
         workers: int = 1,
         cache: Path | None = None,
     ) -> "Corpus":
@@ -65,6 +67,7 @@ class Corpus:
         Args:
             utterances: of a manifest.
             labellers: turn an utterance into ids, one for each kind of label.
+            joints: for each kind of label, the ids between two joined utterances.
             workers: processes that decode.
             cache: a file that keeps the decoded samples for the next run over the same keys.
         """
@@ -89,6 +92,7 @@ class Corpus:
             starts=(np.cumsum(sizes) - sizes)[kept],
             sizes=sizes[kept],
             labels=tuple([label(utterances[i]) for i in kept] for label in labellers),
+            joints=tuple(joints),
             texts=[utterances[i].text for i in kept],
         )
 
@@ -138,10 +142,18 @@ class Corpus:
             audio=audio.float() / 32768.0,
             lengths=torch.tensor(lengths, device=audio.device),
             labels=tuple(
-                [[label for item in items for label in kind[item]] for items in rows]
-                for kind in self.labels
+                [join_labels([kind[item] for item in items], joint) for items in rows]
+                for kind, joint in zip(self.labels, self.joints, strict=True)
             ),
         )
+
+
+def join_labels(parts: list[list[int]], joint: list[int]) -> list[int]:
+    """Return the labels of joined utterances."""
+    joined = list(parts[0])
+    for part in parts[1:]:
+        joined += joint + part
+    return joined
 
 
 def decode(utterance: Utterance) -> NDArray[np.int16]:

@@ -1,0 +1,109 @@
+"""A trained recogniser in memory: the network, its words and what its results depend on."""
+
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from audiossm.checkpoint import ModelFolder, load_weights
+from audiossm.config import from_dict
+from audiossm.errors import ConfigError, DeviceError, ModelError
+from audiossm.models.recogniser import Recogniser, RecogniserConfig
+from audiossm.text import Vocabulary
+
+__all__ = ["DEFAULT_MODEL", "LoadedRecogniser", "choose_device"]
+
+DEFAULT_MODEL = "first-light"
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn ``cpu``, ``cuda``, ``cuda:N`` or ``auto`` into a device.
+
+    Raises:
+        DeviceError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as exc:
+        raise DeviceError(f"device {name!r} is not one of cpu, cuda, cuda:N, auto") from exc
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {name!r} is not one of cpu, cuda, cuda:N, auto")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise DeviceError(f"device {name!r}: this machine has {count} CUDA devices; use cpu")
+    return device
+
+
+class LoadedRecogniser:
+    """A recogniser with its weights. Calls don't change it: threads and sessions may share it."""
+
+    def __init__(
+        self, network: Recogniser, *, name: str, model_hash: str, device: torch.device | None = None
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        self.network = network.eval().requires_grad_(False).to(self.device)
+        self.name, self.hash = name, model_hash
+        self.vocabulary = Vocabulary(network.config.pieces)
+
+    @classmethod
+    def load(cls, name: str | Path | None = None, *, device: str = "cpu") -> Self:
+        """Load a shipped model by name (default: the best one) or a model folder.
+
+        Raises:
+            ModelError: there is none, or it is damaged or of another version.
+            DeviceError: ``device`` is not here.
+        """
+        target = choose_device(device)
+        folder = ModelFolder.open(DEFAULT_MODEL if name is None else name)
+        if folder.kind != "recogniser":
+            raise ModelError(f"{folder.path}: a {folder.kind} model can't transcribe")
+        if "recogniser" not in folder.config:
+            raise ModelError(f"{folder.path}/config.toml: missing table 'recogniser'")
+        try:
+            config = from_dict(RecogniserConfig, folder.config["recogniser"], "recogniser")
+        except ConfigError as exc:
+            raise ModelError(f"{folder.path}/config.toml: {exc}") from exc
+        network = Recogniser(config)
+        digest = load_weights(folder, network)
+        return cls(network, name=folder.name, model_hash=digest, device=target)
+
+    @property
+    def config(self) -> RecogniserConfig:
+        """The network's sizes."""
+        return self.network.config
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second that the network takes; sessions resample to it."""
+        return self.config.encoder.sample_rate
+
+    @property
+    def label_frame_s(self) -> float:
+        """Seconds in a label frame."""
+        return self.config.encoder.frame_size / self.sample_rate
+
+    @property
+    def profile(self) -> str:
+        """Which arithmetic runs: sessions move between machines of one profile."""
+        return f"torch-float32-{self.device.type}"
+
+    @property
+    def lookaheads_ms(self) -> tuple[int, ...]:
+        """The look-aheads to choose from."""
+        frame_ms = 1000 * self.config.frame_size // self.sample_rate
+        return tuple(right * frame_ms for right in self.config.lookahead_frames)
+
+    def lookahead_frames(self, lookahead_ms: int) -> int:
+        """Turn a look-ahead in milliseconds into backbone frames.
+
+        Raises:
+            ConfigError: not one of the model's choices.
+        """
+        if lookahead_ms not in self.lookaheads_ms:
+            raise ConfigError(
+                f"look-ahead of {lookahead_ms} ms: model {self.name!r} has {self.lookaheads_ms} ms"
+            )
+        return self.config.lookahead_frames[self.lookaheads_ms.index(lookahead_ms)]
