@@ -1,5 +1,19 @@
 """A real-time audio toolkit: a Mamba-3 backbone over the frames of a neural audio codec."""
 
-__all__ = ["__version__"]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from audiossm.streaming import Session, Token, Transcriber, Transcript, Word
+
+__all__ = ["Session", "Token", "Transcriber", "Transcript", "Word", "__version__"]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # not at import: torch takes seconds, and `audiossm --help` needs none of it
+    if name in __all__:
+        from audiossm import streaming
+
+        return getattr(streaming, name)
+    raise AttributeError(f"module 'audiossm' has no attribute {name!r}")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save_file
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from audiossm.config import dump_toml, load_toml
@@ -109,7 +109,7 @@ def load_weights(folder: ModelFolder, module: nn.Module) -> str:
     every weight: sessions are tied to it.
 
     Raises:
-        ModelError: damaged file, missing or unknown tensors, other shapes.
+        ModelError: damaged file, missing or unknown tensors, other shapes, NaN or infinity.
     """
     try:
         data = folder.weights.read_bytes()
@@ -133,6 +133,11 @@ def load_weights(folder: ModelFolder, module: nn.Module) -> str:
                 f"{folder.weights}: {name} has shape {(*tensor.shape,)}, "
                 f"config.toml says {(*expected[name].shape,)}"
             )
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise ModelError(
+                f"{folder.weights}: {name} has values that are not finite floating-point numbers: "
+                "the file is damaged"
+            )
     module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     shape = {k: v for k, v in folder.config.items() if isinstance(v, dict)}
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
@@ -152,11 +157,13 @@ def save_model(
         config: the tables of config.toml.
         weights: a state dict, floating point.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    head = {"format_version": FORMAT_VERSION, "kind": kind, "description": description}
-    (path / CONFIG_FILE).write_text(dump_toml(head | config), encoding="utf-8")
     halves = {name: tensor.detach().to("cpu", torch.float16) for name, tensor in weights.items()}
     for name, tensor in halves.items():
         if not tensor.isfinite().all():
             raise ModelError(f"{name} has values that float16 can't hold")
-    save_file({name: tensor.contiguous() for name, tensor in halves.items()}, path / WEIGHTS_FILE)
+    path.mkdir(parents=True, exist_ok=True)
+    head = {"format_version": FORMAT_VERSION, "kind": kind, "description": description}
+    (path / CONFIG_FILE).write_text(dump_toml(head | config), encoding="utf-8")
+    # not save_file(): its files can be read by their owner only
+    data = save_tensors({name: tensor.contiguous() for name, tensor in halves.items()})
+    (path / WEIGHTS_FILE).write_bytes(data)

@@ -1,6 +1,7 @@
 """Configs: frozen dataclasses read from TOML, strict about every key."""
 
 import dataclasses
+import json
 import tomllib
 import types
 from pathlib import Path
@@ -92,8 +93,8 @@ def toml_value(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
+        # TOML's basic strings are JSON's, but for the one control character that JSON lets stand
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
     raise ConfigError(f"{value!r} can't be written as TOML")

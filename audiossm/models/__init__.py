@@ -1,5 +1,6 @@
-"""Models: the networks made of codec and backbone."""
+"""Models: the networks made of codec and backbone, and loading them."""
 
+from audiossm.models.language_model import LanguageModel, LanguageModelConfig
 from audiossm.models.loaded import DEFAULT_MODEL, LoadedRecogniser, choose_device
 from audiossm.models.recogniser import (
     BackboneConfig,
@@ -10,10 +11,12 @@ from audiossm.models.recogniser import (
 
 __all__ = [
     "DEFAULT_MODEL",
-    "LoadedRecogniser",
-    "choose_device",
     "BackboneConfig",
+    "LanguageModel",
+    "LanguageModelConfig",
+    "LoadedRecogniser",
     "Recogniser",
     "RecogniserConfig",
     "RecogniserState",
+    "choose_device",
 ]

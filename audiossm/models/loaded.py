@@ -60,13 +60,13 @@ class LoadedRecogniser:
         folder = ModelFolder.open(DEFAULT_MODEL if name is None else name)
         if folder.kind != "recogniser":
             raise ModelError(f"{folder.path}: a {folder.kind} model can't transcribe")
-        if "recogniser" not in folder.config:
+        table = folder.config.get("recogniser")
+        if not isinstance(table, dict):
             raise ModelError(f"{folder.path}/config.toml: missing table 'recogniser'")
         try:
-            config = from_dict(RecogniserConfig, folder.config["recogniser"], "recogniser")
-        except ConfigError as exc:
+            network = Recogniser(from_dict(RecogniserConfig, table, "recogniser"))
+        except (ConfigError, RuntimeError) as exc:  # torch's own, for sizes that no memory holds
             raise ModelError(f"{folder.path}/config.toml: {exc}") from exc
-        network = Recogniser(config)
         digest = load_weights(folder, network)
         return cls(network, name=folder.name, model_hash=digest, device=target)
 

@@ -81,6 +81,14 @@ class RecogniserConfig:
                 f"middle_after is {self.middle_after}, must lie between lookahead_after "
                 f"{self.lookahead_after} and {self.backbone.num_layers} layers"
             )
+        if self.stack < 1 or self.lookahead_left < 0:
+            raise ConfigError(
+                f"stack is {self.stack}, must be 1 or more; lookahead_left is "
+                f"{self.lookahead_left}, must be 0 or more"
+            )
+        rights = self.lookahead_frames
+        if not rights or min(rights) < 0 or len(set(rights)) < len(rights):
+            raise ConfigError(f"lookahead_frames is {rights}, must be different numbers from 0 up")
         Vocabulary(self.pieces)
 
     @property

@@ -10,6 +10,7 @@ from audiossm.nn.streaming import (
     map_state,
     named_tensors,
     stack_states,
+    unstack_states,
     where_state,
 )
 
@@ -28,5 +29,6 @@ __all__ = [
     "map_state",
     "named_tensors",
     "stack_states",
+    "unstack_states",
     "where_state",
 ]

@@ -30,6 +30,12 @@ def causal_conv1d(
     return F.conv1d(x, weight, bias, groups=groups), ConvState(tail)
 
 
+def check_batch(x: Tensor, tail: Tensor) -> None:
+    """Refuse an input that has another number of rows than the state."""
+    if x.shape[0] != tail.shape[0]:
+        raise ShapeError(f"x is a batch of {x.shape[0]}, but the state has {tail.shape[0]} rows")
+
+
 class CausalConv1d(StreamingModule[ConvState]):
     """A convolution over (batch, channels, frames) that sees only the past.
 
@@ -56,6 +62,7 @@ class CausalConv1d(StreamingModule[ConvState]):
             raise ShapeError(
                 f"CausalConv1d takes (batch, {self.in_channels}, frames >= 1), got {(*x.shape,)}"
             )
+        check_batch(x, state.tail)
         return causal_conv1d(x, self.weight, self.bias, state, self.groups)
 
 
@@ -102,7 +109,16 @@ class LookAheadConv(StreamingModule[LookAheadState]):
         return LookAheadState(tail, option)
 
     def step(self, x: Tensor, state: LookAheadState) -> tuple[Tensor, LookAheadState]:
-        """Advance; ``x`` and the (late) result are (batch, frames, d_model)."""
+        """Advance; ``x`` and the (late) result are (batch, frames, d_model).
+
+        Raises:
+            ShapeError: no frames, another width, or another batch size than ``state``.
+        """
+        if x.dim() != 3 or x.shape[1] < 1 or x.shape[2] != self.d_model:
+            raise ShapeError(
+                f"LookAheadConv takes (batch, frames >= 1, {self.d_model}), got {(*x.shape,)}"
+            )
+        check_batch(x, state.tail)
         batch, frames, width = x.shape
         rows = torch.cat([state.tail.to(x.dtype), x.transpose(1, 2)], dim=-1)
         tail = rows.narrow(-1, frames, self.taps - 1).to(state.tail.dtype, copy=True)

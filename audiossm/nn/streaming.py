@@ -6,7 +6,14 @@ from typing import Generic, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-__all__ = ["StreamingModule", "map_state", "named_tensors", "stack_states", "where_state"]
+__all__ = [
+    "StreamingModule",
+    "map_state",
+    "named_tensors",
+    "stack_states",
+    "unstack_states",
+    "where_state",
+]
 
 # A state is a NamedTuple whose fields are tensors (dim 0 is the batch) or states.
 S = TypeVar("S")
@@ -65,6 +72,15 @@ def stack_states(states: list[S]) -> S:
         return torch.cat(rows)
 
     return map_state(join, *states)
+
+
+def unstack_states(state: S, batch: int) -> list[S]:
+    """Part a state of ``batch`` streams into states of one, each with memory of its own."""
+
+    def take(index: int) -> S:
+        return map_state(lambda tensor: tensor[index : index + 1].clone(), state)
+
+    return [take(index) for index in range(batch)]
 
 
 def named_tensors(state: object, prefix: str = "") -> Iterator[tuple[str, Tensor]]:

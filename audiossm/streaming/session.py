@@ -5,8 +5,15 @@ import torch
 from numpy.typing import NDArray
 
 from audiossm.audio import FrameBuffer, Resampler
-from audiossm.decoding import DecodedToken, DecodedWord, GreedyDecoder, best_labels
-from audiossm.errors import AudioError, SessionError, SnapshotError
+from audiossm.audio.reader import LOUDEST
+from audiossm.decoding import (
+    DecodedToken,
+    DecodedWord,
+    GreedyDecoder,
+    GreedyState,
+    best_labels,
+)
+from audiossm.errors import AudioError, ConfigError, SessionError, SnapshotError
 from audiossm.models import LoadedRecogniser
 from audiossm.nn import map_state, named_tensors
 from audiossm.streaming.events import Event, Token, Word
@@ -57,7 +64,8 @@ class Session:
             samples: (samples,) float32 in [-1, 1] at the session's rate; may be empty.
 
         Raises:
-            AudioError: not one channel of finite float samples; the session is as before.
+            AudioError: not one channel of float samples, or one of them is not finite or beyond
+                ``LOUDEST``; the session is as before.
             SessionError: the session is finished.
         """
         self._check_open()
@@ -67,10 +75,11 @@ class Session:
                 f"a session takes one channel of float samples, got {samples.dtype} of shape "
                 f"{samples.shape}"
             )
-        bad = np.flatnonzero(~np.isfinite(samples))
+        bad = np.flatnonzero(~(np.abs(samples) <= LOUDEST))
         if bad.size:
-            second = (self.samples_received + int(bad[0])) / self.sample_rate
-            raise AudioError(f"sample {samples[bad[0]]} at {second:.3f} s is not a finite number")
+            value, second = samples[bad[0]], (self.samples_received + bad[0]) / self.sample_rate
+            fault = "far outside [-1, 1]" if np.isfinite(value) else "not a finite number"
+            raise AudioError(f"sample {value:.4g} at {second:.3f} s is {fault}")
         self.samples_received += len(samples)
         x = torch.from_numpy(samples.astype(np.float32)).unsqueeze(0)
         events: list[Event] = []
@@ -123,13 +132,8 @@ class Session:
 
     def snapshot(self) -> bytes:
         """Return the session as bytes that ``restore`` goes on from, exactly."""
-        arrays = {name: tensor.cpu().numpy() for name, tensor in self._tensors()}
-        for name, array in self.decoder_state._asdict().items():
-            arrays[f"decoder.{name}"] = array
-        counters = [self.samples_received, self.frames_taken, int(self.finished)]
-        arrays["counters"] = np.array(counters, np.int64)
         return pack(
-            arrays,
+            self._arrays(),
             self._identity()
             | {"sample_rate": str(self.sample_rate), "lookahead_ms": str(self.lookahead_ms)},
         )
@@ -144,38 +148,41 @@ class Session:
         arrays, header = unpack(data, identity(transcriber))
         try:
             session = cls(transcriber, int(header["sample_rate"]), int(header["lookahead_ms"]))
-        except (KeyError, ValueError) as exc:
+        except (KeyError, ValueError, AudioError, ConfigError) as exc:
             raise SnapshotError(f"the snapshot's header is damaged ({exc!r})") from exc
         session._load(arrays)
         return session
 
     def _load(self, arrays: dict[str, NDArray[np.generic]]) -> None:
         """Fill a fresh session with a snapshot's arrays."""
-        expected = {name: tuple(tensor.shape) for name, tensor in self._tensors()}
-        for name, array in self.decoder_state._asdict().items():
-            expected[f"decoder.{name}"] = array.shape
-        expected["counters"] = (3,)
-        found = {name: array.shape for name, array in arrays.items()}
+        expected = {name: (a.shape, a.dtype) for name, a in self._arrays().items()}
+        found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
         if found != expected:
             names = sorted(k for k in expected | found if expected.get(k) != found.get(k))
             raise SnapshotError(f"the snapshot's arrays don't fit this model: {names[:3]}")
         tensors = iter([torch.from_numpy(arrays[name]) for name, _ in self._tensors()])
 
         def take(old: torch.Tensor) -> torch.Tensor:
-            return next(tensors).to(old.device, old.dtype)
+            return next(tensors).to(old.device)
 
         self.resample_state, self.buffer_state, self.network_state = map_state(
             take, (self.resample_state, self.buffer_state, self.network_state)
         )
-        self.decoder_state = type(self.decoder_state)(
-            *(
-                arrays[f"decoder.{name}"].astype(array.dtype)
-                for name, array in self.decoder_state._asdict().items()
-            )
+        self.decoder_state = GreedyState._make(
+            arrays[f"decoder.{name}"] for name in self.decoder_state._fields
         )
         counters = arrays["counters"].tolist()
         self.samples_received, self.frames_taken = counters[0], counters[1]
         self.finished = bool(counters[2])
+
+    def _arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Name every array that a snapshot stores."""
+        counters = [self.samples_received, self.frames_taken, int(self.finished)]
+        return {
+            **{name: tensor.cpu().numpy() for name, tensor in self._tensors()},
+            **{f"decoder.{name}": a for name, a in self.decoder_state._asdict().items()},
+            "counters": np.array(counters, np.int64),
+        }
 
     def _tensors(self) -> list[tuple[str, torch.Tensor]]:
         """Name every tensor of the session, in the order that ``_load`` fills them."""

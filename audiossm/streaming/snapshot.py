@@ -1,5 +1,6 @@
-"""Session bytes: a safetensors file with a header that says whose they are."""
+"""Session bytes: a safetensors file with a header that says whose they are, and a digest."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 
@@ -14,39 +15,47 @@ __all__ = ["SNAPSHOT_FORMAT", "SNAPSHOT_VERSION", "pack", "unpack"]
 
 SNAPSHOT_FORMAT = "audiossm-session"
 SNAPSHOT_VERSION = "1"
+DIGEST_SIZE = hashlib.sha256().digest_size
 
 Arrays = dict[str, NDArray[np.generic]]
 
 
 def pack(arrays: Arrays, header: Mapping[str, str]) -> bytes:
-    """Write arrays and a header to bytes.
+    """Write arrays and a header to bytes: the same ones for the same session.
+
+    The header is a JSON object under the one metadata key ``SNAPSHOT_FORMAT``, because safetensors
+    writes several keys in any order. The last 32 bytes are the SHA-256 of what is before them.
 
     Args:
         arrays: every array of the session, by name.
         header: what must agree before anybody goes on from them (model, profile, ...).
     """
-    own = {"format": SNAPSHOT_FORMAT, "version": SNAPSHOT_VERSION}
-    return save(
-        {name: np.array(array, order="C") for name, array in arrays.items()}, own | dict(header)
+    fields = {"version": SNAPSHOT_VERSION} | dict(header)
+    data = save(
+        {name: np.array(array, order="C") for name, array in arrays.items()},
+        {SNAPSHOT_FORMAT: json.dumps(fields)},
     )
+    return data + hashlib.sha256(data).digest()
 
 
 def unpack(data: bytes, expected: Mapping[str, str]) -> tuple[Arrays, dict[str, str]]:
     """Read what ``pack`` wrote, if its header agrees with ``expected``.
 
     Raises:
-        SnapshotError: not a session, another version, or another value of an expected key.
+        SnapshotError: not a session, damaged, another version, or another value of an expected key.
     """
     header = read_header(data)
-    own = {"format": SNAPSHOT_FORMAT, "version": SNAPSHOT_VERSION}
-    for key, value in (own | dict(expected)).items():
+    for key, value in ({"version": SNAPSHOT_VERSION} | dict(expected)).items():
         found = header.get(key)
         if found != value:
             raise SnapshotError(
                 f"snapshot of {key} {found!r}, but this session has {value!r}: it can't go on"
             )
+    body, digest = data[:-DIGEST_SIZE], data[-DIGEST_SIZE:]
+    if hashlib.sha256(body).digest() != digest:
+        raise SnapshotError("this session snapshot is damaged or cut short: take an intact copy")
     try:
-        return load(data), header
+        return load(body), header
     except SafetensorError as exc:
         raise SnapshotError(f"these bytes are a damaged session snapshot ({exc})") from exc
 
@@ -58,6 +67,9 @@ def read_header(data: bytes) -> dict[str, str]:
         if length > len(data) - 8:
             raise ValueError(f"{len(data)} bytes, cut short or not a snapshot at all")
         header = json.loads(data[8 : 8 + length])
-        return {str(k): str(v) for k, v in header.get("__metadata__", {}).items()}
-    except (ValueError, AttributeError) as exc:
+        fields = json.loads(header["__metadata__"][SNAPSHOT_FORMAT])
+        return {str(key): str(value) for key, value in fields.items()}
+    except KeyError as exc:
+        raise SnapshotError(f"these bytes are no session snapshot (no {exc} in them)") from exc
+    except (ValueError, TypeError, AttributeError, RecursionError) as exc:
         raise SnapshotError(f"these bytes are no session snapshot ({exc})") from exc

@@ -70,7 +70,12 @@ class Corpus:
             joints: for each kind of label, the ids between two joined utterances.
             workers: processes that decode.
             cache: a file that keeps the decoded samples for the next run over the same keys.
+
+        Raises:
+            ManifestError: there are no utterances.
         """
+        if not utterances:
+            raise ManifestError("a corpus needs utterances, but the manifests leave none")
         keys = [utterance.key for utterance in utterances]
         saved = torch.load(cache, weights_only=True) if cache and cache.exists() else {}
         if saved.get("keys") != keys:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from audiossm.checkpoint import save_model
 from audiossm.config import from_dict, load_toml, to_dict
+from audiossm.errors import ManifestError
 from audiossm.manifest import Utterance
 from audiossm.models import Recogniser, RecogniserConfig
 from audiossm.text import Vocabulary, normalise_text
@@ -73,6 +74,10 @@ def batches(train: list[Corpus], data: dict[str, Any], seed: int, first: int) ->
         rng = random.Random(seed * 1_000_003 + number)
         packed = [list(pack_rows(corpus.sizes, samples, rng)) for corpus in train]
         starts = [(i, at) for i, p in enumerate(packed) for at in range(0, len(p) - rows + 1, rows)]
+        if not starts:
+            raise ManifestError(
+                f"not enough speech for a batch of {rows} rows of {samples} samples"
+            )
         rng.shuffle(starts)
         for i, at in starts:
             if count >= first:
@@ -161,7 +166,6 @@ def main() -> None:
         print(f"resumed at step {step}", flush=True)
     model = torch.compile(trainee, dynamic=False) if args.compile else trainee
     source = batches(train, data, hp["seed"], step)
-    log = (args.out / "log.jsonl").open("a")
 
     while step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
         cosine = 0.5 + 0.5 * math.cos(math.pi * step / hp["steps"])
@@ -183,8 +187,9 @@ def main() -> None:
             row |= {"norm": norm.item()} | {name: part.item() for name, part in parts.items()}
             if step % 1000 == 0:
                 row["dev_wer"] = greedy_wer(ema, dev)
-            for stream in (log, None):
-                print(json.dumps(row), file=stream, flush=True)
+            print(json.dumps(row), flush=True)
+            with (args.out / "log.jsonl").open("a") as log:
+                print(json.dumps(row), file=log)
 
     state = {"trainee": trainee.state_dict(), "ema": ema.state_dict(), "step": step}
     state |= {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}

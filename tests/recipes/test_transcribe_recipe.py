@@ -1,0 +1,115 @@
+"""The recipe of the recogniser runs, learns, resumes exactly, and leaves a model that works."""
+
+import importlib.util
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from audiossm.errors import ManifestError
+from audiossm.streaming import Transcriber
+from audiossm.train.corpus import Corpus
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "transcribe" / "train.py"
+MODEL_FILES = {"config.toml", "model.safetensors"}
+
+
+@pytest.fixture
+def recipe() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("transcribe_recipe", RECIPE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class StepClock:
+    """A clock that a recipe with a limit of 5 minutes reads as over after ``steps`` steps."""
+
+    def __init__(self, recipe: ModuleType, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+        self.left, self.step = steps, recipe.train_step
+        monkeypatch.setattr(recipe, "train_step", self.count)
+        monkeypatch.setattr(recipe.time, "monotonic", lambda: 0.0 if self.left > 0 else 600.0)
+
+    def count(self, *args: object) -> object:
+        self.left -= 1
+        return self.step(*args)
+
+
+def test_the_smoke_run_learns_and_exports_a_model_that_transcribes(tmp_path):
+    command = [sys.executable, RECIPE, "--smoke", "--out", tmp_path, "--workers", "1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "step 30 of 30, dev WER " in result.stdout
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [5, 10, 15, 20, 25, 30]
+    losses = [row["ctc"] for row in rows]
+    assert losses[-1] < 0.75 * losses[0]
+    model = Transcriber.load(tmp_path / "model")
+    assert model.name == "model"
+    transcript = model.transcribe(ROOT / "tests" / "speech" / "river.flac")
+    assert transcript.duration_s == pytest.approx(5.035, abs=0.01)
+    assert transcript.text == " ".join(word.word for word in transcript.words)
+
+
+def test_a_run_that_was_stopped_goes_on_exactly(tmp_path, monkeypatch, recipe):
+    small = {"steps": 6, "consistency_from": 2}
+    monkeypatch.setattr(recipe, "SMOKE_TRAIN", recipe.SMOKE_TRAIN | small)
+
+    def train(name: str, *options: str) -> None:
+        out = str(tmp_path / name)
+        command = ["train.py", "--smoke", "--device", "cpu", "--workers", "1", "--out", out]
+        monkeypatch.setattr(sys, "argv", [*command, *options])
+        torch.manual_seed(random.randrange(1000))  # what was before the run must not matter
+        recipe.main()
+
+    train("straight")
+    with monkeypatch.context() as patch:
+        StepClock(recipe, patch, steps=3)
+        train("stopped", "--minutes", "5")
+    early = (tmp_path / "stopped" / "model" / "model.safetensors").read_bytes()
+    saved = torch.load(tmp_path / "stopped" / "checkpoint.pt", weights_only=True)
+    assert saved["step"] == 3
+    train("stopped")
+    for name in MODEL_FILES:
+        straight = (tmp_path / "straight" / "model" / name).read_bytes()
+        assert (tmp_path / "stopped" / "model" / name).read_bytes() == straight, name
+        assert early != straight
+
+
+def test_batches_go_on_from_any_place(recipe):
+    sizes = np.array([30, 20, 50, 40, 45, 25, 35])
+    corpus = Corpus(
+        audio=torch.arange(sizes.sum(), dtype=torch.int16),
+        starts=np.cumsum(sizes) - sizes,
+        sizes=sizes,
+        labels=([[i] for i in range(7)],),
+        joints=([],),
+        texts=[""] * 7,
+    )
+    data = {"row_s": 100 / 16000, "rows": 1}
+    source = recipe.batches([corpus, corpus], data, 7, 0)
+    straight = [next(source) for _ in range(12)]
+    for first in (1, 5, 11):
+        batch = next(recipe.batches([corpus, corpus], data, 7, first))
+        assert torch.equal(batch.audio, straight[first].audio)
+        assert batch.labels == straight[first].labels
+    seen = [item for batch in straight for item in batch.labels[0][0]]
+    assert sorted(seen[:14]) == sorted([*range(7), *range(7)])  # a pass: each item at each speed
+
+
+def test_too_little_speech_for_a_batch_is_refused(recipe):
+    corpus = Corpus(
+        torch.zeros(50, dtype=torch.int16), np.array([0]), np.array([50]), ([[1]],), ([],), [""]
+    )
+    with pytest.raises(ManifestError, match="not enough speech for a batch of 2 rows"):
+        next(recipe.batches([corpus], {"row_s": 100 / 16000, "rows": 2}, 0, 0))

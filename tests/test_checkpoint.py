@@ -1,0 +1,205 @@
+"""Model folders: what is saved loads again, and what doesn't fit is refused."""
+
+import stat
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from audiossm import checkpoint
+from audiossm.checkpoint import ModelFolder, load_weights, model_names, save_model
+from audiossm.config import to_dict
+from audiossm.errors import ModelError
+from audiossm.streaming import Transcriber
+from tiny_model import make_transcriber, read_speech
+
+
+@pytest.fixture
+def module() -> nn.Linear:
+    return nn.Linear(3, 2)
+
+
+@pytest.fixture
+def folder(tmp_path, module):
+    save_model(tmp_path / "toy", "toy", "a line", {"sizes": {"width": 3}}, module.state_dict())
+    return tmp_path / "toy"
+
+
+def edit(folder, old: str, new: str) -> None:
+    path = folder / "config.toml"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def write_weights(folder, **tensors: torch.Tensor) -> None:
+    save_file(tensors, folder / "model.safetensors")
+
+
+def load(folder) -> str:
+    return load_weights(ModelFolder.open(folder), nn.Linear(3, 2))
+
+
+def test_what_was_saved_loads_again(folder, module):
+    opened = ModelFolder.open(folder)
+    assert (opened.name, opened.kind, opened.description) == ("toy", "toy", "a line")
+    assert opened.config["sizes"] == {"width": 3}
+    other = nn.Linear(3, 2)
+    load_weights(opened, other)
+    for name, tensor in module.state_dict().items():
+        assert other.state_dict()[name].dtype == torch.float32
+        assert torch.equal(other.state_dict()[name], tensor.half().float())
+
+
+def test_a_model_is_opened_by_its_path_as_text_too(folder):
+    assert ModelFolder.open(str(folder)).path == folder.resolve()
+
+
+def test_everybody_may_read_a_saved_model(folder):
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    config = stat.S_IMODE((folder / "config.toml").stat().st_mode)
+    assert modes == {config}
+
+
+def test_a_shipped_model_is_found_by_its_name(folder, monkeypatch):
+    monkeypatch.setattr(checkpoint, "shipped_models", lambda: folder.parent)
+    assert model_names() == ["toy"]
+    assert ModelFolder.open("toy").path == folder
+    with pytest.raises(ModelError, match="no model 'joy': shipped are toy; or give a model's"):
+        ModelFolder.open("joy")
+
+
+def test_without_shipped_models_there_are_no_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "shipped_models", lambda: tmp_path / "nowhere")
+    assert model_names() == []
+    with pytest.raises(ModelError, match="shipped are none"):
+        ModelFolder.open("toy")
+
+
+def test_a_folder_that_holds_no_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"not a model folder, it has no config\.toml"):
+        ModelFolder.open(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["format_version", "kind"])
+def test_a_missing_key_is_refused(folder, key):
+    edit(folder, key, f"other_{key}")
+    with pytest.raises(ModelError, match=rf"config\.toml: missing key '{key}'"):
+        ModelFolder.open(folder)
+
+
+def test_another_version_is_refused(folder):
+    edit(folder, "format_version = 1", "format_version = 2")
+    with pytest.raises(ModelError, match="version 2, but this audiossm reads version 1"):
+        ModelFolder.open(folder)
+
+
+def test_a_damaged_config_is_refused(folder):
+    edit(folder, "kind =", "kind")
+    with pytest.raises(ModelError, match=r"config\.toml: not valid TOML"):
+        ModelFolder.open(folder)
+
+
+def test_missing_weights_are_refused(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"has no model\.safetensors"):
+        ModelFolder.open(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 60, -1])
+def test_a_damaged_file_of_weights_is_refused(folder, keep):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ModelError, match=r"model\.safetensors: can't read these weights"):
+        load(folder)
+
+
+def test_a_missing_tensor_is_refused(folder):
+    write_weights(folder, weight=torch.zeros(2, 3))
+    with pytest.raises(ModelError, match=r"lacks 1 tensor\(s\), the first bias: config and"):
+        load(folder)
+
+
+def test_an_unknown_tensor_is_refused(folder):
+    write_weights(folder, weight=torch.zeros(2, 3), bias=torch.zeros(2), scale=torch.zeros(1))
+    with pytest.raises(ModelError, match=r"has the unknown 1 tensor\(s\), the first scale"):
+        load(folder)
+
+
+def test_a_tensor_of_another_shape_is_refused(folder):
+    write_weights(folder, weight=torch.zeros(3, 2), bias=torch.zeros(2))
+    with pytest.raises(ModelError, match=r"weight has shape \(3, 2\), config.toml says \(2, 3\)"):
+        load(folder)
+
+
+def test_a_module_is_as_before_when_its_weights_are_refused(folder, module):
+    write_weights(folder, weight=torch.zeros(2, 3), bias=torch.zeros(3))
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with pytest.raises(ModelError):
+        load_weights(ModelFolder.open(folder), module)
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_the_hash_is_of_the_weights_and_of_the_sizes(folder, module):
+    first = load(folder)
+    assert len(first) == 32 and load(folder) == first
+    edit(folder, "a line", "another line")
+    assert load(folder) == first
+    edit(folder, "width = 3", "width = 4")
+    resized = load(folder)
+    with torch.no_grad():
+        module.weight[1, 2] += 0.01
+    save_model(folder, "toy", "a line", {"sizes": {"width": 3}}, module.state_dict())
+    assert len({first, resized, load(folder)}) == 3
+
+
+def test_a_weight_that_float16_cannot_hold_is_not_saved(folder, module):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with torch.no_grad():
+        module.bias[0] = 1e6
+    with pytest.raises(ModelError, match="bias has values that float16 can't hold"):
+        save_model(folder, "toy", "", {}, module.state_dict())
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def save_tiny(path, **changes: object):
+    model = make_transcriber()
+    config = {"recogniser": to_dict(model.config) | changes}
+    save_model(path, "recogniser", "tiny", config, model.network.state_dict())
+    return path
+
+
+def test_a_saved_recogniser_says_what_its_half_precision_weights_say(tmp_path):
+    folder = save_tiny(tmp_path / "tiny")
+    first, second = Transcriber.load(folder), Transcriber.load(str(folder))
+    assert (first.name, first.sample_rate, first.lookaheads_ms) == ("tiny", 16000, (0, 160, 320))
+    assert first.hash == second.hash
+    network = make_transcriber().network
+    x = torch.from_numpy(read_speech()[:6400].copy()).unsqueeze(0)
+    expected = nn.Module.__call__(network, x)
+    torch.testing.assert_close(first.network(x), expected, rtol=0, atol=0.3)
+    assert torch.equal(first.network(x), second.network(x))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dropot": 0.1}, r"config\.toml: unknown key recogniser\.'dropot'"),
+        ({"stack": "two"}, r"config\.toml: recogniser\.stack is 'two', expected int"),
+        ({"stack": 3}, r"in_proj\.weight has shape|head\.\w+ has shape"),
+        ({"lookahead_after": 9}, r"config\.toml: lookahead_after is 9"),
+    ],
+)
+def test_a_recogniser_whose_config_does_not_fit_is_refused(tmp_path, changes, message):
+    with pytest.raises(ModelError, match=message):
+        Transcriber.load(save_tiny(tmp_path / "tiny", **changes))
+
+
+def test_a_model_of_another_kind_cannot_transcribe(folder):
+    with pytest.raises(ModelError, match="a toy model can't transcribe"):
+        Transcriber.load(folder)
+    edit(folder, 'kind = "toy"', 'kind = "recogniser"')
+    with pytest.raises(ModelError, match=r"config\.toml: missing table 'recogniser'"):
+        Transcriber.load(folder)

@@ -1,0 +1,71 @@
+"""Augmentation: what it may change, and what not."""
+
+import numpy as np
+import pytest
+import torch
+
+from audiossm.train.augment import augment_audio, cut_noise, mask_spectra, telephone
+from audiossm.train.corpus import Corpus
+
+
+def make_noise() -> Corpus:
+    audio = (torch.randn(20000) * 3000).to(torch.int16)
+    return Corpus(audio, np.array([0]), np.array([20000]), ([],), ([],), [""])
+
+
+def test_no_strength_is_no_change():
+    audio = torch.randn(3, 4000) * 0.1
+    assert torch.equal(augment_audio(audio, make_noise(), 0.0), audio)
+
+
+def test_full_strength_keeps_the_shape_and_stays_in_range():
+    audio = torch.randn(8, 8000) * 0.5
+    kept = audio.clone()
+    changed = augment_audio(audio, make_noise())
+    assert changed.shape == audio.shape and changed.abs().max() <= 1.0
+    assert changed.isfinite().all() and (changed != audio).any(1).all()
+    assert torch.equal(audio, kept)
+
+
+def test_silence_stays_finite():
+    changed = augment_audio(torch.zeros(16, 8000), make_noise())
+    assert changed.isfinite().all() and changed.abs().max() < 1e-3
+
+
+def test_rows_change_each_in_its_own_way():
+    audio = (torch.randn(1, 8000) * 0.1).repeat(6, 1)
+    levels = augment_audio(audio, None).square().mean(1).sqrt()
+    assert len(set(levels.tolist())) == 6
+
+
+def test_noise_is_cut_at_unit_level_and_wraps_around():
+    noise = cut_noise(make_noise(), 3, 50000)
+    torch.testing.assert_close(noise.square().mean(1), torch.ones(3))
+    torch.testing.assert_close(noise[:, :30000], noise[:, 20000:])
+
+
+@pytest.mark.parametrize(("hertz", "passes"), [(100, 0), (1000, 1), (3000, 1), (5000, 0)])
+def test_a_telephone_keeps_the_voice_band(hertz, passes):
+    time = torch.arange(16000) / 16000
+    tone = torch.sin(2 * torch.pi * hertz * time).unsqueeze(0)
+    level = telephone(tone).square().mean() / tone.square().mean()
+    assert level.item() == pytest.approx(passes, abs=0.01)
+
+
+def test_masks_of_no_width_mask_nothing():
+    spectra = torch.randn(2, 50, 514)
+    assert torch.equal(mask_spectra(spectra, 0.0), spectra)
+
+
+def test_masks_silence_whole_bands_and_stretches():
+    spectra = torch.ones(16, 400, 514)
+    masked = mask_spectra(spectra)
+    assert set(masked.unique().tolist()) == {0.0, 1.0}
+    real, imaginary = masked.chunk(2, dim=-1)
+    assert torch.equal(real, imaginary)
+    times, bins = real.amax(2), real.amax(1)
+    assert torch.equal(real, times.unsqueeze(2) * bins.unsqueeze(1))
+    gone_times, gone_bins = (1 - times).sum(1), (1 - bins).sum(1)
+    assert gone_times.max() <= 10 * 9 and gone_bins.max() <= 2 * 61
+    assert gone_times.min() > 0 and gone_bins.max() > 0
+    assert len(set(gone_times.tolist())) > 5  # rows differ
