@@ -1,6 +1,6 @@
 """The codec encoder: samples to one continuous state per 20 ms frame, causal, no look-ahead."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -31,8 +31,13 @@ class EncoderConfig:
     ssm_expand: float = 1.5
     ssm_head_dim: int = 48
     ssm_state: int = 64
+    ssm_max_memory: float | None = None
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) <= 0:
+                value = getattr(self, field.name)
+                raise ConfigError(f"encoder.{field.name} is {value}, must be above 0")
         if self.frame_size % self.hop:
             raise ConfigError(
                 f"encoder.frame_size {self.frame_size} is not a multiple of hop {self.hop}"
@@ -51,6 +56,7 @@ class EncoderConfig:
             d_state=self.ssm_state,
             expand=self.ssm_expand,
             head_dim=self.ssm_head_dim,
+            max_memory=self.ssm_max_memory,
         )
 
 

@@ -36,6 +36,7 @@ class BackboneConfig:
     mimo_rank: int = 1
     rope_fraction: float = 0.5
     a_activation: str = "heavy_tail"
+    max_memory: float | None = None
 
     @property
     def mixer(self) -> Mamba3Config:
@@ -49,6 +50,7 @@ class BackboneConfig:
             mimo_rank=self.mimo_rank,
             rope_fraction=self.rope_fraction,
             a_activation=self.a_activation,
+            max_memory=self.max_memory,
         )
 
 

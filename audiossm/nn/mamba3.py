@@ -35,6 +35,9 @@ class Mamba3Config:
         dt_max: largest one.
         dt_init_floor: floor under both.
         out_norm: RMS norm of each head before the gate.
+        max_memory: frames after which a state has faded to 1/e at the latest, whatever A and dt
+            say; None is the layer as published. A head that hardly forgets fills up over minutes
+            when training has only shown it seconds.
         chunk_size: frames of a chunk in the matrix form; a good one for the rank by default.
     """
 
@@ -52,6 +55,7 @@ class Mamba3Config:
     dt_max: float = 0.1
     dt_init_floor: float = 1e-4
     out_norm: bool = False
+    max_memory: float | None = None
     chunk_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -63,6 +67,10 @@ class Mamba3Config:
                 )
         if self.chunk_size is not None and self.chunk_size < 1:
             raise ConfigError(f"Mamba3Config: chunk_size must be 1 or more, not {self.chunk_size}")
+        if self.max_memory is not None and self.max_memory < 1:
+            raise ConfigError(
+                f"Mamba3Config: max_memory must be 1 frame or more, not {self.max_memory}"
+            )
         inner = self.expand * self.d_model
         if inner != int(inner) or inner < 1 or inner % self.head_dim:
             raise ConfigError(
@@ -203,6 +211,8 @@ class Mamba3(StreamingModule[SsmState]):
         dt = F.softplus(raw_dt + self.dt_bias)
         positive = heavy_tail if config.a_activation == "heavy_tail" else F.softplus
         adt = -positive(raw_a).clamp(min=config.a_floor) * dt
+        if config.max_memory is not None:
+            adt = adt.clamp(max=-1 / config.max_memory)
         inputs = SsmInputs(
             self.C_norm(q), self.B_norm(k), v, z, dt, adt, trap, angles.unsqueeze(-2)
         )

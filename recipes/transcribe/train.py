@@ -8,7 +8,6 @@ that was stopped goes on from its last checkpoint with the same command. README.
 """
 
 import argparse
-import copy
 import json
 import math
 import os
@@ -31,12 +30,21 @@ from audiossm.train.augment import augment_audio, mask_spectra
 from audiossm.train.corpus import Batch, Corpus, pack_rows, read_manifests
 from audiossm.train.losses import consistency, ctc
 from audiossm.train.phones import Phones, read_phones
+from audiossm.train.run import Run
 from audiossm.train.scoring import greedy_wer
 from audiossm.train.trainee import Trainee
 
 HERE = Path(__file__).parent
+SAVE_MINUTES = 5
 SMOKE_DATA = {"train": ["manifest"], "dev": ["manifest"], "noise": [], "speeds": [1.0], "rows": 2}
-SMOKE_TRAIN = {"steps": 30, "warmup": 5, "consistency_from": 10, "ema": 0.9, "augment": 0.0}
+SMOKE_TRAIN = {
+    "steps": 30,
+    "warmup": 5,
+    "consistency_from": 10,
+    "ema": 0.9,
+    "augment": 0.0,
+    "log_every": 5,
+}
 
 
 def load_corpus(
@@ -145,62 +153,39 @@ def main() -> None:
     trainee = Trainee(config, len(phones.symbols)).to(args.device)
     if args.init:
         trainee.load_state_dict(torch.load(args.init, map_location=args.device, weights_only=True))
-    net = trainee.recogniser
-    ema = copy.deepcopy(net).requires_grad_(False)
-    matrices = [p for p in trainee.parameters() if p.dim() >= 2]
-    vectors = [p for p in trainee.parameters() if p.dim() < 2]
-    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(
-        groups, lr=hp["lr"], betas=(0.9, 0.98), weight_decay=hp["weight_decay"]
-    )
-    checkpoint, step = args.out / "checkpoint.pt", 0
+    run = Run(trainee, hp["lr"], hp["weight_decay"], hp["ema"])
+    checkpoint = args.out / "checkpoint.pt"
     if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=args.device, weights_only=True)
-        trainee.load_state_dict(saved["trainee"])
-        ema.load_state_dict(saved["ema"])
-        optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["rng"].cpu())
-        if args.device != "cpu":
-            torch.cuda.set_rng_state(saved["cuda_rng"].cpu())
-        step = saved["step"]
-        print(f"resumed at step {step}", flush=True)
+        run.load(checkpoint)
+        print(f"resumed at step {run.step}", flush=True)
     model = torch.compile(trainee, dynamic=False) if args.compile else trainee
-    source = batches(train, data, hp["seed"], step)
+    source = batches(train, data, hp["seed"], run.step)
 
-    while step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
-        cosine = 0.5 + 0.5 * math.cos(math.pi * step / hp["steps"])
-        for group in optimizer.param_groups:
-            group["lr"] = hp["lr"] * min((step + 1) / hp["warmup"], cosine + 0.01)
-        now = hp if step >= hp["consistency_from"] else hp | {"consistency_weight": 0.0}
-        loss, parts = train_step(model, net, next(source), noise, now)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(trainee.parameters(), hp["grad_clip"])
-        if norm.isfinite():
-            optimizer.step()
-        with torch.no_grad():
-            keep = min(hp["ema"], (1 + step) / (10 + step))
-            torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1 - keep)
-        step += 1
-        if step % (5 if args.device == "cpu" else 50) == 0:
-            row = {"step": step, "minutes": round((time.monotonic() - began) / 60, 2)}
-            row |= {"norm": norm.item()} | {name: part.item() for name, part in parts.items()}
-            if step % 1000 == 0:
-                row["dev_wer"] = greedy_wer(ema, dev)
+    saved = began
+    while run.step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
+        cosine = 0.5 + 0.5 * math.cos(math.pi * run.step / hp["steps"])
+        lr = hp["lr"] * min((run.step + 1) / hp["warmup"], cosine + 0.01)
+        now = hp if run.step >= hp["consistency_from"] else hp | {"consistency_weight": 0.0}
+        loss, parts = train_step(model, trainee.recogniser, next(source), noise, now)
+        norm = run.advance(loss, lr, hp["grad_clip"])
+        if run.step % hp["log_every"] == 0:
+            row = {"step": run.step, "minutes": round((time.monotonic() - began) / 60, 2)}
+            row |= {"norm": norm} | {name: part.item() for name, part in parts.items()}
+            if run.step % 1000 == 0:
+                row["dev_wer"] = greedy_wer(run.ema, dev)
             print(json.dumps(row), flush=True)
             with (args.out / "log.jsonl").open("a") as log:
                 print(json.dumps(row), file=log)
+        if time.monotonic() - saved > 60 * SAVE_MINUTES:
+            run.save(checkpoint)
+            saved = time.monotonic()
 
-    state = {"trainee": trainee.state_dict(), "ema": ema.state_dict(), "step": step}
-    state |= {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
-    if args.device != "cpu":
-        state["cuda_rng"] = torch.cuda.get_rng_state()
-    torch.save(state, checkpoint)
+    run.save(checkpoint)
     torch.save(trainee.state_dict(), args.out / "trainee.pt")
-    print(f"step {step} of {hp['steps']}, dev WER {greedy_wer(ema, dev):.4f}", flush=True)
+    print(f"step {run.step} of {hp['steps']}, dev WER {greedy_wer(run.ema, dev):.4f}", flush=True)
     description = f"English speech to lower-case words, trained on {train[0].hours:.1f} h"
     tables = {"recogniser": to_dict(config)}
-    save_model(args.out / "model", "recogniser", description, tables, ema.state_dict())
+    save_model(args.out / "model", "recogniser", description, tables, run.ema.state_dict())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The mixer and the block around it, as streams and as formulas."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -217,3 +218,17 @@ def test_a_wrong_input_is_refused_with_the_numbers():
 def test_a_wrong_config_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(SMALL, **change)
+
+
+def test_a_bounded_memory_fades_however_small_a_and_dt_are():
+    config = Mamba3Config(d_model=8, d_state=8, head_dim=4, max_memory=10.0)
+    layer = Mamba3(config)
+    with torch.no_grad():
+        layer.dt_bias.fill_(-20.0)  # hardly any step: as published, nothing would be forgotten
+        layer.in_proj.weight.zero_()
+    start = layer.init_state(1)
+    start = start._replace(ssm=torch.ones_like(start.ssm))
+    _, many = layer.step(torch.zeros(1, 30, 8), start)
+    torch.testing.assert_close(many.ssm, start.ssm * math.exp(-3.0))
+    _, state = layer.step(torch.zeros(1, 1, 8), start)
+    torch.testing.assert_close(state.ssm, start.ssm * math.exp(-0.1))

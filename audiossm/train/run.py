@@ -1,0 +1,86 @@
+"""A training run that can be stopped and gone on with: weights, their average, the optimizer."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from audiossm.train.trainee import Trainee
+
+__all__ = ["Run"]
+
+
+class Run:
+    """AdamW over a trainee, with an exponential average of the recogniser's weights.
+
+    Matrices decay, vectors don't.
+
+    Args:
+        trainee: on its device.
+        lr: peak learning rate; the recipe sets each step's.
+        weight_decay: of matrices.
+        ema: part of the average that a step keeps, once it is warm.
+    """
+
+    def __init__(self, trainee: Trainee, lr: float, weight_decay: float, ema: float) -> None:
+        self.trainee, self.ema_keep, self.step = trainee, ema, 0
+        self.ema = copy.deepcopy(trainee.recogniser).requires_grad_(False)
+        matrices = [p for p in trainee.parameters() if p.dim() >= 2]
+        vectors = [p for p in trainee.parameters() if p.dim() < 2]
+        groups: list[dict[str, Any]] = [
+            {"params": matrices},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.trainee.rights.device
+
+    def advance(self, loss: Tensor, lr: float, grad_clip: float) -> float:
+        """Take one step down ``loss``; return the norm of the gradient. A broken one is skipped."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no hint for it
+        norm = torch.nn.utils.clip_grad_norm_(self.trainee.parameters(), grad_clip)
+        if norm.isfinite():
+            self.optimizer.step()
+        keep = min(self.ema_keep, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            ours: list[Tensor] = list(self.trainee.recogniser.parameters())
+            average: list[Tensor] = list(self.ema.parameters())
+            torch._foreach_lerp_(average, ours, 1 - keep)
+        self.step += 1
+        return norm.item()
+
+    def save(self, path: Path) -> None:
+        """Write everything that the next step depends on; an older file is replaced whole."""
+        state = {
+            "trainee": self.trainee.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "rng": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        fresh = path.with_suffix(".new")
+        torch.save(state, fresh)
+        fresh.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from what ``save`` wrote."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.trainee.load_state_dict(state["trainee"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        torch.set_rng_state(state["rng"].cpu())
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
