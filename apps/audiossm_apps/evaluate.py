@@ -1,4 +1,4 @@
-"""``audiossm evaluate``: accuracy and speed on recordings whose text is known."""
+"""``audiossm evaluate``: accuracy, speed and parity, measured on recordings."""
 
 import argparse
 import contextlib
@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from audiossm_apps.complaint import complain
 from audiossm_apps.options import add_model_options, count, load_transcriber
 
 if TYPE_CHECKING:
-    from audiossm.evaluate.transcribe import Evaluation, Group, Score
+    from audiossm.evaluate.parity import Parity
+    from audiossm.evaluate.transcribe import Evaluation, Group
 
-__all__ = ["add_command", "run_transcribe"]
+__all__ = ["add_command", "run_parity", "run_transcribe"]
 
 GROUPS = ("source", "speaker", "lang")
 
@@ -21,8 +23,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     """Add ``evaluate`` to the command line."""
     parser = commands.add_parser(
         "evaluate",
-        help="word error rate and speed over a manifest",
-        description="Measure a model on recordings whose text is known.",
+        help="word error rate, speed and parity over a manifest",
+        description="Measure a model on recordings.",
     )
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
     transcribe = tasks.add_parser(
@@ -34,16 +36,27 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
             "deleted, listed, and makes the exit code 1. Needs pip install 'audiossm[eval]'."
         ),
     )
-    transcribe.add_argument("manifest", metavar="MANIFEST.jsonl", help="what to transcribe")
-    transcribe.add_argument(
-        "--limit", type=count, metavar="N", help="only the first N utterances (default: all)"
-    )
-    transcribe.add_argument("--json", action="store_true", help="print one JSON object")
     transcribe.add_argument(
         "--by", choices=GROUPS, default="source", help="group results (default: %(default)s)"
     )
-    add_model_options(transcribe)
     transcribe.set_defaults(run=run_transcribe)
+    parity = tasks.add_parser(
+        "parity",
+        help="do chunks, snapshots and batch mates change a token?",
+        description=(
+            "Transcribe each utterance of a manifest in one push, then in pieces of 20 ms, 37 ms, "
+            "1 s and of random size, with snapshots restored on the way, and in a batch with "
+            "others. A token, word or state that differs is shown and makes the exit code 1."
+        ),
+    )
+    parity.set_defaults(run=run_parity)
+    for task in (transcribe, parity):
+        task.add_argument("manifest", metavar="MANIFEST.jsonl", help="what to transcribe")
+        task.add_argument(
+            "--limit", type=count, metavar="N", help="only the first N utterances (default: all)"
+        )
+        task.add_argument("--json", action="store_true", help="print one JSON object")
+        add_model_options(task)
 
 
 def run_transcribe(args: argparse.Namespace) -> int:
@@ -61,15 +74,75 @@ def run_transcribe(args: argparse.Namespace) -> int:
             utterances,
             lookahead_ms=args.lookahead_ms,
             device=transcriber.device.type,
-            on_score=advance,
+            on_score=lambda score: advance(),
         )
     for score in evaluation.failures:
-        print(f"audiossm: error: {score.utterance.key}: {score.failure}", file=sys.stderr)
+        complain(f"{score.utterance.key}: {score.failure}")
     if args.json:
         print(json.dumps(evaluation.to_json(args.by), indent=2))
     else:
         _print_table(evaluation, args.by)
     return 1 if evaluation.failures else 0
+
+
+def run_parity(args: argparse.Namespace) -> int:
+    """Print a table or a JSON object; return 1 if anything differs."""
+    from audiossm.evaluate.parity import evaluate_parity
+    from audiossm.manifest import read_manifest
+
+    utterances = read_manifest(args.manifest)[: args.limit]
+    transcriber = load_transcriber(args)
+    with _progress(len(utterances)) as advance:
+        parity = evaluate_parity(
+            transcriber, utterances, lookahead_ms=args.lookahead_ms, on_utterance=advance
+        )
+    if args.json:
+        print(json.dumps(parity.to_json(), indent=2))
+    else:
+        _print_parity(parity)
+    return 0 if parity.passed else 1
+
+
+def _print_parity(parity: "Parity") -> None:
+    from rich.table import Table
+
+    from audiossm_apps.tables import print_table
+
+    table = Table(title=f"{parity.model}, look-ahead {parity.lookahead_ms} ms, against one push")
+    table.add_column("variant")
+    for heading in ("utterances", "tokens", "differ", "words differ", "confid. diff."):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("state diff.", justify="right")
+    table.add_column("in", overflow="fold")
+    table.add_column("phase drift", justify="right")
+    table.add_column("result")
+    for variant in parity.variants:
+        table.add_row(
+            variant.name,
+            str(variant.utterances),
+            str(variant.tokens),
+            str(variant.differing_tokens),
+            str(variant.differing_words),
+            f"{variant.max_confidence_difference:.1e}",
+            f"{variant.max_state_difference:.1e}",
+            variant.worst_state,
+            f"{variant.max_phase_drift:.1e}",
+            "pass" if variant.passed else "FAIL",
+        )
+    print_table(table)
+    for item in parity.differences:
+        print(
+            f"{item.variant}: {item.key}: label frame {item.frame}: {item.found or 'no token'}, "
+            f"expected {item.expected or 'no token'}, top-two margin {item.margin:.2e}"
+        )
+    _print_machine(parity.machine)
+
+
+def _print_machine(machine: dict[str, str | int], more: str = "") -> None:
+    print(
+        f"{machine['processor']}, device {machine['device']}, {machine['threads']} of "
+        f"{machine['cores']} threads, torch {machine['torch']}{more}"
+    )
 
 
 def _print_table(evaluation: "Evaluation", by: str) -> None:
@@ -87,12 +160,8 @@ def _print_table(evaluation: "Evaluation", by: str) -> None:
         table.add_column(heading, total, justify="right", no_wrap=True)
     for name, group in groups.items():
         table.add_row(name or "(none)", *_cells(group))
-    machine = evaluation.machine
     print_table(table)
-    print(
-        f"{machine['processor']}, device {machine['device']}, {machine['threads']} of "
-        f"{machine['cores']} threads, torch {machine['torch']}; RTF = processing s / audio s"
-    )
+    _print_machine(evaluation.machine, "; RTF = processing s / audio s")
 
 
 def _cells(group: "Group") -> list[str]:
@@ -110,13 +179,13 @@ def _cells(group: "Group") -> list[str]:
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[["Score"], None]]:
+def _progress(total: int) -> Iterator[Callable[[], None]]:
     if not sys.stderr.isatty():
-        yield lambda score: None
+        yield lambda: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("transcribing", total=total)
-        yield lambda score: progress.advance(task)
+        yield lambda: progress.advance(task)

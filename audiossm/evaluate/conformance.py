@@ -38,7 +38,7 @@ from audiossm_kernels import (
     ssm_step,
 )
 
-__all__ = ["Result", "TOLERANCE", "replay", "run_conformance"]
+__all__ = ["Result", "TOLERANCE", "largest_difference", "replay", "run_conformance"]
 
 # largest error of a float32 implementation, relative to the largest golden value
 TOLERANCE = 2e-5
@@ -141,11 +141,16 @@ def relative_error(key: str, output: Tensor, golden: Tensor) -> float:
     """Return max |output - golden| / max |golden|; angles are compared on the circle."""
     if output.shape != golden.shape:
         raise ModelError(f"{key} is {(*golden.shape,)} in the file, computed is {(*output.shape,)}")
-    difference = output.double() - golden.double()
+    scale = max(golden.abs().max().item(), torch.finfo(torch.float32).tiny)
+    return largest_difference(key, output, golden) / scale
+
+
+def largest_difference(key: str, a: Tensor, b: Tensor) -> float:
+    """Return max |a - b|, 0 for empty tensors; angles are compared on the circle."""
+    difference = a.double() - b.double()
     if key.endswith("angle"):
         difference = torch.remainder(difference + math.pi, 2 * math.pi) - math.pi
-    scale = max(golden.abs().max().item(), torch.finfo(torch.float32).tiny)
-    return difference.abs().max().item() / scale
+    return difference.abs().max().item() if difference.numel() else 0.0
 
 
 def replay_ops(arrays: Arrays) -> Iterator[Replayed]:

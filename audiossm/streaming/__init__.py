@@ -1,5 +1,6 @@
 """Streams and files on their way to words: sessions, their events, the transcriber."""
 
+from audiossm.streaming.batch import step_rows
 from audiossm.streaming.events import Event, Token, Word
 from audiossm.streaming.files import transcribe_channels, transcribe_stream
 from audiossm.streaming.session import Session
@@ -12,6 +13,7 @@ __all__ = [
     "Transcriber",
     "Transcript",
     "Word",
+    "step_rows",
     "transcribe_channels",
     "transcribe_stream",
 ]
