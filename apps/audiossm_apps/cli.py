@@ -1,12 +1,14 @@
 """The ``audiossm`` command: its parser, its exit codes and what it does when it is stopped."""
 
 import argparse
+import io
 import os
 import sys
 
 from audiossm import __version__
 from audiossm.errors import AudioSSMError
 from audiossm_apps import conformance, evaluate, models, transcribe
+from audiossm_apps.complaint import complain
 
 __all__ = ["main", "make_parser"]
 
@@ -35,6 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code; wrong usage raises ``SystemExit(2)``."""
+    _open_streams()
     args = make_parser().parse_args(argv)
     code = _run(args)
     try:
@@ -43,6 +46,16 @@ def main(argv: list[str] | None = None) -> int:
         # told already; Python flushes once more at exit and would complain then
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
+
+
+def _open_streams() -> None:
+    """Make results and complaints come out, or fail with a word, in any surroundings."""
+    if sys.stderr is None:  # closed; print() would turn to standard output then
+        sys.stderr = open(os.devnull, "w")
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull)  # closed: writing to this one is an OSError as well
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for what its encoding doesn't have
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -56,13 +69,13 @@ def _run(args: argparse.Namespace) -> int:
     except OSError as exc:
         return _fail(f"{exc.filename or 'standard output'}: {exc.strerror or exc}")
     except KeyboardInterrupt:
-        print("audiossm: stopped", file=sys.stderr)
+        complain("stopped", kind="")
         return 130
     return code
 
 
 def _fail(message: str) -> int:
-    print(f"audiossm: error: {message}", file=sys.stderr)
+    complain(message)
     return 1
 
 

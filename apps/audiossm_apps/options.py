@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from audiossm.streaming import Transcriber
 
-__all__ = ["add_model_options", "count", "load_transcriber", "positive", "seconds_list"]
+__all__ = [
+    "add_model_options",
+    "count",
+    "load_transcriber",
+    "positive",
+    "seconds_list",
+    "thread_count",
+]
+
+MAX_THREADS = 1024  # far more, and starting them takes longer than anybody waits
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +41,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--threads",
-        type=count,
+        type=thread_count,
         metavar="N",
         help="CPU threads (default: as many as torch chooses)",
     )
@@ -62,6 +71,14 @@ def count(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def thread_count(text: str) -> int:
+    """Read a whole number of at least 1 that a machine can have threads."""
+    value = count(text)
+    if value > MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {MAX_THREADS} threads")
     return value
 
 

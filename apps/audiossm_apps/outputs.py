@@ -1,6 +1,7 @@
 """Transcripts on their way out: plain text, JSON, JSON Lines and subtitles."""
 
 import json
+import sys
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from audiossm.errors import OutputError
@@ -75,7 +76,8 @@ class _Writer:
         except BrokenPipeError:
             raise  # nobody reads on: not worth a word
         except OSError as exc:
-            name = getattr(self.stream, "name", "output")
+            is_standard = self.stream is sys.stdout
+            name = "standard output" if is_standard else getattr(self.stream, "name", "output")
             raise OutputError(f"{name}: can't write the result: {exc.strerror or exc}") from exc
 
 

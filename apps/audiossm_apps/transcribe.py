@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from audiossm.errors import AudioError, OutputError
+from audiossm_apps.complaint import complain
 from audiossm_apps.options import add_model_options, count, load_transcriber, seconds_list
 from audiossm_apps.outputs import FORMATS, LiveText, TranscriptWriter, make_writer
 
@@ -111,13 +112,19 @@ def run(args: argparse.Namespace) -> int:
                 try:
                     _transcribe_file(transcriber, source, writer, args, shows_bar)
                 except AudioError as exc:
-                    print(f"audiossm: error: {exc}", file=sys.stderr)
+                    complain(_name_source(source, str(exc)))
                     failed += 1
         finally:
             writer.close()
     if failed and len(args.files) > 1:
-        print(f"audiossm: {failed} of {len(args.files)} files failed", file=sys.stderr)
+        complain(f"{failed} of {len(args.files)} files failed", kind="")
     return 1 if failed else 0
+
+
+def _name_source(source: str, message: str) -> str:
+    """Say which input a message is about, where it doesn't yet."""
+    name = "standard input" if source == "-" else str(Path(source))
+    return message if message.startswith(name) else f"{name}: {message}"
 
 
 def _check_usage(args: argparse.Namespace) -> None:

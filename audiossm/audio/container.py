@@ -7,7 +7,7 @@ import numpy as np
 
 from audiossm.errors import AudioError
 
-__all__ = ["ContainerSource", "ogg_is_cut", "write_container"]
+__all__ = ["ContainerSource", "write_container"]
 
 # Decoding goes by a fixed block, so that what is read before damage doesn't depend on the caller.
 _BLOCK = 4096
@@ -20,7 +20,8 @@ class ContainerSource:
     Args:
         file: a path, or a seekable binary file at its first byte.
         name: of the file, for errors.
-        is_cut: the end is known to be missing, which libsndfile would pass over in silence.
+        damage: what is known to be wrong, which libsndfile would pass over in silence.
+        promised_samples: the length by the file's own header, if the file has less.
 
     Raises:
         AudioError: libsndfile can't open it.
@@ -28,7 +29,14 @@ class ContainerSource:
 
     seekable = True
 
-    def __init__(self, file: Path | BinaryIO, name: str, *, is_cut: bool = False) -> None:
+    def __init__(
+        self,
+        file: Path | BinaryIO,
+        name: str,
+        *,
+        damage: str | None = None,
+        promised_samples: int | None = None,
+    ) -> None:
         import soundfile
 
         class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # it ships no type hints
@@ -41,20 +49,28 @@ class ContainerSource:
         try:
             self._file: Any = SequentialFile(file)
         except soundfile.LibsndfileError as exc:
+            reason = exc.error_string.rstrip(".")
+            if reason.startswith("File does not exist"):  # its words for an MP3 without frames
+                reason = "File is malformed"
             raise AudioError(
-                f"{name}: not audio that can be read ({exc.error_string.rstrip('.')}); expected "
-                "wav, flac, ogg, opus or mp3: convert it first, or is it damaged?"
+                f"{name}: not audio that can be read ({reason}); expected wav, flac, ogg, opus or "
+                "mp3: convert it first, or is it damaged?"
             ) from exc
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         known = self._file.frames < _UNKNOWN_FROM
         self.num_samples: int | None = self._file.frames if known else None
         self.least_samples: int = self._file.frames if known else 0
-        if self._file.format == "MP3":
-            # Without a length in the file, libmpg123 estimates it from the bit rate.
-            self.least_samples = max(0, int(0.98 * self._file.frames) - self.sample_rate // 5)
+        if damage is not None:
+            self.least_samples = 0  # the damage says more than the length
+        elif self._file.format in ("MP3", "OGG"):
+            # MP3 of free format: libmpg123 estimates the length. Ogg: libsndfile goes by the last
+            # page's time stamp, and packets lost before it make that a little too late.
+            self.least_samples = max(0, int(0.98 * self.least_samples) - self.sample_rate // 5)
+        if promised_samples is not None:
+            self.num_samples = self.least_samples = promised_samples
         self.problem: str | None = None
-        self._is_cut = is_cut
+        self._damage = damage
         self._rest = self._make_empty()
 
     def read(self, max_samples: int) -> np.ndarray:
@@ -81,8 +97,8 @@ class ContainerSource:
             reason = getattr(exc, "error_string", "").rstrip(".") or "no reason given"
             self.problem = f"decoding breaks off ({reason}): the file is damaged or cut short"
             return self._make_empty()
-        if len(block) == 0 and self._is_cut:
-            self.problem = "the last page is incomplete: is the copy or download cut short?"
+        if len(block) == 0:
+            self.problem = self._damage
         return block.T
 
     def seek(self, sample: int) -> None:
@@ -99,21 +115,6 @@ class ContainerSource:
 
     def _make_empty(self) -> np.ndarray:
         return np.zeros((self.channels, 0), np.float32)
-
-
-def ogg_is_cut(file: BinaryIO) -> bool:
-    """Tell whether the last page of an Ogg file is incomplete."""
-    size = file.seek(0, 2)
-    start = max(0, size - (1 << 17))
-    file.seek(start)
-    tail = file.read(size - start)
-    page = tail.rfind(b"OggS")
-    if page < 0:
-        return True
-    header = tail[page:]
-    if len(header) < 27 or len(header) < 27 + header[26]:
-        return True
-    return len(header) < 27 + header[26] + sum(header[27 : 27 + header[26]])
 
 
 def write_container(

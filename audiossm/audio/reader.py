@@ -14,9 +14,13 @@ from typing import BinaryIO, Protocol, cast
 
 import numpy as np
 
-from audiossm.audio.container import ContainerSource, ogg_is_cut
+from audiossm.audio.container import ContainerSource
+from audiossm.audio.mp3 import looks_like_mp3, scan_mp3
+from audiossm.audio.ogg import find_ogg_damage
 from audiossm.audio.wav import ByteStream, WavFormat, WavSource, is_wav, read_wav_header
 from audiossm.errors import AudioError
+
+LOUDEST = 1e4  # full scale is 1; from 1e19 on, float32 overflows and a session never recovers
 
 __all__ = ["AudioReader", "open_audio"]
 
@@ -69,7 +73,7 @@ class AudioReader:
 
         Raises:
             AudioError: there are no samples at all, the audio is cut off or damaged here, or a
-                sample is NaN or infinite.
+                sample is NaN, infinite or beyond ``LOUDEST``.
         """
         if max_samples < 1:
             raise AudioError(f"{self.name}: can't read {max_samples} samples; expected at least 1")
@@ -83,12 +87,15 @@ class AudioReader:
             ) from exc
         if audio.shape[1] == 0:
             self._check_end()
-        elif not np.isfinite(audio).all():
-            good = int(np.isfinite(audio).all(axis=0).argmin())
+        elif not (fits := np.abs(audio) <= LOUDEST).all():
+            good = int(fits.all(axis=0).argmin())
             second = (self._position + good) / self.sample_rate
-            self._failure = (
-                f"{self.name}: the sample at {second:.3f} s is NaN or infinite; expected numbers"
+            fault = (
+                f"is {np.abs(audio[:, good]).max():.4g}, far outside [-1, 1]"
+                if np.isfinite(audio[:, good]).all()
+                else "is NaN or infinite; expected numbers"
             )
+            self._failure = f"{self.name}: the sample at {second:.3f} s {fault}"
             if good == 0:
                 raise AudioError(self._failure)
             audio = audio[:, :good]
@@ -140,7 +147,7 @@ class AudioReader:
                 f"{self._tell_time()} can be read; is the copy or download incomplete?"
             )
         elif source.problem is not None:
-            self._failure = f"{self.name}: after {self._tell_time()}: {source.problem}"
+            self._failure = f"{self.name}: only {self._tell_time()} can be read: {source.problem}"
         elif self._position == 0:
             self._failure = f"{self.name}: has a header but no samples"
         if self._failure is not None:
@@ -229,7 +236,8 @@ def _open_coded(
     stream: BinaryIO, path: Path | None, name: str, seekable: bool, resources: ExitStack
 ) -> _Source:
     ahead = ByteStream(stream)
-    is_cut = False
+    damage: str | None = None
+    promised: int | None = None
     try:
         head = ahead.peek(12)
         if not head:
@@ -244,11 +252,18 @@ def _open_coded(
             raise AudioError(f"{name}: raw samples have no header: give their rate (raw_rate)")
         if not seekable:
             stream = _spool(ahead, resources)
-        is_cut = head[:4] == b"OggS" and ogg_is_cut(stream)
+        if head[:4] == b"OggS":
+            damage = find_ogg_damage(stream)
+        elif looks_like_mp3(head) and (scan := scan_mp3(stream)) is not None:
+            damage, promised = scan.damage, scan.promised_samples
+            if not scan.is_plain:
+                stream, path = scan.open(stream), None
         stream.seek(0)
     except OSError as exc:
         raise AudioError(f"{name}: reading fails: {exc.strerror or exc}") from exc
-    return ContainerSource(stream if path is None else path, name, is_cut=is_cut)
+    return ContainerSource(
+        stream if path is None else path, name, damage=damage, promised_samples=promised
+    )
 
 
 def _measure(stream: BinaryIO) -> int:

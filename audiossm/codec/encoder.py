@@ -35,8 +35,8 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if getattr(self, field.name) <= 0:
-                value = getattr(self, field.name)
+            value = getattr(self, field.name)
+            if value is not None and value <= 0:
                 raise ConfigError(f"encoder.{field.name} is {value}, must be above 0")
         if self.frame_size % self.hop:
             raise ConfigError(

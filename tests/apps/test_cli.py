@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,9 +13,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from audiossm.checkpoint import save_model
+from audiossm.config import to_dict
+from audiossm.errors import AudioError
 from audiossm.streaming import Token, Transcriber, Word
 from audiossm_apps import transcribe
 from audiossm_apps.cli import main
+from tiny_model import make_transcriber, read_speech
 
 RATE = 8000
 
@@ -180,6 +186,51 @@ def test_a_full_disk_behind_standard_output_is_one_line():
     assert done.returncode == 1
 
 
+@pytest.mark.parametrize("closed", ["stdin", "stdout", "stderr"])
+def test_a_closed_stream_is_one_line_or_nothing(closed, capsys, monkeypatch):
+    monkeypatch.setattr(sys, closed, None)
+    assert main(["transcribe", "-"] if closed == "stdin" else ["conformance", "nowhere"]) == 1
+    if closed != "stdin":
+        getattr(sys, closed).close()  # the stand-in
+    monkeypatch.undo()
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 0 if closed == "stderr" else 1)
+
+
+def test_results_stay_out_of_a_terminal_s_way(model, tmp_path, capsys):
+    """A file's name can hold a line break or an escape code."""
+    name = str(tmp_path / "a\n\x1b[31mb.wav")
+    assert main(["transcribe", name]) == 1
+    assert capsys.readouterr().err.endswith("a\\n\\x1b[31mb.wav: no such file\n")
+
+
+def test_an_error_of_the_session_names_the_file(model, talk, other, capsys):
+    def refuse(samples: int) -> None:
+        raise AudioError("sample rate 8000 Hz is not for me")
+
+    model.on_push = refuse
+    assert main(["transcribe", talk]) == 1
+    assert capsys.readouterr().err == (
+        f"audiossm: error: {talk}: sample rate 8000 Hz is not for me\n"
+    )
+
+
+def test_an_encoding_without_a_letter_is_no_reason_to_fail():
+    code = (
+        "import sys\n"
+        "from audiossm_apps import cli, models\n"
+        "models.run_models = lambda args: print('na\\u00efve') or 0\n"
+        "sys.exit(cli.main(['models']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "na\\xefve\n", "")
+
+
 def test_split_channels_have_a_transcript_each(model, tmp_path, capsys):
     path = str(tmp_path / "call.wav")
     soundfile.write(path, np.stack([tone(0.1, 0.2), tone(0.3, 0.0)], axis=1), RATE)
@@ -267,6 +318,33 @@ def test_ctrl_c_while_waiting_for_a_pipe_gives_its_last_words_too(model, monkeyp
     assert capsys.readouterr().out == "w1 w4\n"
 
 
+def test_a_real_ctrl_c_ends_a_live_pipe_with_its_last_words(tmp_path):
+    network = make_transcriber().network
+    config = {"recogniser": to_dict(network.config)}
+    save_model(tmp_path / "tiny", "recogniser", "", config, network.state_dict())
+    samples = (read_speech() * 32767).astype("<i2").tobytes()
+    command = [sys.executable, "-m", "audiossm_apps.cli", "transcribe", "--threads", "1"]
+    options = ["--model", str(tmp_path / "tiny"), "--raw-rate", "16000", "--live", "-"]
+    whole = subprocess.run([*command, *options], input=samples, stdout=subprocess.PIPE)
+    with subprocess.Popen(
+        [*command, *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(samples)
+        process.stdin.flush()
+        first = process.stdout.read(1)  # it has begun
+        process.send_signal(signal.SIGINT)
+        heard = first + process.stdout.read()
+        assert process.stderr.read() == b"audiossm: stopped\n"
+    assert process.returncode == 130
+    assert heard.endswith(b"\n")
+    # what still waited for its look-ahead comes out with zeros in its place
+    assert whole.stdout.startswith(heard[:-40])
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -275,6 +353,7 @@ def test_ctrl_c_while_waiting_for_a_pipe_gives_its_last_words_too(model, monkeyp
         (["transcribe", "-", "-"], "standard input (-) is given twice"),
         (["transcribe", "a.wav", "--raw-rate", "8000"], "--raw-rate is about standard input"),
         (["transcribe", "-", "--raw-rate", "0"], "'0' is not a whole number of at least 1"),
+        (["transcribe", "a.wav", "--threads", "99999"], "is more than 1024 threads"),
         (["transcribe", "a.wav", "--threads", "x"], "'x' is not a whole number"),
         (["transcribe", "a.wav", "b.wav", "--format", "srt"], "--format srt holds one transcript"),
         (["transcribe", "a.wav", "--output", "a.wav"], "--output a.wav is one of the inputs"),

@@ -194,7 +194,17 @@ def test_a_byte_left_over_fails_after_the_samples(live, block):
     stream = make_pipe(body) if live else io.BytesIO(body)
     audio, error = read_until_error(open_audio(stream, raw_rate=10, name="mic"), block)
     np.testing.assert_array_equal(audio[0] * 32768, np.arange(10))
-    assert error.startswith("mic: after 1.00 s: 1 byte is left over at the end")
+    assert error.startswith("mic: only 1.00 s can be read: 1 byte is left over at the end")
+
+
+@pytest.mark.parametrize("block", [1, 640, 10**6])
+def test_a_sample_that_would_drown_all_others_is_placed(block):
+    audio = make_audio(4000)
+    audio[0, 3000] = -2e4
+    reader = open_audio(io.BytesIO(encode(audio, 16000, "WAV", "FLOAT")), name="loud.wav")
+    got, error = read_until_error(reader, block)
+    np.testing.assert_array_equal(got, make_audio(4000)[:, :3000])
+    assert error == "loud.wav: the sample at 0.188 s is 2e+04, far outside [-1, 1]"
 
 
 def test_a_disk_error_is_one_line():
