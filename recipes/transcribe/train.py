@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audiossm.checkpoint import save_model
+from audiossm.checkpoint import ModelFolder, load_weights, save_model
 from audiossm.config import from_dict, load_toml, to_dict
 from audiossm.errors import ManifestError
 from audiossm.manifest import Utterance
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "tests" / "speech")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
-    parser.add_argument("--init", type=Path, help="begin from this trainee.pt of another run")
+    parser.add_argument("--init", help="begin from this model: a name or a folder")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
@@ -152,7 +152,7 @@ def main() -> None:
     torch.manual_seed(hp["seed"])
     trainee = Trainee(config, len(phones.symbols)).to(args.device)
     if args.init:
-        trainee.load_state_dict(torch.load(args.init, map_location=args.device, weights_only=True))
+        load_weights(ModelFolder.open(args.init), trainee.recogniser)
     run = Run(trainee, hp["lr"], hp["weight_decay"], hp["ema"])
     checkpoint = args.out / "checkpoint.pt"
     if checkpoint.exists():
@@ -181,7 +181,6 @@ def main() -> None:
             saved = time.monotonic()
 
     run.save(checkpoint)
-    torch.save(trainee.state_dict(), args.out / "trainee.pt")
     print(f"step {run.step} of {hp['steps']}, dev WER {greedy_wer(run.ema, dev):.4f}", flush=True)
     description = f"English speech to lower-case words, trained on {train[0].hours:.1f} h"
     tables = {"recogniser": to_dict(config)}
