@@ -18,7 +18,17 @@ class Phones:
     by_key: dict[str, list[int]]
 
     def label(self, utterance: Utterance) -> list[int]:
-        """Return an utterance's phone ids, from 1; none if it isn't known."""
+        """Return an utterance's phone ids, from 1; none if there are no phones at all.
+
+        Raises:
+            ManifestError: others have phones, but not this one: a row without them would be
+                learnt as silence.
+        """
+        if self.symbols and utterance.key not in self.by_key:
+            raise ManifestError(
+                f"{utterance.where}: no phones of {utterance.key!r}: run make_phones.py over this "
+                "manifest too"
+            )
         return self.by_key.get(utterance.key, [])
 
 

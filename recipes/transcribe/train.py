@@ -61,12 +61,14 @@ def load_corpus(
         heard = [u for u in read_manifests(args.data, names) if normalise_text(u.text)]
         return [u for u in heard if not any(map(str.isdigit, u.text))]
 
-    def load(name: str, utterances: list[Utterance]) -> Corpus:
-        labellers, joints = (letters, phones.label), ([vocabulary.word_break], [])
+    def load(name: str, utterances: list[Utterance], **labels: Any) -> Corpus:
+        none: dict[str, Any] = {"labellers": (), "joints": ()}
         cache = args.out / f"{name}.pt"
-        return Corpus.load(utterances, labellers, joints, args.workers, cache).to(args.device)
+        corpus = Corpus.load(utterances, workers=args.workers, cache=cache, **(none | labels))
+        return corpus.to(args.device)
 
-    train = load("train", spoken(data["train"]))
+    labellers, joints = (letters, phones.label), ([vocabulary.word_break], [])
+    train = load("train", spoken(data["train"]), labellers=labellers, joints=joints)
     noise = read_manifests(args.data, data["noise"])[::2]
     return (
         [train.at_speed(speed) for speed in data["speeds"]],

@@ -77,7 +77,6 @@ def test_phones_are_read_and_count_from_one(tmp_path: Path):
     phones = read_phones(path)
     assert phones.symbols == ("x", "y")
     assert phones.label(Utterance(key="k", text="")) == [2, 1, 2]
-    assert phones.label(Utterance(key="other", text="")) == []
     assert Phones((), {}).label(Utterance(key="k", text="")) == []
 
 
@@ -96,3 +95,10 @@ def test_random_seeds_decide_a_batch():
     corpus = make_corpus(["a", "b", "c"])
     first, again = (corpus.batch([[0, 1]], 60000, random.Random(5)) for _ in range(2))
     assert torch.equal(first.audio, again.audio)
+
+
+def test_an_utterance_without_phones_is_refused_where_others_have_them():
+    phones = Phones(("a",), {"k": [1]})
+    assert phones.label(Utterance(key="k", text="a")) == [1]
+    with pytest.raises(ManifestError, match="no phones of 'other'"):
+        phones.label(Utterance(key="other", text="a"))
