@@ -36,6 +36,8 @@ class BackboneConfig:
     mimo_rank: int = 1
     rope_fraction: float = 0.5
     a_activation: str = "heavy_tail"
+    dt_min: float = 1e-3
+    dt_max: float = 0.1
     max_memory: float | None = None
 
     @property
@@ -50,6 +52,8 @@ class BackboneConfig:
             mimo_rank=self.mimo_rank,
             rope_fraction=self.rope_fraction,
             a_activation=self.a_activation,
+            dt_min=self.dt_min,
+            dt_max=self.dt_max,
             max_memory=self.max_memory,
         )
 

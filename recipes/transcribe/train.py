@@ -167,7 +167,11 @@ def main() -> None:
     while run.step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
         cosine = 0.5 + 0.5 * math.cos(math.pi * run.step / hp["steps"])
         lr = hp["lr"] * min((run.step + 1) / hp["warmup"], cosine + 0.01)
-        now = hp if run.step >= hp["consistency_from"] else hp | {"consistency_weight": 0.0}
+        # a phone head that begins anew over trained layers would tear at them
+        ramp = min((run.step + 1) / hp["warmup"], 1.0) ** 2
+        now = hp | {"phone_weight": ramp * hp["phone_weight"]}
+        if run.step < hp["consistency_from"]:
+            now["consistency_weight"] = 0.0
         loss, parts = train_step(model, trainee.recogniser, next(source), noise, now)
         norm = run.advance(loss, lr, hp["grad_clip"])
         if run.step % hp["log_every"] == 0:
