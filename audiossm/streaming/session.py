@@ -134,7 +134,7 @@ class Session:
         """Return the session as bytes that ``restore`` goes on from, exactly."""
         return pack(
             self._arrays(),
-            self._identity()
+            identity(self.transcriber)
             | {"sample_rate": str(self.sample_rate), "lookahead_ms": str(self.lookahead_ms)},
         )
 
@@ -191,9 +191,6 @@ class Session:
             *named_tensors(self.buffer_state, "buffer"),
             *named_tensors(self.network_state, "network"),
         ]
-
-    def _identity(self) -> dict[str, str]:
-        return identity(self.transcriber)
 
     def _check_open(self) -> None:
         if self.finished:
