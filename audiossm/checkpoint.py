@@ -102,8 +102,10 @@ def find_folder(name: str | Path) -> Path:
     raise ModelError(f"no model {str(name)!r}: shipped are {names}; or give a model's folder")
 
 
-def load_weights(folder: ModelFolder, module: nn.Module) -> str:
+def load_weights(folder: ModelFolder, module: nn.Module, *, fresh: tuple[str, ...] = ()) -> str:
     """Fill ``module`` with a folder's weights as float32; return the model's hash.
+
+    Tensors whose names begin with one of ``fresh`` may be missing; they stay as they are.
 
     The hash (32 hex digits of SHA-256) covers the tables of the config that shape the result and
     every weight: sessions are tied to it.
@@ -118,7 +120,7 @@ def load_weights(folder: ModelFolder, module: nn.Module) -> str:
         raise ModelError(f"{folder.weights}: can't read these weights ({exc})") from exc
     expected = module.state_dict()
     for problem, names in (
-        ("lacks", expected.keys() - tensors.keys()),
+        ("lacks", {n for n in expected.keys() - tensors.keys() if not n.startswith(fresh)}),
         ("has the unknown", tensors.keys() - expected.keys()),
     ):
         if names:
@@ -138,7 +140,8 @@ def load_weights(folder: ModelFolder, module: nn.Module) -> str:
                 f"{folder.weights}: {name} has values that are not finite floating-point numbers: "
                 "the file is damaged"
             )
-    module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    loaded = {name: tensor.float() for name, tensor in tensors.items()}
+    module.load_state_dict(expected | loaded)
     shape = {k: v for k, v in folder.config.items() if isinstance(v, dict)}
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
     digest.update(data)

@@ -114,7 +114,6 @@ def _print_parity(parity: "Parity") -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("state diff.", justify="right")
     table.add_column("in", overflow="fold")
-    table.add_column("phase drift", justify="right")
     table.add_column("result")
     for variant in parity.variants:
         table.add_row(
@@ -126,7 +125,6 @@ def _print_parity(parity: "Parity") -> None:
             f"{variant.max_confidence_difference:.1e}",
             f"{variant.max_state_difference:.1e}",
             variant.worst_state,
-            f"{variant.max_phase_drift:.1e}",
             "pass" if variant.passed else "FAIL",
         )
     print_table(table)

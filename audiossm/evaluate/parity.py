@@ -17,11 +17,9 @@ from audiossm.decoding import DecodedToken, DecodedWord, GreedyDecoder, best_lab
 from audiossm.evaluate.conformance import largest_difference
 from audiossm.evaluate.machine import describe_machine
 from audiossm.manifest import Utterance
-from audiossm.models import LoadedRecogniser, RecogniserState
-from audiossm.nn import Mamba3Config, named_tensors
+from audiossm.models import LoadedRecogniser
+from audiossm.nn import named_tensors
 from audiossm.streaming import Event, Session, Token, Word, step_rows
-from audiossm_kernels import Pairing, SsmState
-from audiossm_kernels.rotary import rotate
 
 __all__ = ["STATE_TOLERANCE", "Difference", "Parity", "Variant", "evaluate_parity"]
 
@@ -50,12 +48,7 @@ class Difference:
 
 @dataclass
 class Variant:
-    """Sums over the utterances that went one way.
-
-    What a mixer's state means for the future is its content in the frame of its own angle: turning
-    angle, keys and content together changes no output. They are compared in that frame, and how
-    far the angles themselves have drifted apart, a sum of roundings, is told but isn't judged.
-    """
+    """Sums over the utterances that went one way."""
 
     name: str
     utterances: int = 0
@@ -65,7 +58,6 @@ class Variant:
     max_confidence_difference: float = 0.0  # of tokens that agree
     max_state_difference: float = 0.0  # relative, see ``STATE_TOLERANCE``
     worst_state: str = ""
-    max_phase_drift: float = 0.0  # radians, on the circle
 
     @property
     def passed(self) -> bool:
@@ -232,7 +224,6 @@ def run_session(
     rng: random.Random,
 ) -> Heard:
     """Push a recording in pieces, now and then going on from the session's bytes."""
-    config = transcriber.config
     session = Session(transcriber, recording.sample_rate, lookahead_ms)
     events: list[Event] = []
     at, sizes = 0, cut(recording.sample_rate, rng)
@@ -244,7 +235,7 @@ def run_session(
             session = Session.restore(transcriber, session.snapshot())
     events += session.finish()
     state = [
-        *name_state(session.network_state, config.backbone.mixer),
+        *named_tensors(session.network_state, "network"),
         *named_tensors(session.resample_state, "resampler"),
         *named_tensors(session.buffer_state, "buffer"),
     ]
@@ -290,7 +281,7 @@ def run_batch(
                 for item in items
                 if isinstance(item, DecodedWord)
             ],
-            dict(name_state(state, config.backbone.mixer)),
+            dict(named_tensors(state, "network")),
         )
         for items, state in zip(found, states, strict=True)
     ]
@@ -314,25 +305,6 @@ def find_margins(transcriber: LoadedRecogniser, recording: Recording, lookahead_
     return best[:, 0] - best[:, 1]
 
 
-def name_state(state: RecogniserState, mixer: Mamba3Config) -> Iterator[tuple[str, Tensor]]:
-    """Walk a network's state, each mixer's content and key turned back by its own angle."""
-
-    def turn_back(part: object, pairing: Pairing) -> object:
-        if isinstance(part, SsmState):
-            cos, sin = (-part.angle).cos().unsqueeze(-2), (-part.angle).sin().unsqueeze(-2)
-            key = rotate(part.k.transpose(1, 2), cos, sin, pairing)
-            return part._replace(ssm=rotate(part.ssm, cos, sin, pairing), k=key)
-        if isinstance(part, tuple):
-            make = getattr(type(part), "_make", tuple)
-            return make(turn_back(item, pairing) for item in part)
-        return part
-
-    backbone: Pairing = "halved" if mixer.is_mimo else "adjacent"
-    for name, part in state._asdict().items():
-        pairing: Pairing = "adjacent" if name == "encoder" else backbone
-        yield from named_tensors(turn_back(part, pairing), f"network.{name}")
-
-
 def compare(variant: Variant, expected: Heard, found: Heard) -> list[int]:
     """Count into ``variant`` how ``found`` differs; return the label frames whose token does."""
     frames = []
@@ -350,9 +322,6 @@ def compare(variant: Variant, expected: Heard, found: Heard) -> list[int]:
     for name, tensor in found.state.items():
         reference = expected.state[name]
         off = largest_difference(name, tensor, reference)
-        if name.endswith(".angle"):
-            variant.max_phase_drift = max(variant.max_phase_drift, off)
-            continue
         off /= max(reference.abs().max().item(), 1.0) if reference.numel() else 1.0
         # NaN is worse than anything and compares false
         if not off <= variant.max_state_difference:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from audiossm.codec import Encoder, EncoderConfig, EncoderState
 from audiossm.errors import ConfigError, ShapeError
+from audiossm.models.phone_head import PhoneHead
 from audiossm.nn import (
     Block,
     BlockState,
@@ -63,7 +64,8 @@ class RecogniserConfig:
     """Sizes of the recogniser.
 
     ``stack`` encoder frames make one backbone frame, and one backbone frame gives as many label
-    frames. Look-aheads are in backbone frames.
+    frames. Look-aheads are in backbone frames. ``phones`` are the symbols (the blank not listed) of
+    a head after layer ``middle_after``; without any there is no such head.
     """
 
     backbone: BackboneConfig
@@ -75,6 +77,7 @@ class RecogniserConfig:
     lookahead_frames: tuple[int, ...] = (0, 4, 8)
     dropout: float = 0.0
     pieces: tuple[str, ...] = CHARACTERS
+    phones: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.lookahead_after < self.backbone.num_layers:
@@ -114,6 +117,7 @@ class RecogniserConfig:
             ),
             lookahead_after=1,
             middle_after=1,
+            phones=("a", "n", "t"),
         )
 
 
@@ -148,6 +152,11 @@ class Recogniser(StreamingModule[RecogniserState]):
         )
         self.norm_f = RMSNorm(backbone.d_model)
         self.head = nn.Linear(backbone.d_model, config.stack * len(config.pieces))
+        self.phones = (
+            PhoneHead(backbone.d_model, len(config.phones) + 1, config.stack)
+            if config.phones
+            else None
+        )
         scale = (2 * backbone.num_layers) ** -0.5  # two residual branches a layer
         with torch.no_grad():
             for block in self.blocks():
@@ -190,21 +199,38 @@ class Recogniser(StreamingModule[RecogniserState]):
 
     def step_encoded(
         self, encoded: Tensor, state: RecogniserState
-    ) -> tuple[Tensor, Tensor, RecogniserState]:
+    ) -> tuple[Tensor, Tensor | None, RecogniserState]:
         """Run the backbone over encoder frames (batch, frames, encoder d_model).
 
         Returns:
-            (batch, frames / stack, d_model) after the last layer; the same after layer
-            ``middle_after``, for training; and the state.
+            (batch, frames / stack, d_model) after the last layer; log-probabilities of phones
+            (batch, frames, phones + 1), as late as the first, if the network has a head for them;
+            and the state.
         """
         low, middle = self.config.lookahead_after, self.config.middle_after
         blocks = self.blocks()
         x = self.in_proj(encoded.reshape(encoded.shape[0], -1, self.in_proj.in_features)).float()
         x, lower = run_blocks(blocks[:low], x, state.lower)
         x, lookahead = self.lookahead.step(x, state.lookahead)
-        half, upper = run_blocks(blocks[low:middle], x, state.upper[: middle - low])
-        x, top = run_blocks(blocks[middle:], half, state.upper[middle - low :])
-        return x, half, RecogniserState(state.encoder, lower, lookahead, upper + top)
+        x, upper = run_blocks(blocks[low:middle], x, state.upper[: middle - low])
+        phones = None
+        if self.phones is not None:
+            phones, x = self.phones(x)
+        x, top = run_blocks(blocks[middle:], x, state.upper[middle - low :])
+        return x, phones, RecogniserState(state.encoder, lower, lookahead, upper + top)
+
+    def turn_back(self, state: RecogniserState) -> RecogniserState:
+        """Return the state with the same future whose rotating parts all have angle zero."""
+        mixers = [block.mixer for block in self.blocks()]
+        blocks = [
+            mixer.turn_back(part)
+            for mixer, part in zip(mixers, state.lower + state.upper, strict=True)
+        ]
+        split = len(state.lower)
+        encoder = state.encoder._replace(ssm=self.encoder.mixer.turn_back(state.encoder.ssm))
+        return RecogniserState(
+            encoder, tuple(blocks[:split]), state.lookahead, tuple(blocks[split:])
+        )
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """Turn backbone frames (batch, frames, d_model) into label log-probabilities."""

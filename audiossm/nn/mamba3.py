@@ -10,7 +10,15 @@ from torch.nn import functional as F
 from audiossm.errors import ConfigError, ShapeError
 from audiossm.nn.norm import RMSNorm
 from audiossm.nn.streaming import StreamingModule
-from audiossm_kernels import Pairing, SsmInputs, SsmParams, SsmState, ssm_scan, ssm_step
+from audiossm_kernels import (
+    Pairing,
+    SsmInputs,
+    SsmParams,
+    SsmState,
+    ssm_scan,
+    ssm_step,
+    turn_back,
+)
 
 __all__ = ["Mamba3", "Mamba3Config"]
 
@@ -117,6 +125,11 @@ class Mamba3Config:
         return self.mimo_rank if self.is_mimo else 1
 
     @property
+    def pairing(self) -> Pairing:
+        """Which state dimensions rotate together."""
+        return "halved" if self.is_mimo else "adjacent"
+
+    @property
     def num_angles(self) -> int:
         """S, pairs of state dimensions that rotate; an odd split gives up one dimension."""
         return int(self.d_state * self.rope_fraction) // 2
@@ -217,7 +230,7 @@ class Mamba3(StreamingModule[SsmState]):
             self.C_norm(q), self.B_norm(k), v, z, dt, adt, trap, angles.unsqueeze(-2)
         )
         params = self.small_parameters()
-        pairing: Pairing = "halved" if config.is_mimo else "adjacent"
+        pairing = config.pairing
         if x.shape[1] == 1:
             one = SsmInputs._make(part.squeeze(1) for part in inputs)
             y, state = ssm_step(*one, params, state, pairing=pairing)
@@ -227,6 +240,10 @@ class Mamba3(StreamingModule[SsmState]):
                 *inputs, params, state, pairing=pairing, chunk_size=config.chunk_size
             )
         return self.out_proj(y.flatten(-2)), state
+
+    def turn_back(self, state: SsmState) -> SsmState:
+        """Return the state with the same future whose angles are zero."""
+        return turn_back(state, self.config.pairing)
 
     def small_parameters(self) -> SsmParams:
         """Return what the kernels take beside the frames' own tensors."""

@@ -37,7 +37,7 @@ def augment_audio(audio: Tensor, noise: Corpus | None, strength: float = 1.0) ->
         )
     hiss = level * 10 ** (-torch.empty(rows, 1, device=device).uniform_(15, 45) / 20)
     audio = audio + chance(rows, 0.3 * strength, device) * hiss * torch.randn_like(audio)
-    gain = 10 ** (torch.empty(rows, 1, device=device).uniform_(-30 * strength, 6 * strength) / 20)
+    gain = 10 ** (torch.empty(rows, 1, device=device).uniform_(-36 * strength, 6 * strength) / 20)
     return (audio * gain).clamp(-1, 1)
 
 

@@ -26,8 +26,8 @@ SAMPLE_RATE = 16000
 class Batch:
     """Rows of joined utterances.
 
-    ``audio`` is (rows, samples) float32, ``lengths`` (rows,) the samples that are speech; labels
-    are lists of ids for each row, one list for each kind of label.
+    ``audio`` is (rows, samples) float32, ``lengths`` (rows,) the samples that are speech, on the
+    CPU; labels are lists of ids for each row, one list for each kind of label.
     """
 
     audio: Tensor
@@ -45,6 +45,7 @@ class Corpus:
     labels: tuple[list[list[int]], ...]
     joints: tuple[list[int], ...]  # what stands between the labels of two joined utterances
     texts: list[str]
+    sources: list[str]
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -99,6 +100,7 @@ class Corpus:
             labels=tuple([label(utterances[i]) for i in kept] for label in labellers),
             joints=tuple(joints),
             texts=[utterances[i].text for i in kept],
+            sources=[utterances[i].source for i in kept],
         )
 
     def to(self, device: str) -> "Corpus":
@@ -145,7 +147,7 @@ class Corpus:
             lengths.append(at)
         return Batch(
             audio=audio.float() / 32768.0,
-            lengths=torch.tensor(lengths, device=audio.device),
+            lengths=torch.tensor(lengths),
             labels=tuple(
                 [join_labels([kind[item] for item in items], joint) for items in rows]
                 for kind, joint in zip(self.labels, self.joints, strict=True)
@@ -180,21 +182,25 @@ def read_manifests(folder: Path, names: Sequence[str]) -> list[Utterance]:
 
 
 def pack_rows(
-    sizes: NDArray[np.int64], num_samples: int, rng: random.Random
+    sizes: NDArray[np.int64],
+    num_samples: int,
+    rng: random.Random,
+    items: Sequence[int] | None = None,
 ) -> Iterator[list[int]]:
-    """Yield rows of items that fill ``num_samples``, each item once, in random order.
+    """Yield rows of ``items`` (default: all) that fill ``num_samples``, each once, in random order.
 
     Longer items than a row are left out. First fit over a window of open rows.
     """
-    order = [item for item in range(len(sizes)) if sizes[item] <= num_samples]
+    items = range(len(sizes)) if items is None else items
+    order = [item for item in items if sizes[item] <= num_samples]
     rng.shuffle(order)
     rows: list[tuple[int, list[int]]] = []
     for item in order:
         size = int(sizes[item])
-        for i, (left, items) in enumerate(rows):
+        for i, (left, row) in enumerate(rows):
             if size <= left:
-                items.append(item)
-                rows[i] = (left - size, items)
+                row.append(item)
+                rows[i] = (left - size, row)
                 break
         else:
             rows.append((num_samples - size, [item]))
@@ -202,5 +208,5 @@ def pack_rows(
             fullest = min(range(len(rows)), key=lambda i: rows[i][0])
             yield rows.pop(fullest)[1]
     rng.shuffle(rows)
-    for _, items in rows:
-        yield items
+    for _, row in rows:
+        yield row

@@ -1,4 +1,4 @@
-"""The recogniser while it is trained: with a phone head at half depth."""
+"""The recogniser while it is trained: each row has a look-ahead of its own."""
 
 import torch
 from torch import Tensor, nn
@@ -9,22 +9,15 @@ __all__ = ["Trainee"]
 
 
 class Trainee(nn.Module):
-    """The recogniser and what only training needs.
+    """The recogniser over whole rows."""
 
-    Args:
-        config: the recogniser's sizes.
-        num_phones: phone symbols, the blank not counted.
-    """
-
-    def __init__(self, config: RecogniserConfig, num_phones: int) -> None:
+    def __init__(self, config: RecogniserConfig) -> None:
         super().__init__()
         self.recogniser = Recogniser(config)
-        self.phone_norm = nn.LayerNorm(config.backbone.d_model)
-        self.phone_head = nn.Linear(config.backbone.d_model, config.stack * (num_phones + 1))
         self.register_buffer("rights", torch.tensor(config.lookahead_frames), persistent=False)
         self.rights: Tensor
 
-    def forward(self, spectra: Tensor, option: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, spectra: Tensor, option: Tensor) -> tuple[Tensor, Tensor | None]:
         """Map spectra to log-probabilities of pieces and of phones, in time with the audio.
 
         Args:
@@ -33,16 +26,22 @@ class Trainee(nn.Module):
 
         Returns:
             (rows, label frames, pieces) and (rows, label frames, phones + 1), float32; the frames
-            of that last silence are left out.
+            of that last silence are left out. The second is None without a head for phones.
         """
         net = self.recogniser
         state = net.init_state(len(spectra))
         state = state._replace(lookahead=state.lookahead._replace(option=option))
         encoded, encoder = net.encoder.step_spectra(spectra, state.encoder)
-        hidden, middle, _ = net.step_encoded(encoded, state._replace(encoder=encoder))
+        hidden, phones, _ = net.step_encoded(encoded, state._replace(encoder=encoder))
         frames = hidden.shape[1] - max(net.config.lookahead_frames)
         late = torch.arange(frames, device=option.device) + self.rights[option].unsqueeze(1)
-        index = late.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
-        phones = self.phone_head(self.phone_norm(middle.gather(1, index))).float()
-        phones = phones.unflatten(-1, (net.config.stack, -1)).flatten(1, 2)
-        return net.log_probs(hidden.gather(1, index)), phones.log_softmax(-1)
+        letters = net.log_probs(pick(hidden, late))
+        if phones is None:
+            return letters, None
+        stacked = phones.view(*hidden.shape[:2], -1)
+        return letters, pick(stacked, late).reshape(len(phones), -1, phones.shape[-1])
+
+
+def pick(x: Tensor, frames: Tensor) -> Tensor:
+    """Take (rows, n) frames of (rows, frames, channels)."""
+    return x.gather(1, frames.unsqueeze(-1).expand(-1, -1, x.shape[-1]))

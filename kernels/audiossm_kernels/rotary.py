@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from audiossm_kernels.state import Pairing
+from audiossm_kernels.state import Pairing, SsmState
 
-__all__ = ["add_bias", "reduce_angle", "rotate", "turn_rate"]
+__all__ = ["add_bias", "reduce_angle", "rotate", "turn_back", "turn_rate"]
 
 
 def turn_rate(angles: Tensor) -> Tensor:
@@ -62,3 +62,16 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, pairing: Pairing) -> Tensor:
         return torch.cat([first, second], dim=-1)
     rest = x[..., num_angles:half], x[..., half + num_angles :]
     return torch.cat([first, rest[0], second, rest[1]], dim=-1)
+
+
+def turn_back(state: SsmState, pairing: Pairing) -> SsmState:
+    """Return the state that has the same future and no angle.
+
+    Queries, keys and content turn together, so only their angles to each other have an effect.
+    The sum of all turns so far is rounded in every frame; without it, equal streams have equal
+    states.
+    """
+    cos, sin = state.angle.cos().unsqueeze(-2), -state.angle.sin().unsqueeze(-2)
+    key = rotate(state.k.transpose(1, 2), cos, sin, pairing).transpose(1, 2)
+    ssm = rotate(state.ssm, cos, sin, pairing)
+    return SsmState(torch.zeros_like(state.angle), ssm, key.contiguous(), state.v)

@@ -4,13 +4,16 @@ python recipes/transcribe/make_phones.py DIR NAME [NAME ...]     # reads DIR/NAM
 """
 
 import argparse
+import ctypes.util
 import json
-import subprocess
 from collections import Counter
 from pathlib import Path
 
 from audiossm.text import normalise_text
 from audiossm.train.corpus import read_manifests
+
+# of espeak-ng's speak_lib.h
+RETRIEVAL, UTF8, IPA = 1, 1, 2
 
 
 def main() -> None:
@@ -31,11 +34,23 @@ def main() -> None:
 
 def pronounce(texts: list[str]) -> list[list[str]]:
     """Return each text's phones without stress marks."""
-    command = ["espeak-ng", "-q", "-v", "en-us", "--ipa", "--sep=_"]
+    name = ctypes.util.find_library("espeak-ng")
+    if name is None:
+        raise SystemExit(
+            "make_phones: libespeak-ng isn't installed (Debian: apt install espeak-ng)"
+        )
+    espeak = ctypes.CDLL(name)
+    espeak.espeak_TextToPhonemes.restype = ctypes.c_char_p
+    espeak.espeak_Initialize(RETRIEVAL, 0, None, 0)
+    if espeak.espeak_SetVoiceByName(b"en-us"):
+        raise SystemExit("make_phones: espeak-ng has no voice en-us")
     rows = []
     for text in texts:
-        spoken = subprocess.run([*command, text], capture_output=True, text=True, check=True)
-        marks = spoken.stdout.replace("ˈ", "").replace("ˌ", "").replace("(en)", "")
+        rest, clauses = ctypes.c_char_p(text.encode()), []
+        while rest.value is not None:  # each call takes one clause and moves on
+            clause = espeak.espeak_TextToPhonemes(ctypes.byref(rest), UTF8, IPA | ord("_") << 8)
+            clauses.append(clause.decode())
+        marks = " ".join(clauses).replace("ˈ", "").replace("ˌ", "").replace("(en)", "")
         rows.append([symbol for symbol in marks.replace("_", " ").split() if symbol])
     return rows
 

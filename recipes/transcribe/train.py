@@ -14,6 +14,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from audiossm.models import Recogniser, RecogniserConfig
 from audiossm.text import Vocabulary, normalise_text
 from audiossm.train.augment import augment_audio, mask_spectra
 from audiossm.train.corpus import Batch, Corpus, pack_rows, read_manifests
-from audiossm.train.losses import consistency, ctc
+from audiossm.train.losses import consistency, ctc, send
 from audiossm.train.phones import Phones, read_phones
 from audiossm.train.run import Run
 from audiossm.train.scoring import greedy_wer
@@ -77,12 +78,21 @@ def load_corpus(
     )
 
 
-def batches(train: list[Corpus], data: dict[str, Any], seed: int, first: int) -> Iterator[Batch]:
-    """Yield batches for ever from batch ``first`` on; a pass sees each speed once."""
-    samples, rows, count = round(data["row_s"] * 16000), data["rows"], 0
+def batches(
+    train: list[Corpus], data: dict[str, Any], hp: dict[str, Any], first: int
+) -> Iterator[Batch]:
+    """Yield the batch of each step for ever, from step ``first`` on.
+
+    A pass sees each speed once, with other synthetic utterances each time. Once there are two
+    views of a row, a batch has half as many rows: the network always gets ``rows`` of them.
+    """
+    samples, rows, step = round(data["row_s"] * 16000), data["rows"], 0
     for number in range(1 << 30):
-        rng = random.Random(seed * 1_000_003 + number)
-        packed = [list(pack_rows(corpus.sizes, samples, rng)) for corpus in train]
+        rng = random.Random(hp["seed"] * 1_000_003 + number)
+        packed = [
+            list(pack_rows(corpus.sizes, samples, rng, choose(corpus, data, rng)))
+            for corpus in train
+        ]
         starts = [(i, at) for i, p in enumerate(packed) for at in range(0, len(p) - rows + 1, rows)]
         if not starts:
             raise ManifestError(
@@ -90,32 +100,76 @@ def batches(train: list[Corpus], data: dict[str, Any], seed: int, first: int) ->
             )
         rng.shuffle(starts)
         for i, at in starts:
-            if count >= first:
-                gaps = random.Random(seed * 1_000_003 + count)
-                yield train[i].batch(packed[i][at : at + rows], samples, gaps)
-            count += 1
+            count = rows // num_views(hp, step)
+            for begin in range(at, at + rows, count):
+                if step >= first:
+                    gaps = random.Random(hp["seed"] * 1_000_003 + step)
+                    yield train[i].batch(packed[i][begin : begin + count], samples, gaps)
+                step += 1
+
+
+def num_views(hp: dict[str, Any], step: int) -> int:
+    """How often the network sees each row of a step, masked in another way each time."""
+    return 2 if hp["consistency_weight"] and step >= hp["consistency_from"] else 1
+
+
+def choose(corpus: Corpus, data: dict[str, Any], rng: random.Random) -> list[int]:
+    """Choose the items of a pass: all real ones, and synthetic ones up to their share.
+
+    Without any real ones it is all.
+    """
+    synthetic = [i for i, source in enumerate(corpus.sources) if source.startswith("synthetic")]
+    chosen = sorted(set(range(len(corpus))) - set(synthetic))
+    if not chosen:
+        return synthetic
+    share = data["synthetic_share"]
+    spare = share / (1 - share) * sum(int(corpus.sizes[i]) for i in chosen)
+    rng.shuffle(synthetic)
+    for item in synthetic:
+        spare -= int(corpus.sizes[item])
+        if spare < 0:
+            break
+        chosen.append(item)
+    return chosen
+
+
+def capture(trainee: Trainee, rows: int, num_samples: int) -> nn.Module:
+    """Compile the layers, then capture the network, forward and backward, as CUDA graphs."""
+    net = trainee.recogniser
+    for block in net.blocks():
+        block.step = torch.compile(block.step, dynamic=False)  # type: ignore[method-assign]
+    encoder = net.encoder
+    encoder.step_spectra = torch.compile(encoder.step_spectra, dynamic=False)  # type: ignore[method-assign]
+    device = trainee.rights.device
+    late = max(net.config.lookahead_frames) * net.config.frame_size
+    spectra = encoder.stft(torch.zeros(rows, num_samples + late, device=device)).detach()
+    option = torch.zeros(rows, dtype=torch.int64, device=device)
+    with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+        trainee(spectra, option)  # compiles
+        torch.cuda.make_graphed_callables(trainee, (spectra, option), allow_unused_input=True)
+    return trainee  # its forward now replays the graphs
 
 
 def train_step(
     model: nn.Module, net: Recogniser, batch: Batch, noise: Corpus | None, hp: dict[str, Any]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss of one batch and its parts."""
-    config, device = net.config, batch.audio.device
-    views = 2 if hp["consistency_weight"] else 1
+    config, device, views = net.config, batch.audio.device, hp["views"]
     with torch.no_grad():
         audio = augment_audio(batch.audio, noise, hp["augment"])
         late = max(config.lookahead_frames) * config.frame_size
         spectra = net.encoder.stft(nn.functional.pad(audio, (0, late)))
         masked = torch.cat([mask_spectra(spectra, hp["masks"]) for _ in range(views)])
     shares = torch.tensor(hp["lookahead_shares"])
-    option = torch.multinomial(shares, len(audio), replacement=True).to(device).repeat(views)
+    option = send(torch.multinomial(shares, len(audio), replacement=True).repeat(views), device)
     whole_frames = (batch.lengths + config.frame_size - 1) // config.frame_size
     frames = config.stack * whole_frames.repeat(views)
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+    on_gpu = device.type == "cuda"
+    with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu, cache_enabled=False):
         letters, phones = model(masked, option)
     parts = {"ctc": ctc(letters, frames, batch.labels[0] * views)}
     loss = parts["ctc"]
-    if hp["phone_weight"]:
+    if phones is not None:
         parts["phone"] = ctc(phones, frames, batch.labels[1] * views)
         loss = loss + hp["phone_weight"] * parts["phone"]
     if views == 2:
@@ -134,7 +188,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
-    parser.add_argument("--compile", action="store_true", help="use torch.compile")
+    parser.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
     began = time.monotonic()
@@ -145,23 +199,27 @@ def main() -> None:
     data, hp = table["data"], table["train"]
     if args.smoke:
         config, data, hp = RecogniserConfig.tiny(), data | SMOKE_DATA, hp | SMOKE_TRAIN
+    torch.set_float32_matmul_precision("high")
     phones_file = args.data / "phones.json"
     phones = read_phones(phones_file) if phones_file.exists() else Phones((), {})
-    hp["phone_weight"] *= bool(phones.symbols)
+    config = replace(config, phones=phones.symbols)
     train, dev, noise = load_corpus(data, args, config.pieces, phones)
     print(f"{train[0].hours:.2f} h, decoded in {time.monotonic() - began:.0f} s", flush=True)
 
     torch.manual_seed(hp["seed"])
-    trainee = Trainee(config, len(phones.symbols)).to(args.device)
+    trainee = Trainee(config).to(args.device)
     if args.init:
-        load_weights(ModelFolder.open(args.init), trainee.recogniser)
+        load_weights(ModelFolder.open(args.init), trainee.recogniser, fresh=("phones.",))
     run = Run(trainee, hp["lr"], hp["weight_decay"], hp["ema"])
     checkpoint = args.out / "checkpoint.pt"
     if checkpoint.exists():
         run.load(checkpoint)
         print(f"resumed at step {run.step}", flush=True)
-    model = torch.compile(trainee, dynamic=False) if args.compile else trainee
-    source = batches(train, data, hp["seed"], run.step)
+    model: nn.Module = trainee
+    if args.compile:
+        model = capture(trainee, data["rows"], round(data["row_s"] * 16000))
+        print(f"captured at {time.monotonic() - began:.0f} s", flush=True)
+    source = batches(train, data, hp, run.step)
 
     saved = began
     while run.step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
@@ -169,15 +227,13 @@ def main() -> None:
         lr = hp["lr"] * min((run.step + 1) / hp["warmup"], cosine + 0.01)
         # a phone head that begins anew over trained layers would tear at them
         ramp = min((run.step + 1) / hp["warmup"], 1.0) ** 2
-        now = hp | {"phone_weight": ramp * hp["phone_weight"]}
-        if run.step < hp["consistency_from"]:
-            now["consistency_weight"] = 0.0
+        now = hp | {"phone_weight": ramp * hp["phone_weight"], "views": num_views(hp, run.step)}
         loss, parts = train_step(model, trainee.recogniser, next(source), noise, now)
         norm = run.advance(loss, lr, hp["grad_clip"])
         if run.step % hp["log_every"] == 0:
             row = {"step": run.step, "minutes": round((time.monotonic() - began) / 60, 2)}
-            row |= {"norm": norm} | {name: part.item() for name, part in parts.items()}
-            if run.step % 1000 == 0:
+            row |= {"norm": norm.item()} | {name: part.item() for name, part in parts.items()}
+            if run.step % hp["dev_every"] == 0:
                 row["dev_wer"] = greedy_wer(run.ema, dev)
             print(json.dumps(row), flush=True)
             with (args.out / "log.jsonl").open("a") as log:

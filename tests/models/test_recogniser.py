@@ -31,6 +31,20 @@ def test_a_backbone_frame_gives_its_label_frames_of_probabilities(network):
     torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(2, 6))
 
 
+@pytest.mark.parametrize("is_mimo", [False, True])
+def test_a_state_that_is_turned_back_has_no_angle_and_the_same_future(is_mimo):
+    backbone = dataclasses.replace(TINY.backbone, is_mimo=is_mimo, mimo_rank=2)
+    network = Recogniser(dataclasses.replace(TINY, backbone=backbone)).eval().requires_grad_(False)
+    _, state = network.step(torch.randn(2, 20 * FRAME) * 0.1, network.init_state(2))
+    back = network.turn_back(state)
+    for old, new in zip(state.lower + state.upper, back.lower + back.upper, strict=True):
+        assert old.angle.any() and not new.angle.any()
+        assert (old.ssm - new.ssm).abs().max() > 1e-3
+    assert state.encoder.ssm.angle.any() and not back.encoder.ssm.angle.any()
+    x = torch.randn(2, 10 * FRAME) * 0.1
+    torch.testing.assert_close(network.step(x, back)[0], network.step(x, state)[0])
+
+
 def test_rows_of_different_lookaheads_share_a_batch(network):
     x = torch.randn(3, 12 * FRAME) * 0.1
     states = [network.init_state(1, right) for right in TINY.lookahead_frames]
@@ -56,7 +70,10 @@ def test_a_label_sees_its_lookahead_and_not_one_frame_more(network, right):
 @pytest.mark.parametrize("middle", [1, 2])
 def test_a_gradient_reaches_every_parameter(middle):
     network = Recogniser(dataclasses.replace(TINY, middle_after=middle))
-    network(torch.randn(2, 12 * FRAME) * 0.1).square().sum().backward()
+    state = network.init_state(2)
+    encoded, _ = network.encoder.step(torch.randn(2, 12 * FRAME) * 0.1, state.encoder)
+    hidden, phones, _ = network.step_encoded(encoded, state)
+    (network.log_probs(hidden).square().sum() + phones.square().sum()).backward()
     still = [
         name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()
     ]
@@ -65,27 +82,35 @@ def test_a_gradient_reaches_every_parameter(middle):
     assert network.lookahead.weight.grad.abs().sum((1, 2)).gt(0).tolist() == [False, False, True]
 
 
+def test_the_layers_above_are_told_the_phones(network):
+    x = torch.randn(1, 6 * FRAME) * 0.1
+    before = network(x)
+    network.phones.condition.weight.normal_()
+    assert (network(x) - before).abs().max() > 0.01
+
+
 def test_pieces_give_the_offline_gradient():
     network = Recogniser(TINY)
     x = torch.randn(1, 8 * FRAME) * 0.1
-    whole = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
+    weights = [p for name, p in network.named_parameters() if not name.startswith("phones.")]
+    whole = torch.autograd.grad(network(x).square().sum(), weights)
     state, loss = network.init_state(1), torch.zeros(())
     for piece in x.split([FRAME, 4 * FRAME, 3 * FRAME], dim=1):
         log_probs, state = network.step(piece, state)
         loss = loss + log_probs.square().sum()
-    pieces = torch.autograd.grad(loss, list(network.parameters()))
+    pieces = torch.autograd.grad(loss, weights)
     for a, b in zip(pieces, whole, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()) + 1e-6)
 
 
-def test_step_encoded_gives_the_middle_that_training_asks_for(network):
-    config = dataclasses.replace(TINY, middle_after=2)
-    full = Recogniser(config).eval().requires_grad_(False)
+def test_phones_come_with_the_letters_of_the_same_frames(network):
+    state = network.init_state(1)
     encoded = torch.randn(1, 6, TINY.encoder.d_model)
-    last, middle, _ = full.step_encoded(encoded, full.init_state(1))
-    assert torch.equal(last, middle)
-    last, middle, _ = network.step_encoded(encoded, network.init_state(1))
-    assert not torch.equal(last, middle)
+    hidden, phones, _ = network.step_encoded(encoded, state)
+    assert phones.shape == (1, TINY.stack * hidden.shape[1], len(TINY.phones) + 1)
+    torch.testing.assert_close(phones.exp().sum(-1), torch.ones(1, 6))
+    bare = Recogniser(dataclasses.replace(TINY, phones=()))
+    assert bare.step_encoded(encoded, bare.init_state(1))[1] is None
 
 
 @pytest.mark.parametrize("shape", [(1, FRAME + 320), (1, 0), (FRAME,)])

@@ -10,7 +10,7 @@ from audiossm.train.corpus import Corpus
 
 def make_noise() -> Corpus:
     audio = (torch.randn(20000) * 3000).to(torch.int16)
-    return Corpus(audio, np.array([0]), np.array([20000]), ([],), ([],), [""])
+    return Corpus(audio, np.array([0]), np.array([20000]), ([],), ([],), [""], [""])
 
 
 def test_no_strength_is_no_change():

@@ -29,6 +29,7 @@ def make_corpus(*sizes: int) -> Corpus:
         labels=([[i + 1] for i in range(len(sizes))], [[10 + i] for i in range(len(sizes))]),
         joints=([0], []),
         texts=[f"text {i}" for i in range(len(sizes))],
+        sources=[""] * len(sizes),
     )
 
 
@@ -39,6 +40,11 @@ def test_every_item_that_fits_is_in_one_row_and_no_row_is_too_long(sizes, seed):
     packed = sorted(item for row in rows for item in row)
     assert packed == [item for item, size in enumerate(sizes) if size <= 100]
     assert all(0 < sum(sizes[item] for item in row) <= 100 for row in rows)
+
+
+def test_only_the_items_asked_for_are_packed():
+    rows = pack_rows(np.full(9, 10), 100, random.Random(0), items=[7, 2, 5])
+    assert sorted(item for row in rows for item in row) == [2, 5, 7]
 
 
 def test_rows_are_nearly_full():
@@ -93,6 +99,7 @@ def test_a_faster_corpus_is_shorter_and_higher():
         labels=([[1], [2]],),
         joints=([],),
         texts=["", ""],
+        sources=["", ""],
     )
     fast = corpus.at_speed(1.25)
     assert fast.sizes.tolist() == [12800, 25600]

@@ -1,5 +1,6 @@
 """The recogniser in training hears what it will hear in a stream."""
 
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -22,20 +23,31 @@ LATE = max(TINY.lookahead_frames)
 
 
 def test_letters_and_phones_stand_in_time_with_the_audio_at_every_lookahead():
-    trainee = Trainee(TINY, num_phones=5).eval().requires_grad_(False)
+    trainee = Trainee(TINY).eval().requires_grad_(False)
     net, frames = trainee.recogniser, 12
     audio = torch.randn(1, frames * TINY.frame_size) * 0.1
     padded = torch.nn.functional.pad(audio, (0, LATE * TINY.frame_size))
     spectra = net.encoder.stft(padded).repeat(3, 1, 1)
     letters, phones = trainee(spectra, torch.tensor([0, 1, 2]))
     assert letters.shape == (3, frames * TINY.stack, len(TINY.pieces))
-    assert phones.shape == (3, frames * TINY.stack, 6)
+    assert phones.shape == (3, frames * TINY.stack, len(TINY.phones) + 1)
     torch.testing.assert_close(phones.exp().sum(-1), torch.ones(3, frames * TINY.stack))
     for row, right in enumerate(TINY.lookahead_frames):
-        stream, _ = net.step(padded, net.init_state(1, right))
-        late = right * TINY.stack
-        expected = stream[0, late : late + frames * TINY.stack]
+        state = net.init_state(1, right)
+        encoded, _ = net.encoder.step(padded, state.encoder)
+        hidden, spoken, _ = net.step_encoded(encoded, state)
+        late = slice(right * TINY.stack, (right + frames) * TINY.stack)
+        expected = net.log_probs(hidden)[0, late]
         torch.testing.assert_close(letters[row], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(phones[row], spoken[0, late], rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_without_a_phone_head_gives_letters_alone():
+    trainee = Trainee(dataclasses.replace(TINY, phones=())).eval()
+    spectra = trainee.recogniser.encoder.stft(torch.zeros(1, (LATE + 2) * TINY.frame_size))
+    letters, phones = trainee(spectra, torch.tensor([0]))
+    assert letters.shape[1] == 2 * TINY.stack
+    assert phones is None
 
 
 def make_corpus(texts: list[str]) -> Corpus:
@@ -43,7 +55,7 @@ def make_corpus(texts: list[str]) -> Corpus:
     audio = (torch.from_numpy(read_speech().copy()) * 32767).to(torch.int16)
     sizes = torch.tensor([16000, 9000, 12345]).numpy()
     starts = sizes.cumsum() - sizes
-    return Corpus(audio, starts, sizes, ([[]] * 3,), ([],), texts)
+    return Corpus(audio, starts, sizes, ([[]] * 3,), ([],), texts, [""] * 3)
 
 
 def test_the_word_error_rate_is_that_of_sessions():
@@ -64,7 +76,7 @@ def test_the_word_error_rate_is_that_of_sessions():
 
 
 def test_scoring_leaves_the_mode_of_the_network_alone():
-    network = Trainee(TINY, 0).recogniser
+    network = Trainee(TINY).recogniser
     for training in (True, False):
         network.train(training)
         greedy_wer(network, make_corpus(["a", "b", "c"]))
