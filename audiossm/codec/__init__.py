@@ -1,6 +1,28 @@
-"""The neural audio codec: so far its encoder."""
+"""The neural audio codec: samples to codes and back, 20 ms at a time."""
 
+from audiossm.codec.codec import Codec, CodecConfig, CodecState
+from audiossm.codec.decoder import Decoder, DecoderConfig, DecoderState
 from audiossm.codec.encoder import Encoder, EncoderConfig, EncoderState
+from audiossm.codec.istft import InverseSTFT, InverseSTFTState
+from audiossm.codec.loaded import LoadedCodec
+from audiossm.codec.quantiser import Quantiser, QuantiserConfig
 from audiossm.codec.stft import CausalSTFT, STFTState
 
-__all__ = ["CausalSTFT", "Encoder", "EncoderConfig", "EncoderState", "STFTState"]
+__all__ = [
+    "CausalSTFT",
+    "Codec",
+    "CodecConfig",
+    "CodecState",
+    "Decoder",
+    "DecoderConfig",
+    "DecoderState",
+    "Encoder",
+    "EncoderConfig",
+    "EncoderState",
+    "InverseSTFT",
+    "InverseSTFTState",
+    "LoadedCodec",
+    "Quantiser",
+    "QuantiserConfig",
+    "STFTState",
+]

@@ -4,12 +4,12 @@ from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiossm.codec.convnext import ConvNeXtBlock, list_blocks, run_blocks
 from audiossm.codec.stft import CausalSTFT, STFTState, mel_filters
 from audiossm.errors import ConfigError, ShapeError
-from audiossm.nn import CausalConv1d, ConvState, Mamba3, Mamba3Config, RMSNorm, StreamingModule
+from audiossm.nn import ConvState, Mamba3, Mamba3Config, RMSNorm, StreamingModule
 from audiossm_kernels import SsmState
 
 __all__ = ["Encoder", "EncoderConfig", "EncoderState"]
@@ -60,29 +60,6 @@ class EncoderConfig:
         )
 
 
-class ConvNeXtBlock(StreamingModule[ConvState]):
-    """Depthwise causal convolution, norm, MLP, scaled residual; (batch, channels, frames).
-
-    ConvNeXt (arXiv:2201.03545) in one dimension, as vocoders use it (arXiv:2306.00814).
-    """
-
-    def __init__(self, channels: int, hidden: int, kernel: int) -> None:
-        super().__init__()
-        self.conv = CausalConv1d(channels, channels, kernel, groups=channels)
-        self.norm = nn.LayerNorm(channels)
-        self.up = nn.Linear(channels, hidden)
-        self.down = nn.Linear(hidden, channels)
-        self.scale = nn.Parameter(torch.full((channels,), 0.1))
-
-    def init_state(self, batch: int) -> ConvState:
-        return self.conv.init_state(batch)
-
-    def step(self, x: Tensor, state: ConvState) -> tuple[Tensor, ConvState]:
-        y, state = self.conv.step(x, state)
-        y = self.down(F.gelu(self.up(self.norm(y.transpose(1, 2)))))
-        return x + (self.scale * y).transpose(1, 2), state
-
-
 class EncoderState(NamedTuple):
     """What the encoder remembers."""
 
@@ -117,13 +94,9 @@ class Encoder(StreamingModule[EncoderState]):
     def init_state(self, batch: int) -> EncoderState:
         return EncoderState(
             self.stft.init_state(batch),
-            tuple(block.init_state(batch) for block in self.conv_blocks()),
+            tuple(block.init_state(batch) for block in list_blocks(self.blocks)),
             self.mixer.init_state(batch),
         )
-
-    def conv_blocks(self) -> list[ConvNeXtBlock]:
-        """The convolution blocks, in order."""
-        return [block for block in self.blocks if isinstance(block, ConvNeXtBlock)]
 
     def step(self, x: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
         """Encode samples (batch, samples) in [-1, 1], a multiple of ``frame_size``.
@@ -145,13 +118,10 @@ class Encoder(StreamingModule[EncoderState]):
     def step_spectra(self, spectra: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
         """Encode spectra (batch, spectra, 2 * bins); training masks them before this."""
         x = self.in_proj(self.features(spectra)).transpose(1, 2)
-        conv_states = []
-        for block, conv_state in zip(self.conv_blocks(), state.blocks, strict=True):
-            x, conv_state = block.step(x, conv_state)
-            conv_states.append(conv_state)
+        x, blocks = run_blocks(self.blocks, x, state.blocks)
         x = x.transpose(1, 2)
         y, ssm = self.mixer.step(self.norm(x), state.ssm)
-        return x + y, EncoderState(state.stft, tuple(conv_states), ssm)
+        return x + y, EncoderState(state.stft, blocks, ssm)
 
     def features(self, spectra: Tensor) -> Tensor:
         """Compress spectra (batch, spectra, 2 * bins) to (batch, frames, features), float32."""

@@ -2,31 +2,42 @@
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
-
-from audiossm.train.trainee import Trainee
+from torch import Tensor, nn
 
 __all__ = ["Run"]
 
+Product = TypeVar("Product", bound=nn.Module)
 
-class Run:
-    """AdamW over a trainee, with an exponential average of the recogniser's weights.
+
+class Run(Generic[Product]):
+    """AdamW over a trainee, with an exponential average of the part of it that is kept.
 
     Matrices decay, vectors don't.
 
     Args:
         trainee: on its device.
+        product: the part of the trainee that training is for.
         lr: peak learning rate; the recipe sets each step's.
         weight_decay: of matrices.
         ema: part of the average that a step keeps, once it is warm.
+        betas: of AdamW.
     """
 
-    def __init__(self, trainee: Trainee, lr: float, weight_decay: float, ema: float) -> None:
-        self.trainee, self.ema_keep, self.step = trainee, ema, 0
-        self.ema = copy.deepcopy(trainee.recogniser).requires_grad_(False)
+    def __init__(
+        self,
+        trainee: nn.Module,
+        product: Product,
+        *,
+        lr: float,
+        weight_decay: float,
+        ema: float,
+        betas: tuple[float, float],
+    ) -> None:
+        self.trainee, self.product, self.ema_keep, self.step = trainee, product, ema, 0
+        self.ema = copy.deepcopy(product).requires_grad_(False)
         matrices = [p for p in trainee.parameters() if p.dim() >= 2]
         vectors = [p for p in trainee.parameters() if p.dim() < 2]
         groups: list[dict[str, Any]] = [
@@ -34,13 +45,13 @@ class Run:
             {"params": vectors, "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(
-            groups, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True
+            groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=True
         )
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.trainee.rights.device
+        return next(self.trainee.parameters()).device
 
     def advance(self, loss: Tensor, lr: float, grad_clip: float) -> Tensor:
         """Take one step down ``loss``; return the norm of the gradient. A broken one is skipped.
@@ -57,7 +68,7 @@ class Run:
         self.optimizer.step()
         keep = min(self.ema_keep, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            ours: list[Tensor] = list(self.trainee.recogniser.parameters())
+            ours: list[Tensor] = list(self.product.parameters())
             average: list[Tensor] = list(self.ema.parameters())
             torch._foreach_lerp_(average, ours, 1 - keep)
         self.step += 1

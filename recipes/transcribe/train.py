@@ -210,7 +210,8 @@ def main() -> None:
     trainee = Trainee(config).to(args.device)
     if args.init:
         load_weights(ModelFolder.open(args.init), trainee.recogniser, fresh=("phones.",))
-    run = Run(trainee, hp["lr"], hp["weight_decay"], hp["ema"])
+    settings = {name: hp[name] for name in ("lr", "weight_decay", "ema")}
+    run = Run(trainee, trainee.recogniser, betas=(0.9, 0.98), **settings)
     checkpoint = args.out / "checkpoint.pt"
     if checkpoint.exists():
         run.load(checkpoint)

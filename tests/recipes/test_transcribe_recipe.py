@@ -1,6 +1,5 @@
 """The recipe of the recogniser runs, learns, resumes exactly, and leaves a model that works."""
 
-import importlib.util
 import json
 import os
 import random
@@ -16,6 +15,7 @@ import torch
 from audiossm.errors import ManifestError
 from audiossm.streaming import Transcriber
 from audiossm.train.corpus import Corpus
+from recipe_run import StepClock, load_recipe
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "transcribe" / "train.py"
@@ -24,24 +24,7 @@ MODEL_FILES = {"config.toml", "model.safetensors"}
 
 @pytest.fixture
 def recipe() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("transcribe_recipe", RECIPE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-class StepClock:
-    """A clock that a recipe with a limit of 5 minutes reads as over after ``steps`` steps."""
-
-    def __init__(self, recipe: ModuleType, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-        self.left, self.step = steps, recipe.train_step
-        monkeypatch.setattr(recipe, "train_step", self.count)
-        monkeypatch.setattr(recipe.time, "monotonic", lambda: 0.0 if self.left > 0 else 600.0)
-
-    def count(self, *args: object) -> object:
-        self.left -= 1
-        return self.step(*args)
+    return load_recipe("transcribe")
 
 
 def test_the_smoke_run_learns_and_exports_a_model_that_transcribes(tmp_path):

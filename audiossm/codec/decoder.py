@@ -1,0 +1,162 @@
+"""The codec decoder: de-quantised latents to samples, frame by frame, no look-ahead."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from audiossm.codec.convnext import ConvNeXtBlock, list_blocks, run_blocks
+from audiossm.codec.istft import InverseSTFT, InverseSTFTState
+from audiossm.errors import ConfigError, ShapeError
+from audiossm.nn import ConvState, Mamba3, Mamba3Config, RMSNorm, StreamingModule
+from audiossm_kernels import SsmState
+
+__all__ = ["Decoder", "DecoderConfig", "DecoderState"]
+
+# a full-scale square wave has about exp(1.7)
+MAX_LOG_MAGNITUDE = 2.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Sizes of the decoder; lengths in samples."""
+
+    d_model: int = 320
+    d_hidden: int = 960
+    num_blocks: int = 6
+    kernel: int = 7
+    ssm_expand: float = 1.5
+    ssm_head_dim: int = 48
+    ssm_state: int = 64
+    ssm_max_memory: float | None = None
+    upsample: int = 4
+    d_fine: int = 192
+    d_fine_hidden: int = 576
+    num_fine_blocks: int = 2
+    fine_kernel: int = 5
+    window: int = 320
+    hop: int = 80
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"decoder.{field.name} is {value}, must be above 0")
+
+    @property
+    def frame_size(self) -> int:
+        """Samples in a frame."""
+        return self.upsample * self.hop
+
+    @property
+    def ssm(self) -> Mamba3Config:
+        """The config of the recurrent block."""
+        return Mamba3Config(
+            d_model=self.d_model,
+            d_state=self.ssm_state,
+            expand=self.ssm_expand,
+            head_dim=self.ssm_head_dim,
+            max_memory=self.ssm_max_memory,
+        )
+
+    @staticmethod
+    def tiny() -> "DecoderConfig":
+        """A network small enough for tests."""
+        return DecoderConfig(
+            d_model=32,
+            d_hidden=48,
+            num_blocks=1,
+            ssm_head_dim=16,
+            ssm_state=16,
+            d_fine=24,
+            d_fine_hidden=32,
+            num_fine_blocks=1,
+        )
+
+
+class DecoderState(NamedTuple):
+    """What the decoder remembers."""
+
+    ssm: SsmState
+    blocks: tuple[ConvState, ...]
+    fine: tuple[ConvState, ...]
+    istft: InverseSTFTState
+
+
+class Decoder(StreamingModule[DecoderState]):
+    """Latents to samples: recurrent block and convolutions at the frame rate, then spectra.
+
+    A head gives each short spectrum's log-magnitude and phase (as in arXiv:2306.00814), and an
+    inverse STFT makes samples of them, ``delay`` samples later than those that were encoded.
+
+    Args:
+        config: sizes.
+        latent_dim: channels in.
+    """
+
+    def __init__(self, config: DecoderConfig, latent_dim: int) -> None:
+        super().__init__()
+        self.config, self.latent_dim = config, latent_dim
+        self.in_proj = nn.Linear(latent_dim, config.d_model)
+        self.norm = RMSNorm(config.d_model)
+        self.mixer = Mamba3(config.ssm)
+        self.blocks = nn.ModuleList(
+            ConvNeXtBlock(config.d_model, config.d_hidden, config.kernel)
+            for _ in range(config.num_blocks)
+        )
+        self.up = nn.Linear(config.d_model, config.upsample * config.d_fine)
+        self.fine_blocks = nn.ModuleList(
+            ConvNeXtBlock(config.d_fine, config.d_fine_hidden, config.fine_kernel)
+            for _ in range(config.num_fine_blocks)
+        )
+        self.istft = InverseSTFT(config.window, config.hop)
+        self.head_norm = nn.LayerNorm(config.d_fine)
+        self.head = nn.Linear(config.d_fine, 2 * self.istft.num_bins)
+        with torch.no_grad():
+            # exp(-2) of an unscaled spectrum: quieter than speech, but not lost below it
+            self.head.bias[: self.istft.num_bins] = -2.0 - math.log(config.window) / 2
+
+    @property
+    def delay(self) -> int:
+        """Samples by which the result is late; with the frame itself, the algorithmic delay."""
+        return self.istft.delay
+
+    def init_state(self, batch: int) -> DecoderState:
+        return DecoderState(
+            self.mixer.init_state(batch),
+            tuple(block.init_state(batch) for block in list_blocks(self.blocks)),
+            tuple(block.init_state(batch) for block in list_blocks(self.fine_blocks)),
+            self.istft.init_state(batch),
+        )
+
+    def step(self, x: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Decode latents (batch, frames, latent_dim).
+
+        Returns:
+            (batch, frames * ``config.frame_size``) float32, and the state after the last frame.
+
+        Raises:
+            ShapeError: no frames, or another width.
+        """
+        if x.dim() != 3 or x.shape[1] < 1 or x.shape[2] != self.latent_dim:
+            raise ShapeError(
+                f"Decoder takes (batch, frames >= 1, {self.latent_dim}), got {(*x.shape,)}"
+            )
+        x = self.in_proj(x)
+        mixed, ssm = self.mixer.step(self.norm(x), state.ssm)
+        x, blocks = run_blocks(self.blocks, (x + mixed).transpose(1, 2), state.blocks)
+        # (batch, frames, upsample * d_fine): a frame's spectra lie side by side
+        x = self.up(x.transpose(1, 2))
+        x = x.reshape(x.shape[0], -1, self.config.d_fine).transpose(1, 2)
+        x, fine = run_blocks(self.fine_blocks, x, state.fine)
+        spectra = self.make_spectra(self.head(self.head_norm(x.transpose(1, 2))).float())
+        samples, istft = self.istft.step(spectra, state.istft)
+        return samples, DecoderState(ssm, blocks, fine, istft)
+
+    def make_spectra(self, x: Tensor) -> Tensor:
+        """Turn log-magnitudes and phases side by side into real and imaginary parts."""
+        log_magnitude, phase = x.chunk(2, dim=-1)
+        magnitude = log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp()
+        return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=-1)

@@ -1,0 +1,89 @@
+"""Random stretches of a corpus, cut by index on its device, without a loop over rows."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audiossm.errors import ManifestError
+from audiossm.train.augment import cut_noise
+from audiossm.train.corpus import Batch, Corpus
+from audiossm.train.losses import send
+
+__all__ = ["cut_rows", "draw_crops", "draw_utterances", "vary"]
+
+
+def cut_rows(
+    corpus: Corpus, starts: NDArray[np.int64], sizes: NDArray[np.int64], num_samples: int
+) -> Tensor:
+    """Return (rows, num_samples) float32 from ``starts`` on; zeros after ``sizes`` samples."""
+    device = corpus.audio.device
+    begin, size = send(torch.from_numpy(np.stack([starts, sizes])), device)
+    time = torch.arange(num_samples, device=device)
+    index = (begin.unsqueeze(1) + time).clamp(max=len(corpus.audio) - 1)
+    inside: Tensor = time < size.unsqueeze(1)
+    return corpus.audio[index].float() / 32768.0 * inside
+
+
+def draw_crops(corpus: Corpus, rows: int, num_samples: int, rng: np.random.Generator) -> Tensor:
+    """Draw (rows, num_samples) float32, each within one item, every place as likely as another.
+
+    An item that is too short is taken whole, with silence after it, and is rarely drawn.
+    """
+    places = np.maximum(corpus.sizes - num_samples, 0) + 1
+    ends = places.cumsum()
+    place = rng.integers(ends[-1], size=rows)
+    items = np.searchsorted(ends, place, side="right")
+    offsets = place - (ends[items] - places[items])
+    sizes = corpus.sizes[items] - offsets
+    return cut_rows(corpus, corpus.starts[items] + offsets, sizes, num_samples)
+
+
+def draw_utterances(
+    corpus: Corpus, rows: int, num_samples: int, kind: int, rng: np.random.Generator
+) -> Batch:
+    """Draw whole items that have labels and fit ``num_samples``, silence after each.
+
+    Args:
+        corpus: where from.
+        rows: items.
+        num_samples: length of a row.
+        kind: the index of the kind of label that an item must have.
+        rng: decides which.
+
+    Raises:
+        ManifestError: no item fits.
+    """
+    labels = corpus.labels[kind]
+    labelled = np.array([bool(row) for row in labels])
+    fitting = np.flatnonzero(labelled & (corpus.sizes <= num_samples))
+    if not len(fitting):
+        raise ManifestError(f"no labelled item of the corpus fits a row of {num_samples} samples")
+    items = rng.choice(fitting, size=rows)
+    return Batch(
+        audio=cut_rows(corpus, corpus.starts[items], corpus.sizes[items], num_samples),
+        lengths=torch.from_numpy(corpus.sizes[items]),
+        labels=([labels[item] for item in items],),
+    )
+
+
+def vary(audio: Tensor, noise: Corpus | None, noise_share: float) -> Tensor:
+    """Put noise under a few of the rows (5 to 25 dB below), then change their levels (-12 to 3 dB).
+
+    What comes out is what a codec is to give back: nothing here is to be undone.
+
+    Args:
+        audio: (rows, samples) float32 in [-1, 1].
+        noise: recordings of noise, or None.
+        noise_share: part of the rows that get some.
+    """
+    rows, samples = audio.shape
+
+    def decibels(low: float, high: float) -> Tensor:
+        return 10 ** (torch.empty(rows, 1, device=audio.device).uniform_(low, high) / 20)
+
+    if noise is not None:
+        chosen = torch.rand(rows, 1, device=audio.device) < noise_share
+        level = audio.square().mean(1, keepdim=True).sqrt().clamp(min=1e-4) * decibels(-25, -5)
+        audio = audio + chosen * level * cut_noise(noise, rows, samples)
+    return (audio * decibels(-12, 3)).clamp(-1, 1)

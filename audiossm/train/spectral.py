@@ -1,0 +1,68 @@
+"""How far a decoded signal is from its original, in spectra of several resolutions."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from audiossm.codec.stft import mel_filters
+
+__all__ = ["SpectralDistance", "SpectralLoss"]
+
+# windows in samples, each with a number of mel bands that its bins can tell apart
+MEL_WINDOWS = ((64, 10), (128, 20), (256, 40), (512, 60), (1024, 80), (2048, 120))
+MAGNITUDE_WINDOWS = (512, 1024)
+
+
+class SpectralDistance(NamedTuple):
+    """Two distances in powers of ten, means over everything."""
+
+    mel: Tensor  # (): log-mel bands, all windows
+    magnitude: Tensor  # (): bins, the two windows that speech is mostly looked at with
+
+
+class SpectralLoss(nn.Module):
+    """L1 between log-mel bands at six resolutions, and between log-magnitudes at two.
+
+    Hann windows, a hop of a quarter of the window, spectra scaled by 1 / sqrt(window), so that
+    noise has one level in all of them.
+
+    Args:
+        sample_rate: Hz.
+        floor: magnitudes below it count as equal; 1e-4 is noise 76 dB below full scale.
+    """
+
+    def __init__(self, sample_rate: int, floor: float = 1e-4) -> None:
+        super().__init__()
+        self.floor = floor
+        for window, num_mels in MEL_WINDOWS:
+            filters = mel_filters(num_mels, window // 2 + 1, sample_rate)
+            self.register_buffer(f"filters_{window}", filters, persistent=False)
+            self.register_buffer(f"hann_{window}", torch.hann_window(window), persistent=False)
+
+    def forward(self, output: Tensor, target: Tensor) -> SpectralDistance:
+        """Compare samples (batch, samples), at least the longest window, computed in float32."""
+        with torch.autocast(output.device.type, enabled=False):
+            both = torch.cat([output.float(), target.float()])
+            mels, magnitudes = [], []
+            for window, _ in MEL_WINDOWS:
+                hann = self.get_buffer(f"hann_{window}")
+                spectra = torch.stft(
+                    both,
+                    window,
+                    window // 4,
+                    window=hann,
+                    center=False,
+                    normalized=True,
+                    return_complex=True,
+                ).abs()
+                bands = spectra.transpose(1, 2) @ self.get_buffer(f"filters_{window}")
+                mels.append(self.distance(bands))
+                if window in MAGNITUDE_WINDOWS:
+                    magnitudes.append(self.distance(spectra))
+        return SpectralDistance(torch.stack(mels).mean(), torch.stack(magnitudes).mean())
+
+    def distance(self, both: Tensor) -> Tensor:
+        """Compare the first half of the rows with the second, as logarithms."""
+        a, b = both.clamp(min=self.floor).log10().chunk(2)
+        return (a - b).abs().mean()

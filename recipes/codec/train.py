@@ -1,0 +1,195 @@
+"""Train the codec's first stage: encoder, quantiser and decoder by spectral distances and phones.
+
+    python recipes/codec/train.py --data DIR --out DIR
+    python recipes/codec/train.py --smoke --out DIR      # half a minute on a CPU
+
+DIR holds the manifests and shards that config.toml names, and perhaps phones.json. A run that was
+stopped goes on from its last checkpoint with the same command. README.md has the rest.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from audiossm.audio import write_audio
+from audiossm.checkpoint import save_model
+from audiossm.codec import Codec, CodecConfig, LoadedCodec
+from audiossm.config import from_dict, load_toml, to_dict
+from audiossm.manifest import Utterance
+from audiossm.train.augment import mask_spectra
+from audiossm.train.codec_trainee import CodecTrainee, capture
+from audiossm.train.corpus import Batch, Corpus, read_manifests
+from audiossm.train.crops import draw_crops, draw_utterances, vary
+from audiossm.train.losses import ctc
+from audiossm.train.phones import Phones, read_phones
+from audiossm.train.run import Run
+from audiossm.train.spectral import SpectralLoss
+
+HERE = Path(__file__).parent
+SAVE_MINUTES = 5
+SMOKE_DATA = {"train": ["manifest"], "sounds": [], "dev": ["manifest"], "dev_rows": 4}
+SMOKE_DATA |= {"crop_s": 0.64, "crop_rows": 4, "long_s": 4.48, "long_rows": 1}
+SMOKE_TRAIN = {"steps": 40, "warmup": 5, "lr": 4e-3, "ema": 0.9, "log_every": 5, "dev_every": 20}
+
+
+def load_corpus(
+    data: dict[str, Any], args: argparse.Namespace, phones: Phones
+) -> tuple[Corpus, Corpus, Corpus | None]:
+    """Decode training, dev and noise."""
+
+    def label(utterance: Utterance) -> list[int]:
+        return phones.by_key.get(utterance.key, [])  # no transcript, no phone term
+
+    def load(name: str, found: list[Utterance]) -> Corpus:
+        cache = args.out / f"{name}.pt"
+        return Corpus.load(found, (label,), ([],), args.workers, cache).to(args.device)
+
+    sounds = read_manifests(args.data, data["sounds"])[::2]
+    train = read_manifests(args.data, data["train"]) + sounds
+    dev = read_manifests(args.data, data["dev"])
+    return (
+        load("train", train),
+        load("dev", dev[:: max(1, len(dev) // data["dev_rows"])][: data["dev_rows"]]),
+        load("noise", sounds) if sounds else None,
+    )
+
+
+def shapes(data: dict[str, Any]) -> list[tuple[int, int]]:
+    """Return (rows, samples) of short batches and of long ones."""
+    return [(data[f"{kind}rows"], round(data[f"{kind}s"] * 16000)) for kind in ("crop_", "long_")]
+
+
+def draw_batch(train: Corpus, data: dict[str, Any], phones: bool, seed: int, step: int) -> Batch:
+    """Draw the batch of a step: a function of seed and step alone."""
+    rng = np.random.default_rng([seed, step])
+    long = rng.random() < data["long_share"]
+    rows, samples = shapes(data)[long]
+    if long and phones:
+        return draw_utterances(train, rows, samples, 0, rng)
+    return Batch(draw_crops(train, rows, samples, rng), torch.full((rows,), samples), ())
+
+
+def train_step(
+    model: nn.Module,
+    trainee: CodecTrainee,
+    distance: SpectralLoss,
+    batch: Batch,
+    noise: Corpus | None,
+    hp: dict[str, Any],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss of one batch and its parts."""
+    codec, frame, device = trainee.codec, trainee.codec.config.frame_size, batch.audio.device
+    with torch.no_grad():
+        audio = vary(batch.audio, noise, hp["noise_share"])
+        spectra = codec.encoder.stft(audio)
+        holes = torch.rand(len(audio), 1, 1, device=device) < hp["masked_share"]
+        spectra = torch.where(holes, mask_spectra(spectra, hp["masks"]), spectra)
+        num_groups = codec.quantiser.draw_num_groups(len(audio))
+    on_gpu = device.type == "cuda"
+    with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu, cache_enabled=False):
+        samples, group = model(spectra, num_groups)
+    skip, late = hp["skip_frames"] * frame, codec.delay
+    far = distance(samples[:, skip + late :], audio[:, skip : audio.shape[1] - late])
+    parts = {"mel": far.mel, "magnitude": far.magnitude}
+    loss = hp["mel_weight"] * far.mel + hp["magnitude_weight"] * far.magnitude
+    if batch.labels:
+        log_probs = trainee.phone_head(group)
+        parts["phone"] = ctc(log_probs, (batch.lengths + frame - 1) // frame, batch.labels[0])
+        loss = loss + hp["phone_weight"] * parts["phone"]
+    return loss, {name: part.detach() for name, part in parts.items()}
+
+
+@torch.no_grad()
+def measure(codec: Codec, audio: Tensor, distance: SpectralLoss) -> dict[str, float]:
+    """Return the mel distance of decoded dev audio from each number of groups."""
+    counts = codec.quantiser.group_counts.tolist()
+    return {f"dev_mel_{g}": distance(codec.reconstruct(audio, g), audio).mel.item() for g in counts}
+
+
+def main() -> None:
+    """Load, train, measure, export, decode a sample."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=HERE.parents[1] / "tests" / "speech")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--config", type=Path, default=HERE / "config.toml")
+    parser.add_argument("--init", help="begin from this codec, or this recogniser's encoder")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
+    parser.add_argument(
+        "--compile", action="store_true", help="CUDA: capture the network as graphs"
+    )
+    parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
+    args = parser.parse_args()
+    began = time.monotonic()
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    table = load_toml(args.config)
+    config = from_dict(CodecConfig, table["codec"], "codec")
+    data, hp = table["data"], table["train"]
+    if args.smoke:
+        config, data, hp = CodecConfig.tiny(), data | SMOKE_DATA, hp | SMOKE_TRAIN
+    phones_file = args.data / "phones.json"
+    phones = read_phones(phones_file) if phones_file.exists() else Phones((), {})
+    train, dev, noise = load_corpus(data, args, phones)
+    dev_audio = draw_crops(dev, data["dev_rows"], 64000, np.random.default_rng(0))
+    print(f"{train.hours:.2f} h, decoded in {time.monotonic() - began:.0f} s", flush=True)
+
+    torch.manual_seed(hp["seed"])
+    trainee = CodecTrainee(config, len(phones.symbols)).to(args.device)
+    if args.init:
+        trainee.begin_from(args.init)
+    settings = {name: hp[name] for name in ("lr", "weight_decay", "ema")}
+    run = Run(trainee, trainee.codec, betas=(0.8, 0.99), **settings)
+    checkpoint = args.out / "checkpoint.pt"
+    if checkpoint.exists():
+        run.load(checkpoint)
+        print(f"resumed at step {run.step}", flush=True)
+    distance = SpectralLoss(config.sample_rate).to(args.device)
+    captured = capture(trainee, shapes(data)) if args.compile else {}
+
+    saved, sums = began, defaultdict[str, list[Tensor]](list)
+    while run.step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
+        cosine = 0.5 + 0.5 * math.cos(math.pi * run.step / hp["steps"])
+        lr = hp["lr"] * min((run.step + 1) / hp["warmup"], cosine + 0.01)
+        batch = draw_batch(train, data, bool(phones.symbols), hp["seed"], run.step)
+        model = captured.get((*batch.audio.shape,), trainee)
+        loss, parts = train_step(model, trainee, distance, batch, noise, hp)
+        norm = run.advance(loss, lr, hp["grad_clip"])
+        for name, part in ({"norm": norm} | parts).items():
+            sums[name].append(part)
+        if run.step % hp["log_every"] == 0:
+            row = {"step": run.step, "minutes": round((time.monotonic() - began) / 60, 2)}
+            row |= {name: torch.stack(several).mean().item() for name, several in sums.items()}
+            sums.clear()
+            if run.step % hp["dev_every"] == 0:
+                row |= measure(run.ema, dev_audio, distance)
+            print(json.dumps(row), flush=True)
+            with (args.out / "log.jsonl").open("a") as log:
+                print(json.dumps(row), file=log)
+        if time.monotonic() - saved > 60 * SAVE_MINUTES:
+            run.save(checkpoint)
+            saved = time.monotonic()
+
+    run.save(checkpoint)
+    print(f"step {run.step} of {hp['steps']}, {measure(run.ema, dev_audio, distance)}", flush=True)
+    description = f"16 kHz speech at {config.bits_per_second:.0f} bits/s, {train.hours:.1f} h"
+    tables = {"codec": to_dict(config)}
+    save_model(args.out / "model", "codec", description, tables, run.ema.state_dict())
+    codec = LoadedCodec.load(args.out / "model").network
+    original = dev_audio[:1].cpu()
+    heard = torch.cat([original, codec.reconstruct(original)], dim=1)
+    write_audio(args.out / "sample.wav", heard.numpy(), config.sample_rate)
+
+
+if __name__ == "__main__":
+    main()

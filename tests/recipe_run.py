@@ -1,0 +1,32 @@
+"""A recipe's train.py as a module, and a clock that stops it after some steps."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def load_recipe(name: str) -> ModuleType:
+    """Import ``recipes/<name>/train.py`` under a name of its own."""
+    path = RECIPES / name / "train.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_recipe", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class StepClock:
+    """A clock that a recipe with a limit of 5 minutes reads as over after ``steps`` steps."""
+
+    def __init__(self, recipe: ModuleType, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+        self.left, self.step = steps, recipe.train_step
+        monkeypatch.setattr(recipe, "train_step", self.count)
+        monkeypatch.setattr(recipe.time, "monotonic", lambda: 0.0 if self.left > 0 else 600.0)
+
+    def count(self, *args: object) -> object:
+        self.left -= 1
+        return self.step(*args)
