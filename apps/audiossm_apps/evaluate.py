@@ -1,4 +1,4 @@
-"""``audiossm evaluate``: accuracy, speed and parity, measured on recordings."""
+"""``audiossm evaluate``: accuracy, speed, parity and sound, measured on recordings."""
 
 import argparse
 import contextlib
@@ -11,10 +11,12 @@ from audiossm_apps.complaint import complain
 from audiossm_apps.options import add_model_options, count, load_transcriber
 
 if TYPE_CHECKING:
+    from audiossm.codec import LoadedCodec
+    from audiossm.evaluate.codec import CodecEvaluation, Means
     from audiossm.evaluate.parity import Parity
     from audiossm.evaluate.transcribe import Evaluation, Group
 
-__all__ = ["add_command", "run_parity", "run_transcribe"]
+__all__ = ["add_command", "run_codec", "run_parity", "run_transcribe"]
 
 GROUPS = ("source", "speaker", "lang")
 
@@ -23,7 +25,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     """Add ``evaluate`` to the command line."""
     parser = commands.add_parser(
         "evaluate",
-        help="word error rate, speed and parity over a manifest",
+        help="word error rate, speed, parity and a codec's sound over a manifest",
         description="Measure a model on recordings.",
     )
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
@@ -50,13 +52,44 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         ),
     )
     parity.set_defaults(run=run_parity)
-    for task in (transcribe, parity):
-        task.add_argument("manifest", metavar="MANIFEST.jsonl", help="what to transcribe")
+    codec = tasks.add_parser(
+        "codec",
+        help="how good a codec's speech is, beside Opus",
+        description=(
+            "Encode and decode each recording of a manifest, by a codec and by libopus (voip, "
+            "20 ms, variable bit rate) at 6, 8 and 12 kbps; compare at 16 kHz by wide-band PESQ, "
+            "STOI and log-mel distance, delay removed, level unchanged; print means over files. "
+            "What PESQ or STOI refuses (no speech) is counted and listed. A file that can't be "
+            "read is listed and makes the exit code 1. Needs pip install 'audiossm[eval]'."
+        ),
+    )
+    anchors = codec.add_mutually_exclusive_group()
+    anchors.add_argument(
+        "--model",
+        metavar="NAME|DIR",
+        help="a codec that 'audiossm models' lists, or a model's folder (default: the shipped one)",
+    )
+    anchors.add_argument("--opus-only", action="store_true", help="no codec but Opus")
+    codec.add_argument(
+        "--groups",
+        type=count_list,
+        metavar="N,N,...",
+        help="decode from so many of the codec's groups (default: half of them, and all)",
+    )
+    codec.set_defaults(run=run_codec, parser=codec)
+    for task in (transcribe, parity, codec):
+        task.add_argument("manifest", metavar="MANIFEST.jsonl", help="the recordings")
         task.add_argument(
             "--limit", type=count, metavar="N", help="only the first N utterances (default: all)"
         )
         task.add_argument("--json", action="store_true", help="print one JSON object")
+    for task in (transcribe, parity):
         add_model_options(task)
+
+
+def count_list(text: str) -> list[int]:
+    """Read whole numbers of at least 1, separated by commas: ``4,8``."""
+    return [count(part) for part in text.split(",")]
 
 
 def run_transcribe(args: argparse.Namespace) -> int:
@@ -101,6 +134,82 @@ def run_parity(args: argparse.Namespace) -> int:
     else:
         _print_parity(parity)
     return 0 if parity.passed else 1
+
+
+def run_codec(args: argparse.Namespace) -> int:
+    """Print a table or a JSON object; return 1 if a recording couldn't be read."""
+    if args.opus_only and args.groups:
+        args.parser.error("--groups is about a codec: leave out --opus-only")
+    from audiossm.evaluate.codec import evaluate_codec
+    from audiossm.manifest import read_manifest
+
+    codec = None if args.opus_only else _load_codec(args.model)
+    utterances = read_manifest(args.manifest)[: args.limit]
+    with _progress(len(utterances), "coding") as advance:
+        evaluation = evaluate_codec(codec, utterances, groups=args.groups, on_utterance=advance)
+    for key, failure in evaluation.failures.items():
+        complain(f"{key}: {failure}")
+    for (key, measure, reason), coders in evaluation.refusals.items():
+        complain(f"{key}: {measure} refuses it ({reason}): {'; '.join(coders)}", kind="")
+    if args.json:
+        print(json.dumps(evaluation.to_json(), indent=2))
+    else:
+        _print_codec(evaluation)
+    return 1 if evaluation.failures else 0
+
+
+def _load_codec(name: str | None) -> "LoadedCodec":
+    from audiossm.checkpoint import ModelFolder, model_names
+    from audiossm.codec import LoadedCodec
+    from audiossm.errors import ModelError
+
+    if name is None:
+        codecs = [model for model in model_names() if ModelFolder.open(model).kind == "codec"]
+        if not codecs:
+            raise ModelError(
+                "no codec is shipped: name one with --model, or measure Opus alone with --opus-only"
+            )
+        if len(codecs) > 1:
+            raise ModelError(f"shipped codecs are {', '.join(codecs)}: choose one with --model")
+        name = codecs[0]
+    return LoadedCodec.load(name)
+
+
+def _print_codec(evaluation: "CodecEvaluation") -> None:
+    from rich.table import Table
+
+    from audiossm_apps.tables import print_table
+
+    title = "libopus (voip, 20 ms, VBR)"
+    if evaluation.codec_latency_s is not None:
+        latency = f"latency {1000 * evaluation.codec_latency_s:g} ms"
+        title = f"{evaluation.codec} ({latency}) beside {title}"
+    table = Table(title=title)
+    table.add_column("coder", overflow="fold")
+    for heading in ("kbps", "PESQ-WB", "files", "STOI", "files", "mel dist.", "files", "delay ms"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for means in evaluation.means:
+        table.add_row(means.coder, *_codec_cells(means))
+    print_table(table)
+    print(
+        f"means over files, {evaluation.audio_s:.1f} s of audio at 16 kHz; kbps of payload; "
+        "PESQ-WB as MOS-LQO; mel distance in log10 of power; delay: removed before comparing"
+    )
+    packages = ", ".join(f"{name} {version}" for name, version in evaluation.packages.items())
+    _print_machine(evaluation.machine, f", {packages}")
+
+
+def _codec_cells(means: "Means") -> list[str]:
+    return [
+        f"{means.payload_bps / 1000:.2f}",
+        "-" if means.pesq_wb is None else f"{means.pesq_wb:.2f}",
+        str(means.num_pesq),
+        "-" if means.stoi is None else f"{means.stoi:.3f}",
+        str(means.num_stoi),
+        f"{means.mel_distance:.3f}",
+        str(means.num_files),
+        f"{1000 * means.delay_s:.1f}",
+    ]
 
 
 def _print_parity(parity: "Parity") -> None:
@@ -177,7 +286,7 @@ def _cells(group: "Group") -> list[str]:
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
+def _progress(total: int, doing: str = "transcribing") -> Iterator[Callable[[], None]]:
     if not sys.stderr.isatty():
         yield lambda: None
         return
@@ -185,5 +294,5 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("transcribing", total=total)
+        task = progress.add_task(doing, total=total)
         yield lambda: progress.advance(task)
