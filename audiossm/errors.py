@@ -7,6 +7,7 @@ AudioSSMError
 ├── ManifestError    a manifest or one of its lines is wrong
 ├── ModelError       a model that is missing, damaged or of another version
 ├── DeviceError      a device that this machine or this build doesn't have
+├── AlignmentError   a text that can't be laid over its audio
 ├── SessionError     a session is used after its end
 ├── SnapshotError    session bytes that this model can't go on from
 ├── OutputError      a result that can't be written
@@ -14,6 +15,7 @@ AudioSSMError
 """
 
 __all__ = [
+    "AlignmentError",
     "AudioError",
     "AudioSSMError",
     "ConfigError",
@@ -54,6 +56,10 @@ class ModelError(AudioSSMError):
 
 class DeviceError(AudioSSMError):
     """A device that this machine or this build of torch doesn't have."""
+
+
+class AlignmentError(AudioSSMError):
+    """A text that can't be laid over its audio."""
 
 
 class SessionError(AudioSSMError):

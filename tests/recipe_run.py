@@ -20,11 +20,15 @@ def load_recipe(name: str) -> ModuleType:
 
 
 class StepClock:
-    """A clock that a recipe with a limit of 5 minutes reads as over after ``steps`` steps."""
+    """A clock that a recipe with a limit of 5 minutes reads as over after ``steps`` calls of
+    its function ``loss``.
+    """
 
-    def __init__(self, recipe: ModuleType, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-        self.left, self.step = steps, recipe.train_step
-        monkeypatch.setattr(recipe, "train_step", self.count)
+    def __init__(
+        self, recipe: ModuleType, monkeypatch: pytest.MonkeyPatch, loss: str, steps: int
+    ) -> None:
+        self.left, self.step = steps, getattr(recipe, loss)
+        monkeypatch.setattr(recipe, loss, self.count)
         monkeypatch.setattr(recipe.time, "monotonic", lambda: 0.0 if self.left > 0 else 600.0)
 
     def count(self, *args: object) -> object:

@@ -20,6 +20,8 @@ HEIGHTS = {
     "audiossm.text": 1,
     "audiossm.manifest": 1,
     "audiossm.subtitles": 1,
+    "audiossm.textgrid": 1,
+    "audiossm.lexicon": 1,
     "audiossm.protocol": 1,
     "audiossm.checkpoint": 1,
     "audiossm.nn": 2,
@@ -36,6 +38,8 @@ TRAINING = {"torchaudio", "triton", "tensorboard", "matplotlib"}
 FORBIDDEN = {
     "audiossm/protocol": {"torch", "socket", "asyncio", "websockets", "starlette"},
     "audiossm/subtitles.py": {"torch", "numpy"},
+    "audiossm/textgrid.py": {"torch", "numpy"},
+    "audiossm/lexicon.py": {"torch", "numpy"},
     "audiossm/manifest.py": {"torch", "soundfile"},
     "audiossm": {"argparse", "socket", "sounddevice", "rich"},
     "kernels": {"audiossm", "audiossm_apps"},

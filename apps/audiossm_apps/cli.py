@@ -7,7 +7,7 @@ import sys
 
 from audiossm import __version__
 from audiossm.errors import AudioSSMError
-from audiossm_apps import conformance, evaluate, models, transcribe
+from audiossm_apps import align, conformance, evaluate, models, transcribe
 from audiossm_apps.complaint import complain
 
 __all__ = ["main", "make_parser"]
@@ -29,6 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"audiossm {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     transcribe.add_command(commands)
+    align.add_command(commands)
     evaluate.add_command(commands)
     conformance.add_command(commands)
     models.add_commands(commands)

@@ -1,7 +1,10 @@
 """Transcripts on their way out: plain text, JSON, JSON Lines and subtitles."""
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from audiossm.errors import OutputError
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
     from audiossm.streaming import Token, Transcript, Word
 
-__all__ = ["FORMATS", "LiveText", "TranscriptWriter", "make_writer"]
+__all__ = ["FORMATS", "LiveText", "TranscriptWriter", "make_writer", "open_output", "write_text"]
 
 FORMATS = ("txt", "json", "jsonl", "srt", "vtt")
 
@@ -54,6 +57,45 @@ def make_writer(
     return SubtitleWriter(stream, kind)
 
 
+@contextlib.contextmanager
+def open_output(path: str | None) -> Iterator[IO[str]]:
+    """Open the file that a result goes to; standard output without one.
+
+    Raises:
+        OutputError: nothing can be written there.
+    """
+    if path in (None, "-"):
+        yield sys.stdout
+        return
+    try:
+        stream = Path(path).open("w", encoding="utf-8")
+    except OSError as exc:
+        raise OutputError(f"{path}: can't write there: {exc.strerror or exc}") from exc
+    try:
+        yield stream
+    finally:
+        # each piece was flushed as it was written: what fails here has been told already
+        with contextlib.suppress(OSError):
+            stream.close()
+
+
+def write_text(stream: IO[str], text: str) -> None:
+    """Write a piece of a result at once, so that whatever stops us loses nothing.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        raise  # nobody reads on: not worth a word
+    except OSError as exc:
+        is_standard = stream is sys.stdout
+        name = "standard output" if is_standard else getattr(stream, "name", "output")
+        raise OutputError(f"{name}: can't write the result: {exc.strerror or exc}") from exc
+
+
 class _Writer:
     """Keeps only complete transcripts: what most formats want."""
 
@@ -70,15 +112,7 @@ class _Writer:
         pass
 
     def write(self, text: str) -> None:
-        try:
-            self.stream.write(text)
-            self.stream.flush()
-        except BrokenPipeError:
-            raise  # nobody reads on: not worth a word
-        except OSError as exc:
-            is_standard = self.stream is sys.stdout
-            name = "standard output" if is_standard else getattr(self.stream, "name", "output")
-            raise OutputError(f"{name}: can't write the result: {exc.strerror or exc}") from exc
+        write_text(self.stream, text)
 
 
 class TextWriter(_Writer):

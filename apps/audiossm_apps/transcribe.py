@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from audiossm.errors import AudioError, OutputError
-from audiossm_apps.complaint import complain
+from audiossm.errors import AudioError
+from audiossm_apps.complaint import complain, name_source
 from audiossm_apps.options import add_model_options, count, load_transcriber, seconds_list
-from audiossm_apps.outputs import FORMATS, LiveText, TranscriptWriter, make_writer
+from audiossm_apps.outputs import FORMATS, LiveText, TranscriptWriter, make_writer, open_output
 
 if TYPE_CHECKING:
     from audiossm.audio import AudioReader
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     """Transcribe each file; return 1 if one of them failed."""
     _check_usage(args)
     several = len(args.files) > 1 or args.channels == "split"
-    with _open_output(args.output) as stream:
+    with open_output(args.output) as stream:
         transcriber = load_transcriber(args)
         shows_bar = sys.stderr.isatty() and not args.live
         writer: TranscriptWriter
@@ -112,19 +112,13 @@ def run(args: argparse.Namespace) -> int:
                 try:
                     _transcribe_file(transcriber, source, writer, args, shows_bar)
                 except AudioError as exc:
-                    complain(_name_source(source, str(exc)))
+                    complain(name_source(source, str(exc)))
                     failed += 1
         finally:
             writer.close()
     if failed and len(args.files) > 1:
         complain(f"{failed} of {len(args.files)} files failed", kind="")
     return 1 if failed else 0
-
-
-def _name_source(source: str, message: str) -> str:
-    """Say which input a message is about, where it doesn't yet."""
-    name = "standard input" if source == "-" else str(Path(source))
-    return message if message.startswith(name) else f"{name}: {message}"
 
 
 def _check_usage(args: argparse.Namespace) -> None:
@@ -140,23 +134,6 @@ def _check_usage(args: argparse.Namespace) -> None:
         parser.error(f"--format {args.format} holds one transcript: give one file, channels mixed")
     if args.output is not None and os.path.realpath(args.output) in names:
         parser.error(f"--output {args.output} is one of the inputs: it would be overwritten")
-
-
-@contextlib.contextmanager
-def _open_output(path: str | None) -> Iterator[IO[str]]:
-    if path in (None, "-"):
-        yield sys.stdout
-        return
-    try:
-        stream = Path(path).open("w", encoding="utf-8")
-    except OSError as exc:
-        raise OutputError(f"{path}: can't write there: {exc.strerror or exc}") from exc
-    try:
-        yield stream
-    finally:
-        # each piece was flushed as it was written: what fails here has been told already
-        with contextlib.suppress(OSError):
-            stream.close()
 
 
 def _transcribe_file(

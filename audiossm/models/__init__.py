@@ -2,6 +2,7 @@
 
 from audiossm.models.language_model import LanguageModel, LanguageModelConfig
 from audiossm.models.loaded import DEFAULT_MODEL, LoadedRecogniser, choose_device
+from audiossm.models.offsets import SpikeOffsets
 from audiossm.models.recogniser import (
     BackboneConfig,
     Recogniser,
@@ -18,5 +19,6 @@ __all__ = [
     "Recogniser",
     "RecogniserConfig",
     "RecogniserState",
+    "SpikeOffsets",
     "choose_device",
 ]

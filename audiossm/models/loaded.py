@@ -8,6 +8,7 @@ import torch
 from audiossm.checkpoint import ModelFolder, load_weights
 from audiossm.config import from_dict
 from audiossm.errors import ConfigError, DeviceError, ModelError
+from audiossm.models.offsets import SpikeOffsets
 from audiossm.models.recogniser import Recogniser, RecogniserConfig
 from audiossm.text import Vocabulary
 
@@ -41,12 +42,19 @@ class LoadedRecogniser:
     """A recogniser with its weights. Calls don't change it: threads and sessions may share it."""
 
     def __init__(
-        self, network: Recogniser, *, name: str, model_hash: str, device: torch.device | None = None
+        self,
+        network: Recogniser,
+        *,
+        name: str,
+        model_hash: str,
+        device: torch.device | None = None,
+        offsets: SpikeOffsets | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
         self.network = network.eval().requires_grad_(False).to(self.device)
         self.name, self.hash = name, model_hash
         self.vocabulary = Vocabulary(network.config.pieces)
+        self.offsets = offsets or SpikeOffsets()
 
     @classmethod
     def load(cls, name: str | Path | None = None, *, device: str = "cpu") -> Self:
@@ -64,11 +72,14 @@ class LoadedRecogniser:
         if not isinstance(table, dict):
             raise ModelError(f"{folder.path}/config.toml: missing table 'recogniser'")
         try:
-            network = Recogniser(from_dict(RecogniserConfig, table, "recogniser"))
+            config = from_dict(RecogniserConfig, table, "recogniser")
+            offsets = from_dict(SpikeOffsets, folder.config.get("alignment", {}), "alignment")
+            offsets.check(len(config.lookahead_frames))
+            network = Recogniser(config)
         except (ConfigError, RuntimeError) as exc:  # torch's own, for sizes that no memory holds
             raise ModelError(f"{folder.path}/config.toml: {exc}") from exc
         digest = load_weights(folder, network)
-        return cls(network, name=folder.name, model_hash=digest, device=target)
+        return cls(network, name=folder.name, model_hash=digest, device=target, offsets=offsets)
 
     @property
     def config(self) -> RecogniserConfig:

@@ -4,8 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from audiossm.audio import open_audio
 from audiossm.models import LoadedRecogniser
+from audiossm.streaming.aligner import Alignment, align_recording, align_samples
 from audiossm.streaming.events import Word
 from audiossm.streaming.files import transcribe_stream
 from audiossm.streaming.session import Session
@@ -54,3 +58,37 @@ class Transcriber(LoadedRecogniser):
         words = tuple(event for event in events if isinstance(event, Word))
         text = " ".join(word.word for word in words)
         return Transcript(text, seen / rate, self.name, words)
+
+    def align(
+        self,
+        source: str | Path | BinaryIO | NDArray[np.float32],
+        text: str,
+        *,
+        sample_rate: int = 16000,
+        lookahead_ms: int = 320,
+        phones: bool = True,
+    ) -> Alignment:
+        """Find when each word of ``text``, and each phone if the model has them, was said.
+
+        Args:
+            source: a path, ``"-"`` for standard input, an open binary file, or samples (samples,)
+                float32 in [-1, 1].
+            text: all that is said, as people write.
+            sample_rate: Hz, of samples.
+            lookahead_ms: one of ``lookaheads_ms``.
+            phones: with False, words are timed by their letters alone.
+
+        Raises:
+            AlignmentError: the text has no words, or the audio is too short for it.
+            AudioError: the recording can't be read (to its end).
+        """
+        if isinstance(source, np.ndarray):
+            return align_samples(
+                self,
+                source,
+                text,
+                sample_rate=sample_rate,
+                lookahead_ms=lookahead_ms,
+                phones=phones,
+            )
+        return align_recording(self, source, text, lookahead_ms=lookahead_ms, phones=phones)

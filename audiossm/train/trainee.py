@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from audiossm.models import Recogniser, RecogniserConfig
 
-__all__ = ["Trainee"]
+__all__ = ["Trainee", "capture"]
 
 
 class Trainee(nn.Module):
@@ -45,3 +45,20 @@ class Trainee(nn.Module):
 def pick(x: Tensor, frames: Tensor) -> Tensor:
     """Take (rows, n) frames of (rows, frames, channels)."""
     return x.gather(1, frames.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def capture(trainee: Trainee, rows: int, num_samples: int) -> nn.Module:
+    """Compile the layers, then capture the network, forward and backward, as CUDA graphs."""
+    net = trainee.recogniser
+    for block in net.blocks():
+        block.step = torch.compile(block.step, dynamic=False)  # type: ignore[method-assign]
+    encoder = net.encoder
+    encoder.step_spectra = torch.compile(encoder.step_spectra, dynamic=False)  # type: ignore[method-assign]
+    device = trainee.rights.device
+    late = max(net.config.lookahead_frames) * net.config.frame_size
+    spectra = encoder.stft(torch.zeros(rows, num_samples + late, device=device)).detach()
+    option = torch.zeros(rows, dtype=torch.int64, device=device)
+    with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+        trainee(spectra, option)  # compiles
+        torch.cuda.make_graphed_callables(trainee, (spectra, option), allow_unused_input=True)
+    return trainee  # its forward now replays the graphs

@@ -34,6 +34,11 @@ def main() -> None:
 
 def pronounce(texts: list[str]) -> list[list[str]]:
     """Return each text's phones without stress marks."""
+    return [[symbol for word in words for symbol in word] for words in pronounce_words(texts)]
+
+
+def pronounce_words(texts: list[str]) -> list[list[list[str]]]:
+    """Return the same parted at spaces: espeak-ng says some words as one ("of the")."""
     name = ctypes.util.find_library("espeak-ng")
     if name is None:
         raise SystemExit(
@@ -51,7 +56,8 @@ def pronounce(texts: list[str]) -> list[list[str]]:
             clause = espeak.espeak_TextToPhonemes(ctypes.byref(rest), UTF8, IPA | ord("_") << 8)
             clauses.append(clause.decode())
         marks = " ".join(clauses).replace("ˈ", "").replace("ˌ", "").replace("(en)", "")
-        rows.append([symbol for symbol in marks.replace("_", " ").split() if symbol])
+        words = ([symbol for symbol in word.split("_") if symbol] for word in marks.split())
+        rows.append([word for word in words if word])
     return rows
 
 

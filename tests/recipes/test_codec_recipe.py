@@ -81,7 +81,7 @@ def test_a_run_that_was_stopped_goes_on_exactly(tmp_path, monkeypatch, recipe, l
     log = (tmp_path / "straight" / "log.jsonl").read_text()
     assert "phone" in log and '"norm"' in log
     with monkeypatch.context() as patch:
-        StepClock(recipe, patch, steps=3)
+        StepClock(recipe, patch, "train_step", steps=3)
         train(recipe, monkeypatch, tmp_path / "stopped", *data, "--minutes", "5")
     early = (tmp_path / "stopped" / "model" / "model.safetensors").read_bytes()
     saved = torch.load(tmp_path / "stopped" / "checkpoint.pt", weights_only=True)

@@ -1,0 +1,65 @@
+"""Which rows of joined utterances each step of training hears."""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from audiossm.errors import ManifestError
+from audiossm.train.corpus import Batch, Corpus, pack_rows
+
+__all__ = ["batches", "choose", "num_views"]
+
+
+def batches(
+    train: list[Corpus], data: dict[str, Any], hp: dict[str, Any], first: int
+) -> Iterator[Batch]:
+    """Yield the batch of each step for ever, from step ``first`` on.
+
+    A pass sees each speed once, with other synthetic utterances each time. Once there are two
+    views of a row, a batch has half as many rows: the network always gets ``rows`` of them.
+    """
+    samples, rows, step = round(data["row_s"] * 16000), data["rows"], 0
+    for number in range(1 << 30):
+        rng = random.Random(hp["seed"] * 1_000_003 + number)
+        packed = [
+            list(pack_rows(corpus.sizes, samples, rng, choose(corpus, data, rng)))
+            for corpus in train
+        ]
+        starts = [(i, at) for i, p in enumerate(packed) for at in range(0, len(p) - rows + 1, rows)]
+        if not starts:
+            raise ManifestError(
+                f"not enough speech for a batch of {rows} rows of {samples} samples"
+            )
+        rng.shuffle(starts)
+        for i, at in starts:
+            count = rows // num_views(hp, step)
+            for begin in range(at, at + rows, count):
+                if step >= first:
+                    gaps = random.Random(hp["seed"] * 1_000_003 + step)
+                    yield train[i].batch(packed[i][begin : begin + count], samples, gaps)
+                step += 1
+
+
+def num_views(hp: dict[str, Any], step: int) -> int:
+    """How often the network sees each row of a step, masked in another way each time."""
+    return 2 if hp["consistency_weight"] and step >= hp["consistency_from"] else 1
+
+
+def choose(corpus: Corpus, data: dict[str, Any], rng: random.Random) -> list[int]:
+    """Choose the items of a pass: all real ones, and synthetic ones up to their share.
+
+    Without any real ones it is all.
+    """
+    synthetic = [i for i, source in enumerate(corpus.sources) if source.startswith("synthetic")]
+    chosen = sorted(set(range(len(corpus))) - set(synthetic))
+    if not chosen:
+        return synthetic
+    share = data["synthetic_share"]
+    spare = share / (1 - share) * sum(int(corpus.sizes[i]) for i in chosen)
+    rng.shuffle(synthetic)
+    for item in synthetic:
+        spare -= int(corpus.sizes[item])
+        if spare < 0:
+            break
+        chosen.append(item)
+    return chosen

@@ -1,0 +1,61 @@
+"""The transcribed speech that a recipe's config names, decoded and labelled."""
+
+from pathlib import Path
+from typing import Any
+
+from audiossm.manifest import Utterance
+from audiossm.text import Vocabulary, normalise_text
+from audiossm.train.corpus import Corpus, read_manifests
+from audiossm.train.phones import Phones
+
+__all__ = ["load_spoken"]
+
+
+def load_spoken(
+    folder: Path,
+    data: dict[str, Any],
+    vocabulary: Vocabulary,
+    phones: Phones,
+    cache: Path,
+    workers: int,
+    device: str,
+) -> tuple[list[Corpus], Corpus, Corpus | None]:
+    """Decode all sets.
+
+    Args:
+        folder: of the manifests.
+        data: names of ``train``, ``dev`` and ``noise`` manifests, and ``speeds``.
+        vocabulary: of the letters.
+        phones: of all transcripts, or none at all.
+        cache: a folder that keeps what was decoded.
+        workers: processes that decode.
+        device: where the samples go.
+
+    Returns:
+        training, one corpus for each speed, with letters and phones as labels; dev, with texts
+        only; noise, the even lines of its manifests, if any are named.
+    """
+
+    def letters(utterance: Utterance) -> list[int]:
+        return vocabulary.encode(normalise_text(utterance.text))
+
+    def spoken(names: list[str]) -> list[Utterance]:
+        # digits aren't spelled out, so such a transcript doesn't say what is heard
+        heard = [u for u in read_manifests(folder, names) if normalise_text(u.text)]
+        return [u for u in heard if not any(map(str.isdigit, u.text))]
+
+    def load(name: str, utterances: list[Utterance], **labels: Any) -> Corpus:
+        none: dict[str, Any] = {"labellers": (), "joints": ()}
+        file = cache / f"{name}.pt"
+        corpus = Corpus.load(utterances, workers=workers, cache=file, **(none | labels))
+        return corpus.to(device)
+
+    joints: tuple[list[int], list[int]] = ([vocabulary.word_break], [])
+    labels = {"labellers": (letters, phones.label), "joints": joints}
+    train = load("spoken", spoken(data["train"]), **labels)
+    noise = read_manifests(folder, data["noise"])[::2]
+    return (
+        [train.at_speed(speed) for speed in data["speeds"]],
+        load("spoken-dev", spoken(data["dev"])),
+        load("spoken-noise", noise) if noise else None,
+    )

@@ -1,0 +1,49 @@
+"""What a recogniser's transcript of a batch is worth: CTC of letters and phones, consistency."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audiossm.models import Recogniser
+from audiossm.train.augment import augment_audio, mask_spectra
+from audiossm.train.corpus import Batch, Corpus
+from audiossm.train.losses import consistency, ctc, send
+
+__all__ = ["transcript_loss"]
+
+
+def transcript_loss(
+    model: nn.Module, net: Recogniser, batch: Batch, noise: Corpus | None, hp: dict[str, Any]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss of one batch and its parts.
+
+    Args:
+        model: the trainee, captured or not.
+        net: the recogniser in it.
+        batch: rows with letters and phones.
+        noise: for augmentation, or None.
+        hp: ``views`` of each row, weights and augmentation, as in the recipe's config.toml.
+    """
+    config, device, views = net.config, batch.audio.device, hp["views"]
+    with torch.no_grad():
+        audio = augment_audio(batch.audio, noise, hp["augment"])
+        late = max(config.lookahead_frames) * config.frame_size
+        spectra = net.encoder.stft(nn.functional.pad(audio, (0, late)))
+        masked = torch.cat([mask_spectra(spectra, hp["masks"]) for _ in range(views)])
+    shares = torch.tensor(hp["lookahead_shares"])
+    option = send(torch.multinomial(shares, len(audio), replacement=True).repeat(views), device)
+    whole_frames = (batch.lengths + config.frame_size - 1) // config.frame_size
+    frames = config.stack * whole_frames.repeat(views)
+    on_gpu = device.type == "cuda"
+    with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu, cache_enabled=False):
+        letters, phones = model(masked, option)
+    parts = {"ctc": ctc(letters, frames, batch.labels[0] * views)}
+    loss = parts["ctc"]
+    if phones is not None:
+        parts["phone"] = ctc(phones, frames, batch.labels[1] * views)
+        loss = loss + hp["phone_weight"] * parts["phone"]
+    if views == 2:
+        parts["consistency"] = consistency(letters, frames)
+        loss = loss + hp["consistency_weight"] * parts["consistency"]
+    return loss, parts
