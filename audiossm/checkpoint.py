@@ -102,10 +102,8 @@ def find_folder(name: str | Path) -> Path:
     raise ModelError(f"no model {str(name)!r}: shipped are {names}; or give a model's folder")
 
 
-def load_weights(folder: ModelFolder, module: nn.Module, *, fresh: tuple[str, ...] = ()) -> str:
+def load_weights(folder: ModelFolder, module: nn.Module) -> str:
     """Fill ``module`` with a folder's weights as float32; return the model's hash.
-
-    Tensors whose names begin with one of ``fresh`` may be missing; they stay as they are.
 
     The hash (32 hex digits of SHA-256) covers the tables of the config that shape the result and
     every weight: sessions are tied to it.
@@ -120,7 +118,7 @@ def load_weights(folder: ModelFolder, module: nn.Module, *, fresh: tuple[str, ..
         raise ModelError(f"{folder.weights}: can't read these weights ({exc})") from exc
     expected = module.state_dict()
     for problem, names in (
-        ("lacks", {n for n in expected.keys() - tensors.keys() if not n.startswith(fresh)}),
+        ("lacks", expected.keys() - tensors.keys()),
         ("has the unknown", tensors.keys() - expected.keys()),
     ):
         if names:
@@ -140,8 +138,7 @@ def load_weights(folder: ModelFolder, module: nn.Module, *, fresh: tuple[str, ..
                 f"{folder.weights}: {name} has values that are not finite floating-point numbers: "
                 "the file is damaged"
             )
-    loaded = {name: tensor.float() for name, tensor in tensors.items()}
-    module.load_state_dict(expected | loaded)
+    module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     tables = {k: v for k, v in folder.config.items() if isinstance(v, dict)}
     shape = {k: v for k, v in tables.items() if k != "alignment"}  # times only, measured afterwards
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())

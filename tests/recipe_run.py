@@ -20,17 +20,14 @@ def load_recipe(name: str) -> ModuleType:
 
 
 class StepClock:
-    """A clock that a recipe with a limit of 5 minutes reads as over after ``steps`` calls of
-    its function ``loss``.
-    """
+    """A clock that a recipe with a limit of 5 minutes reads as over after ``steps`` steps."""
 
-    def __init__(
-        self, recipe: ModuleType, monkeypatch: pytest.MonkeyPatch, loss: str, steps: int
-    ) -> None:
-        self.left, self.step = steps, getattr(recipe, loss)
-        monkeypatch.setattr(recipe, loss, self.count)
+    def __init__(self, recipe: ModuleType, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+        advance, self.left = recipe.Run.advance, steps
+
+        def count(run: object, *args: object) -> object:
+            self.left -= 1
+            return advance(run, *args)
+
+        monkeypatch.setattr(recipe.Run, "advance", count)
         monkeypatch.setattr(recipe.time, "monotonic", lambda: 0.0 if self.left > 0 else 600.0)
-
-    def count(self, *args: object) -> object:
-        self.left -= 1
-        return self.step(*args)

@@ -28,6 +28,7 @@ def run_models(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from audiossm.checkpoint import ModelFolder, model_names
+    from audiossm.codec import LoadedCodec
     from audiossm.streaming import Transcriber
     from audiossm_apps.tables import print_table
 
@@ -41,7 +42,8 @@ def run_models(args: argparse.Namespace) -> int:
         folder = ModelFolder.open(name)
         size = f"{folder.weights.stat().st_size / 1e6:.1f} MB"
         # loading also proves that the weights are whole
-        table.add_row(name, folder.kind, size, Transcriber.load(name).hash, folder.description)
+        loaded = LoadedCodec.load(name) if folder.kind == "codec" else Transcriber.load(name)
+        table.add_row(name, folder.kind, size, loaded.hash, folder.description)
     print_table(table)
     return 0
 

@@ -5,6 +5,7 @@ from audiossm.codec.decoder import Decoder, DecoderConfig, DecoderState
 from audiossm.codec.encoder import Encoder, EncoderConfig, EncoderState
 from audiossm.codec.istft import InverseSTFT, InverseSTFTState
 from audiossm.codec.loaded import LoadedCodec
+from audiossm.codec.pin import CodecPin
 from audiossm.codec.quantiser import Quantiser, QuantiserConfig
 from audiossm.codec.stft import CausalSTFT, STFTState
 
@@ -12,6 +13,7 @@ __all__ = [
     "CausalSTFT",
     "Codec",
     "CodecConfig",
+    "CodecPin",
     "CodecState",
     "Decoder",
     "DecoderConfig",

@@ -24,6 +24,7 @@ class EncoderConfig:
     window: int = 512
     hop: int = 160
     num_mels: int = 64
+    use_spectra: bool = True  # False: log-mel energies alone, the control of the recipes
     d_model: int = 320
     d_hidden: int = 960
     num_blocks: int = 4
@@ -82,7 +83,7 @@ class Encoder(StreamingModule[EncoderState]):
         filters = mel_filters(config.num_mels, self.stft.num_bins, config.sample_rate)
         self.register_buffer("filters", filters, persistent=False)
         self.filters: Tensor
-        width = 2 * self.stft.num_bins + config.num_mels
+        width = 2 * self.stft.num_bins * config.use_spectra + config.num_mels
         self.in_proj = nn.Linear(config.spectra_per_frame * width, config.d_model)
         self.blocks = nn.ModuleList(
             ConvNeXtBlock(config.d_model, config.d_hidden, config.kernel)
@@ -128,8 +129,10 @@ class Encoder(StreamingModule[EncoderState]):
         with torch.autocast(spectra.device.type, enabled=False):
             real, imaginary = spectra.chunk(2, dim=-1)
             power = real.square() + imaginary.square()
-            compressed = spectra * (power + 1e-10).pow(-0.35).repeat(1, 1, 2)
             # 1e-8 is the power of a quiet room at 16 bits; the scale brings speech near unit range
             mels = (torch.log(power @ self.filters + 1e-8) + 10.0) / 4.0
-            stacked = torch.cat([compressed, mels], dim=-1)
+            stacked = mels
+            if self.config.use_spectra:
+                compressed = spectra * (power + 1e-10).pow(-0.35).repeat(1, 1, 2)
+                stacked = torch.cat([compressed, mels], dim=-1)
         return stacked.reshape(stacked.shape[0], -1, self.in_proj.in_features)

@@ -1,7 +1,12 @@
 """Models: the networks made of codec and backbone, and loading them."""
 
 from audiossm.models.language_model import LanguageModel, LanguageModelConfig
-from audiossm.models.loaded import DEFAULT_MODEL, LoadedRecogniser, choose_device
+from audiossm.models.loaded import (
+    DEFAULT_MODEL,
+    LoadedRecogniser,
+    choose_device,
+    save_recogniser,
+)
 from audiossm.models.offsets import SpikeOffsets
 from audiossm.models.recogniser import (
     BackboneConfig,
@@ -21,4 +26,5 @@ __all__ = [
     "RecogniserState",
     "SpikeOffsets",
     "choose_device",
+    "save_recogniser",
 ]

@@ -4,15 +4,17 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from torch import nn
 
-from audiossm.checkpoint import ModelFolder, load_weights
-from audiossm.config import from_dict
+from audiossm.checkpoint import ModelFolder, load_weights, save_model
+from audiossm.codec import CodecPin, LoadedCodec
+from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, DeviceError, ModelError
 from audiossm.models.offsets import SpikeOffsets
 from audiossm.models.recogniser import Recogniser, RecogniserConfig
 from audiossm.text import Vocabulary
 
-__all__ = ["DEFAULT_MODEL", "LoadedRecogniser", "choose_device"]
+__all__ = ["DEFAULT_MODEL", "LoadedRecogniser", "choose_device", "save_recogniser"]
 
 DEFAULT_MODEL = "first-light"
 
@@ -36,6 +38,18 @@ def choose_device(name: str) -> torch.device:
         if (device.index or 0) >= count:
             raise DeviceError(f"device {name!r}: this machine has {count} CUDA devices; use cpu")
     return device
+
+
+def save_recogniser(
+    path: Path, description: str, network: Recogniser, codec: LoadedCodec | None = None
+) -> None:
+    """Write a model folder; one that stands on a codec names it and leaves its encoder out."""
+    tables = {"recogniser": to_dict(network.config)}
+    weights: nn.Module = network
+    if codec is not None:
+        tables["codec"] = to_dict(CodecPin(name=codec.name, hash=codec.hash))
+        weights = network.above_encoder()
+    save_model(path, "recogniser", description, tables, weights.state_dict())
 
 
 class LoadedRecogniser:
@@ -73,12 +87,23 @@ class LoadedRecogniser:
             raise ModelError(f"{folder.path}/config.toml: missing table 'recogniser'")
         try:
             config = from_dict(RecogniserConfig, table, "recogniser")
+            pin = folder.config.get("codec")
+            codec = from_dict(CodecPin, pin, "codec").load(folder) if pin else None
             offsets = from_dict(SpikeOffsets, folder.config.get("alignment", {}), "alignment")
             offsets.check(len(config.lookahead_frames))
             network = Recogniser(config)
         except (ConfigError, RuntimeError) as exc:  # torch's own, for sizes that no memory holds
             raise ModelError(f"{folder.path}/config.toml: {exc}") from exc
-        digest = load_weights(folder, network)
+        weights: nn.Module = network
+        if codec is not None:
+            if codec.config.encoder != config.encoder:
+                raise ModelError(
+                    f"{folder.path}: its encoder is {config.encoder}, but that of codec "
+                    f"{codec.name!r} is {codec.config.encoder}"
+                )
+            network.encoder = codec.network.encoder
+            weights = network.above_encoder()
+        digest = load_weights(folder, weights)
         return cls(network, name=folder.name, model_hash=digest, device=target, offsets=offsets)
 
     @property

@@ -167,6 +167,10 @@ class Recogniser(StreamingModule[RecogniserState]):
         """The backbone's layers, in order."""
         return [layer for layer in self.layers if isinstance(layer, Block)]
 
+    def above_encoder(self) -> nn.ModuleDict:
+        """All but the encoder, whose weights may be a codec's; parameter names are the same."""
+        return nn.ModuleDict({n: part for n, part in self.named_children() if n != "encoder"})
+
     def init_state(self, batch: int, lookahead: int | None = None) -> RecogniserState:
         """Return the state of ``batch`` streams that look ``lookahead`` backbone frames ahead."""
         states = [block.init_state(batch) for block in self.blocks()]

@@ -15,7 +15,7 @@ Product = TypeVar("Product", bound=nn.Module)
 class Run(Generic[Product]):
     """AdamW over a trainee, with an exponential average of the part of it that is kept.
 
-    Matrices decay, vectors don't.
+    Matrices decay, vectors don't; what requires no gradient stays as it is.
 
     Args:
         trainee: on its device.
@@ -38,8 +38,9 @@ class Run(Generic[Product]):
     ) -> None:
         self.trainee, self.product, self.ema_keep, self.step = trainee, product, ema, 0
         self.ema = copy.deepcopy(product).requires_grad_(False)
-        matrices = [p for p in trainee.parameters() if p.dim() >= 2]
-        vectors = [p for p in trainee.parameters() if p.dim() < 2]
+        learnt = [p for p in trainee.parameters() if p.requires_grad]
+        matrices = [p for p in learnt if p.dim() >= 2]
+        vectors = [p for p in learnt if p.dim() < 2]
         groups: list[dict[str, Any]] = [
             {"params": matrices},
             {"params": vectors, "weight_decay": 0.0},

@@ -1,9 +1,13 @@
 """The recogniser while it is trained: each row has a look-ahead of its own."""
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from audiossm.models import Recogniser, RecogniserConfig
+from audiossm.errors import ConfigError
+from audiossm.models import LoadedRecogniser, Recogniser, RecogniserConfig
 
 __all__ = ["Trainee", "capture"]
 
@@ -40,6 +44,22 @@ class Trainee(nn.Module):
             return letters, None
         stacked = phones.view(*hidden.shape[:2], -1)
         return letters, pick(stacked, late).reshape(len(phones), -1, phones.shape[-1])
+
+    def begin_from(self, name: str) -> None:
+        """Take the weights of another recogniser; other phones than its begin anew.
+
+        Raises:
+            ConfigError: it has other sizes.
+            ModelError: there is no such model.
+        """
+        ours, theirs = self.recogniser, LoadedRecogniser.load(name).network
+        same: dict[str, Any] = {"phones": (), "dropout": 0.0}
+        if replace(ours.config, **same) != replace(theirs.config, **same):
+            raise ConfigError(f"model {name!r} has {theirs.config}, but this one is {ours.config}")
+        weights = theirs.state_dict()
+        if theirs.config.phones != ours.config.phones:
+            weights = {n: w for n, w in weights.items() if not n.startswith("phones.")}
+        ours.load_state_dict(ours.state_dict() | weights)
 
 
 def pick(x: Tensor, frames: Tensor) -> Tensor:

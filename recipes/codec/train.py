@@ -1,6 +1,7 @@
 """Train the codec's first stage: encoder, quantiser and decoder by spectral distances and phones.
 
     python recipes/codec/train.py --data DIR --out DIR
+    python recipes/codec/train.py --data DIR --out DIR --recogniser MODEL   # both on one encoder
     python recipes/codec/train.py --smoke --out DIR      # half a minute on a CPU
 
 DIR holds the manifests and shards that config.toml names, and perhaps phones.json. A run that was
@@ -13,6 +14,7 @@ import math
 import os
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +24,31 @@ from torch import Tensor, nn
 
 from audiossm.audio import write_audio
 from audiossm.checkpoint import save_model
-from audiossm.codec import Codec, CodecConfig, LoadedCodec
+from audiossm.codec import CodecConfig, LoadedCodec
 from audiossm.config import from_dict, load_toml, to_dict
 from audiossm.manifest import Utterance
+from audiossm.models import RecogniserConfig, save_recogniser
+from audiossm.text import Vocabulary
 from audiossm.train.augment import mask_spectra
+from audiossm.train.card import write_card
 from audiossm.train.codec_trainee import CodecTrainee, capture
 from audiossm.train.corpus import Batch, Corpus, read_manifests
 from audiossm.train.crops import draw_crops, draw_utterances, vary
+from audiossm.train.curves import draw_curves
+from audiossm.train.listener import Listener
 from audiossm.train.losses import ctc
 from audiossm.train.phones import Phones, read_phones
 from audiossm.train.run import Run
+from audiossm.train.scoring import greedy_wer
 from audiossm.train.spectral import SpectralLoss
+from audiossm.train.spoken import load_spoken
+from audiossm.train.trainee import Trainee
 
 HERE = Path(__file__).parent
 SAVE_MINUTES = 5
 SMOKE_DATA = {"train": ["manifest"], "sounds": [], "dev": ["manifest"], "dev_rows": 4}
 SMOKE_DATA |= {"crop_s": 0.64, "crop_rows": 4, "long_s": 4.48, "long_rows": 1}
+SMOKE_SPOKEN = {"train": ["manifest"], "dev": ["manifest"], "noise": [], "speeds": [1.0], "rows": 2}
 SMOKE_TRAIN = {"steps": 40, "warmup": 5, "lr": 4e-3, "ema": 0.9, "log_every": 5, "dev_every": 20}
 
 
@@ -103,16 +114,43 @@ def train_step(
     loss = hp["mel_weight"] * far.mel + hp["magnitude_weight"] * far.magnitude
     if batch.labels:
         log_probs = trainee.phone_head(group)
-        parts["phone"] = ctc(log_probs, (batch.lengths + frame - 1) // frame, batch.labels[0])
-        loss = loss + hp["phone_weight"] * parts["phone"]
+        parts["group_phone"] = ctc(log_probs, (batch.lengths + frame - 1) // frame, batch.labels[0])
+        loss = loss + hp["phone_weight"] * parts["group_phone"]
     return loss, {name: part.detach() for name, part in parts.items()}
 
 
+def open_recogniser(
+    args: argparse.Namespace, config: CodecConfig, phones: Phones
+) -> tuple[Trainee, tuple[list[Corpus], Corpus | None, dict[str, Any], dict[str, Any]]]:
+    """Return a recogniser to go on with, and what it hears, as its own recipe says."""
+    table = load_toml(HERE.parent / "transcribe" / "config.toml")
+    data, hp = table["data"], table["train"]
+    sizes = from_dict(RecogniserConfig, table["recogniser"], "recogniser")
+    if args.smoke:
+        sizes, data, hp = RecogniserConfig.tiny(), data | SMOKE_SPOKEN, hp | {"warmup": 5}
+    sizes = replace(sizes, phones=phones.symbols, encoder=config.encoder)
+    student = Trainee(sizes).to(args.device)
+    student.begin_from(args.recogniser)
+    train, _, noise = load_spoken(
+        args.data, data, Vocabulary(sizes.pieces), phones, args.out, args.workers, args.device
+    )
+    return student, (train, noise, data, hp)
+
+
 @torch.no_grad()
-def measure(codec: Codec, audio: Tensor, distance: SpectralLoss) -> dict[str, float]:
-    """Return the mel distance of decoded dev audio from each number of groups."""
+def measure(
+    kept: nn.ModuleDict, audio: Tensor, distance: SpectralLoss, dev: Corpus
+) -> dict[str, float]:
+    """Return the mel distance of decoded dev audio from each number of groups, and dev WER."""
+    codec: Any = kept["codec"]
     counts = codec.quantiser.group_counts.tolist()
-    return {f"dev_mel_{g}": distance(codec.reconstruct(audio, g), audio).mel.item() for g in counts}
+    found = {
+        f"dev_mel_{g}": distance(codec.reconstruct(audio, g), audio).mel.item() for g in counts
+    }
+    if "recogniser" in kept:
+        network: Any = kept["recogniser"]
+        found["dev_wer"] = greedy_wer(network, dev)
+    return found
 
 
 def main() -> None:
@@ -122,6 +160,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
     parser.add_argument("--init", help="begin from this codec, or this recogniser's encoder")
+    parser.add_argument("--name", default="codec", help="the model's: other models ask for it")
+    parser.add_argument("--recogniser", help="go on training this recogniser on the same encoder")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
@@ -148,14 +188,25 @@ def main() -> None:
     trainee = CodecTrainee(config, len(phones.symbols)).to(args.device)
     if args.init:
         trainee.begin_from(args.init)
+    trainees: dict[str, nn.Module] = {"codec": trainee}
+    products: dict[str, nn.Module] = {"codec": trainee.codec}
+    if args.recogniser:
+        student, spoken = open_recogniser(args, config, phones)
+        trainee.codec.encoder = student.recogniser.encoder
+        trainees["recogniser"], products["recogniser"] = student, student.recogniser
     settings = {name: hp[name] for name in ("lr", "weight_decay", "ema")}
-    run = Run(trainee, trainee.codec, betas=(0.8, 0.99), **settings)
+    whole, kept = nn.ModuleDict(trainees), nn.ModuleDict(products)
+    run = Run(whole, kept, betas=(0.8, 0.99), **settings)
     checkpoint = args.out / "checkpoint.pt"
     if checkpoint.exists():
         run.load(checkpoint)
         print(f"resumed at step {run.step}", flush=True)
     distance = SpectralLoss(config.sample_rate).to(args.device)
     captured = capture(trainee, shapes(data)) if args.compile else {}
+    listener = None
+    if args.recogniser:
+        listener = Listener(student, *spoken, step=run.step, captured=args.compile)
+    print(f"begins at {time.monotonic() - began:.0f} s", flush=True)
 
     saved, sums = began, defaultdict[str, list[Tensor]](list)
     while run.step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
@@ -164,15 +215,18 @@ def main() -> None:
         batch = draw_batch(train, data, bool(phones.symbols), hp["seed"], run.step)
         model = captured.get((*batch.audio.shape,), trainee)
         loss, parts = train_step(model, trainee, distance, batch, noise, hp)
+        if listener is not None:
+            heard, more = listener.next_loss()
+            loss, parts = hp["beside_recogniser"] * loss + heard, parts | more
         norm = run.advance(loss, lr, hp["grad_clip"])
         for name, part in ({"norm": norm} | parts).items():
-            sums[name].append(part)
+            sums[name].append(part.detach())
         if run.step % hp["log_every"] == 0:
             row = {"step": run.step, "minutes": round((time.monotonic() - began) / 60, 2)}
             row |= {name: torch.stack(several).mean().item() for name, several in sums.items()}
             sums.clear()
             if run.step % hp["dev_every"] == 0:
-                row |= measure(run.ema, dev_audio, distance)
+                row |= measure(run.ema, dev_audio, distance, dev)
             print(json.dumps(row), flush=True)
             with (args.out / "log.jsonl").open("a") as log:
                 print(json.dumps(row), file=log)
@@ -181,14 +235,29 @@ def main() -> None:
             saved = time.monotonic()
 
     run.save(checkpoint)
-    print(f"step {run.step} of {hp['steps']}, {measure(run.ema, dev_audio, distance)}", flush=True)
-    description = f"16 kHz speech at {config.bits_per_second:.0f} bits/s, {train.hours:.1f} h"
-    tables = {"codec": to_dict(config)}
-    save_model(args.out / "model", "codec", description, tables, run.ema.state_dict())
-    codec = LoadedCodec.load(args.out / "model").network
-    original = dev_audio[:1].cpu()
-    heard = torch.cat([original, codec.reconstruct(original)], dim=1)
-    write_audio(args.out / "sample.wav", heard.numpy(), config.sample_rate)
+    reached = measure(run.ema, dev_audio, distance, dev)
+    print(f"step {run.step} of {hp['steps']}, {reached}", flush=True)
+    export(args, run, train, dev_audio)
+
+
+def export(args: argparse.Namespace, run: Run[nn.ModuleDict], train: Corpus, audio: Tensor) -> None:
+    """Save the codec, the recogniser that stands on it, a sample before and after, and curves."""
+    out, log, codec = args.out, args.out / "log.jsonl", run.ema["codec"]
+    rate = codec.config.bits_per_second
+    description = f"16 kHz speech at {rate:.0f} bits/s, trained on {train.hours:.1f} h"
+    tables = {"codec": to_dict(codec.config)}
+    save_model(out / args.name, "codec", description, tables, codec.state_dict())
+    command = f"audiossm evaluate codec MANIFEST.jsonl --model {out / args.name}"
+    write_card(out / args.name, command, codec, train, log, run.device)
+    loaded = LoadedCodec.load(out / args.name)
+    if "recogniser" in run.ema:
+        description = "English speech to lower-case words, trained together with its codec"
+        save_recogniser(out / "recogniser", description, run.ema["recogniser"], loaded)
+    original = audio[:1].cpu()
+    heard = torch.cat([original, loaded.network.reconstruct(original)], dim=1)
+    write_audio(out / "sample.wav", heard.numpy(), loaded.config.sample_rate)
+    if log.exists() and not draw_curves([out], out / "curves.png"):
+        print("no curves.png: matplotlib isn't installed")
 
 
 if __name__ == "__main__":

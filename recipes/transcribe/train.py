@@ -1,6 +1,6 @@
-"""Train the recogniser: codec encoder and Mamba-3 backbone together, CTC, on one device.
+"""Train the recogniser: a Mamba-3 backbone on a codec's encoder, or together with one; CTC.
 
-    python recipes/transcribe/train.py --data DIR --out DIR
+    python recipes/transcribe/train.py --data DIR --out DIR --codec MODEL
     python recipes/transcribe/train.py --smoke --out DIR      # a minute on a CPU
 
 DIR holds the manifests and shards that config.toml names, and phones.json by make_phones.py. A run
@@ -16,19 +16,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from audiossm.checkpoint import ModelFolder, load_weights, save_model
-from audiossm.config import from_dict, load_toml, to_dict
-from audiossm.models import RecogniserConfig
+from audiossm.codec import LoadedCodec
+from audiossm.config import from_dict, load_toml
+from audiossm.models import RecogniserConfig, save_recogniser
 from audiossm.text import Vocabulary
+from audiossm.train.card import write_card
+from audiossm.train.curves import draw_curves
+from audiossm.train.listener import Listener
 from audiossm.train.phones import Phones, read_phones
-from audiossm.train.rows import batches, num_views
 from audiossm.train.run import Run
 from audiossm.train.scoring import greedy_wer
 from audiossm.train.spoken import load_spoken
-from audiossm.train.trainee import Trainee, capture
-from audiossm.train.transcript import transcript_loss
+from audiossm.train.trainee import Trainee
 
 HERE = Path(__file__).parent
 SAVE_MINUTES = 5
@@ -49,7 +49,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "tests" / "speech")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
-    parser.add_argument("--init", help="begin from this model: a name or a folder")
+    parser.add_argument("--codec", help="stand on this codec's encoder, which stays as it is")
+    parser.add_argument("--init", help="begin from this recogniser: a name or a folder")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
@@ -68,6 +69,9 @@ def main() -> None:
     phones_file = args.data / "phones.json"
     phones = read_phones(phones_file) if phones_file.exists() else Phones((), {})
     config = replace(config, phones=phones.symbols)
+    codec = LoadedCodec.load(args.codec) if args.codec else None
+    if codec is not None:
+        config = replace(config, encoder=codec.config.encoder)
     vocabulary = Vocabulary(config.pieces)
     train, dev, noise = load_spoken(
         args.data, data, vocabulary, phones, args.out, args.workers, args.device
@@ -77,27 +81,22 @@ def main() -> None:
     torch.manual_seed(hp["seed"])
     trainee = Trainee(config).to(args.device)
     if args.init:
-        load_weights(ModelFolder.open(args.init), trainee.recogniser, fresh=("phones.",))
+        trainee.begin_from(args.init)
+    if codec is not None:
+        trainee.recogniser.encoder = codec.network.encoder.to(args.device)
     settings = {name: hp[name] for name in ("lr", "weight_decay", "ema")}
     run = Run(trainee, trainee.recogniser, betas=(0.9, 0.98), **settings)
     checkpoint = args.out / "checkpoint.pt"
     if checkpoint.exists():
         run.load(checkpoint)
         print(f"resumed at step {run.step}", flush=True)
-    model: nn.Module = trainee
-    if args.compile:
-        model = capture(trainee, data["rows"], round(data["row_s"] * 16000))
-        print(f"captured at {time.monotonic() - began:.0f} s", flush=True)
-    source = batches(train, data, hp, run.step)
+    listener = Listener(trainee, train, noise, data, hp, step=run.step, captured=args.compile)
 
     saved = began
     while run.step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
         cosine = 0.5 + 0.5 * math.cos(math.pi * run.step / hp["steps"])
         lr = hp["lr"] * min((run.step + 1) / hp["warmup"], cosine + 0.01)
-        # a phone head that begins anew over trained layers would tear at them
-        ramp = min((run.step + 1) / hp["warmup"], 1.0) ** 2
-        now = hp | {"phone_weight": ramp * hp["phone_weight"], "views": num_views(hp, run.step)}
-        loss, parts = transcript_loss(model, trainee.recogniser, next(source), noise, now)
+        loss, parts = listener.next_loss()
         norm = run.advance(loss, lr, hp["grad_clip"])
         if run.step % hp["log_every"] == 0:
             row = {"step": run.step, "minutes": round((time.monotonic() - began) / 60, 2)}
@@ -114,8 +113,12 @@ def main() -> None:
     run.save(checkpoint)
     print(f"step {run.step} of {hp['steps']}, dev WER {greedy_wer(run.ema, dev):.4f}", flush=True)
     description = f"English speech to lower-case words, trained on {train[0].hours:.1f} h"
-    tables = {"recogniser": to_dict(config)}
-    save_model(args.out / "model", "recogniser", description, tables, run.ema.state_dict())
+    save_recogniser(args.out / "model", description, run.ema, codec)
+    command = f"audiossm evaluate transcribe MANIFEST.jsonl --model {args.out / 'model'}"
+    log = args.out / "log.jsonl"
+    write_card(args.out / "model", command, run.ema, train[0], log, run.device)
+    if log.exists() and not draw_curves([args.out], args.out / "curves.png"):
+        print("no curves.png: matplotlib isn't installed")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from audiossm.checkpoint import save_model
-from audiossm.config import to_dict
+from audiossm.codec import Codec, CodecConfig, LoadedCodec
+from audiossm.config import load_toml, to_dict
 from audiossm.errors import ModelError
-from audiossm.models import LoadedRecogniser
+from audiossm.models import LoadedRecogniser, save_recogniser
 from tiny_model import make_transcriber
 
 
@@ -18,6 +20,50 @@ def folder(tmp_path) -> Path:
     config = {"recogniser": to_dict(network.config)}
     save_model(tmp_path / "toy", "recogniser", "a line", config, network.state_dict())
     return tmp_path / "toy"
+
+
+@pytest.fixture
+def on_a_codec(tmp_path) -> Path:
+    """A recogniser that has no encoder of its own, beside the codec that has it."""
+    network = make_transcriber().network
+    codec = Codec(CodecConfig.tiny())
+    codec.encoder.load_state_dict(network.encoder.state_dict())
+    tables = {"codec": to_dict(codec.config)}
+    save_model(tmp_path / "voice", "codec", "", tables, codec.state_dict())
+    save_recogniser(tmp_path / "ears", "", network, LoadedCodec.load(tmp_path / "voice"))
+    return tmp_path / "ears"
+
+
+def test_a_recogniser_on_a_codec_is_what_it_was_with_the_encoder_inside(folder, on_a_codec):
+    whole, parted = LoadedRecogniser.load(folder), LoadedRecogniser.load(on_a_codec)
+    x = 0.1 * torch.randn(1, 6400)
+    assert torch.equal(whole.network(x), parted.network(x))
+    assert whole.hash != parted.hash
+    assert not any("encoder" in name for name in load_file(on_a_codec / "model.safetensors"))
+
+
+def test_another_codec_than_that_of_the_training_is_refused(on_a_codec):
+    codec = Codec(CodecConfig.tiny())
+    folder = on_a_codec.parent / "voice"
+    save_model(folder, "codec", "", {"codec": to_dict(codec.config)}, codec.state_dict())
+    with pytest.raises(ModelError) as caught:
+        LoadedRecogniser.load(on_a_codec)
+    old = load_toml(on_a_codec / "config.toml")["codec"]["hash"]
+    assert str(caught.value) == (
+        f"{on_a_codec}: was trained on codec 'voice' of hash {old}, but that codec now has "
+        f"{LoadedCodec.load(folder).hash}: train the model on it again, or bring the old one back"
+    )
+
+
+def test_a_codec_that_is_missing_or_has_another_encoder_is_refused(on_a_codec):
+    (on_a_codec.parent / "voice").rename(on_a_codec.parent / "gone")
+    with pytest.raises(ModelError, match="no model 'voice'"):
+        LoadedRecogniser.load(on_a_codec)
+    (on_a_codec.parent / "gone").rename(on_a_codec.parent / "voice")
+    path = on_a_codec / "config.toml"
+    path.write_text(path.read_text().replace("kernel = 7", "kernel = 5"), encoding="utf-8")
+    with pytest.raises(ModelError, match="but that of codec 'voice' is EncoderConfig"):
+        LoadedRecogniser.load(on_a_codec)
 
 
 def test_a_whole_folder_loads(folder):

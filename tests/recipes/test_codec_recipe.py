@@ -14,9 +14,10 @@ import soundfile
 import torch
 
 from audiossm.codec import LoadedCodec
+from audiossm.models import LoadedRecogniser, save_recogniser
 from audiossm.train.corpus import Corpus
 from recipe_run import RECIPES, StepClock, load_recipe
-from tiny_model import SPEECH, read_speech
+from tiny_model import SPEECH, make_transcriber, read_speech
 
 MODEL_FILES = ("config.toml", "model.safetensors")
 
@@ -62,7 +63,7 @@ def test_the_smoke_run_learns_and_exports_a_codec_that_decodes(tmp_path):
     mels = [row["mel"] for row in rows]
     assert mels[-1] < 0.75 * mels[0]
     assert rows[7]["dev_mel_4"] < 0.95 * rows[3]["dev_mel_4"]
-    loaded = LoadedCodec.load(tmp_path / "model")
+    loaded = LoadedCodec.load(tmp_path / "codec")
     samples = torch.from_numpy(read_speech()[: 50 * 320].copy()).unsqueeze(0)
     codes = loaded.network.encode(samples)
     assert codes.shape == (1, 4, 50)
@@ -81,15 +82,15 @@ def test_a_run_that_was_stopped_goes_on_exactly(tmp_path, monkeypatch, recipe, l
     log = (tmp_path / "straight" / "log.jsonl").read_text()
     assert "phone" in log and '"norm"' in log
     with monkeypatch.context() as patch:
-        StepClock(recipe, patch, "train_step", steps=3)
+        StepClock(recipe, patch, steps=3)
         train(recipe, monkeypatch, tmp_path / "stopped", *data, "--minutes", "5")
-    early = (tmp_path / "stopped" / "model" / "model.safetensors").read_bytes()
+    early = (tmp_path / "stopped" / "codec" / "model.safetensors").read_bytes()
     saved = torch.load(tmp_path / "stopped" / "checkpoint.pt", weights_only=True)
     assert saved["step"] == 3
     train(recipe, monkeypatch, tmp_path / "stopped", *data)
     for name in MODEL_FILES:
-        straight = (tmp_path / "straight" / "model" / name).read_bytes()
-        assert (tmp_path / "stopped" / "model" / name).read_bytes() == straight, name
+        straight = (tmp_path / "straight" / "codec" / name).read_bytes()
+        assert (tmp_path / "stopped" / "codec" / name).read_bytes() == straight, name
         assert early != straight
 
 
@@ -97,9 +98,37 @@ def test_a_run_begins_from_the_model_it_is_given(tmp_path, monkeypatch, recipe):
     monkeypatch.setattr(recipe, "SMOKE_TRAIN", recipe.SMOKE_TRAIN | {"steps": 2})
     train(recipe, monkeypatch, tmp_path / "first")
     monkeypatch.setattr(recipe, "SMOKE_TRAIN", recipe.SMOKE_TRAIN | {"steps": 0, "seed": 5})
-    train(recipe, monkeypatch, tmp_path / "second", "--init", str(tmp_path / "first" / "model"))
-    first, second = (LoadedCodec.load(tmp_path / name / "model") for name in ("first", "second"))
+    train(recipe, monkeypatch, tmp_path / "second", "--init", str(tmp_path / "first" / "codec"))
+    first, second = (LoadedCodec.load(tmp_path / name / "codec") for name in ("first", "second"))
     assert first.hash == second.hash
+
+
+def test_a_recogniser_learns_beside_the_codec_on_one_encoder(
+    tmp_path, monkeypatch, recipe, labelled_data
+):
+    network = make_transcriber().network
+    save_recogniser(tmp_path / "ears", "", network)
+    small = {"steps": 4, "log_every": 2, "dev_every": 4}
+    monkeypatch.setattr(recipe, "SMOKE_TRAIN", recipe.SMOKE_TRAIN | small)
+    options = ["--data", str(labelled_data), "--recogniser", str(tmp_path / "ears")]
+    path = labelled_data / "phones.json"
+    path.write_text(path.read_text().replace('"phones": {', '"phones": {"river": [], '))
+    train(recipe, monkeypatch, tmp_path / "straight", *options)
+    rows = [json.loads(r) for r in (tmp_path / "straight" / "log.jsonl").read_text().splitlines()]
+    assert {"mel", "magnitude", "ctc", "phone"} <= rows[0].keys() and "dev_wer" in rows[1]
+    codec = LoadedCodec.load(tmp_path / "straight" / "codec")
+    model = LoadedRecogniser.load(tmp_path / "straight" / "recogniser")
+    for name, weight in model.network.encoder.state_dict().items():
+        assert torch.equal(weight, codec.network.encoder.state_dict()[name]), name
+    moved = codec.network.encoder.in_proj.weight - network.encoder.in_proj.weight
+    assert moved.abs().max() > 1e-4
+    with monkeypatch.context() as patch:
+        StepClock(recipe, patch, steps=2)
+        train(recipe, monkeypatch, tmp_path / "stopped", *options, "--minutes", "5")
+    train(recipe, monkeypatch, tmp_path / "stopped", *options)
+    for part in ("codec", "recogniser"):
+        straight = (tmp_path / "straight" / part / "model.safetensors").read_bytes()
+        assert (tmp_path / "stopped" / part / "model.safetensors").read_bytes() == straight
 
 
 def make_corpus(phones: bool) -> Corpus:

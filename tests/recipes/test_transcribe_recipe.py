@@ -11,6 +11,9 @@ from types import ModuleType
 import pytest
 import torch
 
+from audiossm.checkpoint import save_model
+from audiossm.codec import Codec, CodecConfig, LoadedCodec
+from audiossm.config import to_dict
 from audiossm.streaming import Transcriber
 from recipe_run import StepClock, load_recipe
 
@@ -41,6 +44,24 @@ def test_the_smoke_run_learns_and_exports_a_model_that_transcribes(tmp_path):
     assert transcript.text == " ".join(word.word for word in transcript.words)
 
 
+def test_on_a_codec_the_encoder_stays_and_the_model_names_the_codec(tmp_path, monkeypatch, recipe):
+    monkeypatch.setattr(recipe, "SMOKE_TRAIN", recipe.SMOKE_TRAIN | {"steps": 3})
+    codec = Codec(CodecConfig.tiny())
+    tables = {"codec": to_dict(codec.config)}
+    save_model(tmp_path / "voice", "codec", "", tables, codec.state_dict())
+    command = ["train.py", "--smoke", "--device", "cpu", "--workers", "1"]
+    options = ["--out", str(tmp_path), "--codec", str(tmp_path / "voice")]
+    monkeypatch.setattr(sys, "argv", [*command, *options])
+    recipe.main()
+    model = Transcriber.load(tmp_path / "model")
+    before = LoadedCodec.load(tmp_path / "voice").network.encoder.state_dict()
+    for name, weight in model.network.encoder.state_dict().items():
+        assert torch.equal(weight, before[name]), name
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["trainee"]
+    for name, weight in before.items():
+        assert torch.equal(saved[f"recogniser.encoder.{name}"], weight), name
+
+
 def test_a_run_that_was_stopped_goes_on_exactly(tmp_path, monkeypatch, recipe):
     small = {"steps": 6, "consistency_from": 2}
     monkeypatch.setattr(recipe, "SMOKE_TRAIN", recipe.SMOKE_TRAIN | small)
@@ -54,7 +75,7 @@ def test_a_run_that_was_stopped_goes_on_exactly(tmp_path, monkeypatch, recipe):
 
     train("straight")
     with monkeypatch.context() as patch:
-        StepClock(recipe, patch, "transcript_loss", steps=3)
+        StepClock(recipe, patch, steps=3)
         train("stopped", "--minutes", "5")
     early = (tmp_path / "stopped" / "model" / "model.safetensors").read_bytes()
     saved = torch.load(tmp_path / "stopped" / "checkpoint.pt", weights_only=True)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from audiossm.errors import ManifestError
+from audiossm.checkpoint import save_model
+from audiossm.config import to_dict
+from audiossm.errors import ConfigError, ManifestError
 from audiossm.manifest import Utterance
 from audiossm.models import RecogniserConfig
 from audiossm.streaming import Token
@@ -48,6 +50,25 @@ def test_a_network_without_a_phone_head_gives_letters_alone():
     letters, phones = trainee(spectra, torch.tensor([0]))
     assert letters.shape[1] == 2 * TINY.stack
     assert phones is None
+
+
+def test_a_run_begins_from_another_models_weights(tmp_path):
+    network = make_transcriber().network
+    save_model(
+        tmp_path / "old", "recogniser", "", {"recogniser": to_dict(TINY)}, network.state_dict()
+    )
+    same = Trainee(TINY)
+    same.begin_from(str(tmp_path / "old"))
+    for name, weight in same.recogniser.state_dict().items():
+        assert torch.equal(weight, network.state_dict()[name].half().float()), name
+    other = Trainee(dataclasses.replace(TINY, phones=("x",)))
+    head = other.recogniser.phones.head.weight.clone()
+    other.begin_from(str(tmp_path / "old"))
+    assert torch.equal(other.recogniser.phones.head.weight, head)
+    assert torch.equal(other.recogniser.in_proj.weight, same.recogniser.in_proj.weight)
+    larger = Trainee(dataclasses.replace(TINY, stack=4))
+    with pytest.raises(ConfigError, match="but this one is"):
+        larger.begin_from(str(tmp_path / "old"))
 
 
 def make_corpus(texts: list[str]) -> Corpus:

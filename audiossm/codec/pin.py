@@ -1,0 +1,34 @@
+"""Which codec a model was trained on: with another one it would hear or say nonsense."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from audiossm.checkpoint import ModelFolder
+from audiossm.codec.loaded import LoadedCodec
+from audiossm.errors import ModelError
+
+__all__ = ["CodecPin"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecPin:
+    """The table ``codec`` in the config.toml of a model that stands on a codec."""
+
+    name: str
+    hash: str
+
+    def load(self, folder: ModelFolder) -> LoadedCodec:
+        """Load the codec of the model in ``folder``: the one beside it, else a shipped one.
+
+        Raises:
+            ModelError: there is none, it is damaged, or it isn't the one of the training.
+        """
+        beside = folder.path.parent / self.name
+        codec = LoadedCodec.load(beside if beside.is_dir() else Path(self.name))
+        if codec.hash != self.hash:
+            raise ModelError(
+                f"{folder.path}: was trained on codec {self.name!r} of hash {self.hash}, but that "
+                f"codec now has {codec.hash}: train the model on it again, or bring the old one "
+                "back"
+            )
+        return codec
