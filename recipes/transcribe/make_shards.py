@@ -3,7 +3,7 @@
 python recipes/transcribe/make_shards.py --table validated.tsv --clips clips --out DIR \
     --name train-commonvoice --source common_voice/en --held-out DIR/dev.jsonl DIR/eval-*.jsonl
 
-The columns' defaults are Mozilla Common Voice's, of 2017 and later. Left out before decoding: 0 h.
+The columns' defaults are Mozilla Common Voice's. Hours left out are counted of decoded clips only.
 """
 
 import csv
@@ -65,8 +65,10 @@ def main(argv: list[str] | None = None) -> int:
     add("--source", required=True, help="of the recordings, for the manifest")
     add("--lang", default="en", help="likewise (%(default)s)")
     add("--held-out", type=Path, nargs="+", default=[], help="manifests to stay off")
-    add("--workers", type=int, default=1, choices=range(1, 257), metavar="N", help="processes")
+    add("--workers", type=int, default=1, help="processes (%(default)s)")
     args = parser.parse_args(argv)
+    if args.workers < 1:
+        parser.error(f"--workers is {args.workers}; expected 1 or more")
     try:
         clips = list(choose(args))
         args.out.mkdir(parents=True, exist_ok=True)
@@ -164,33 +166,31 @@ def render(clip: Clip) -> Clip:
 
 def pack(clips: list[Clip], args: Namespace) -> None:
     """Write shards of rendered clips and their manifest; print what was left out."""
-    path, tar, shards, speakers = args.out / f"{args.name}.jsonl", None, 0, set()
+    path, tar, shards = args.out / f"{args.name}.jsonl", None, 0
     times: dict[str, list[float]] = {"": []}  # fault, if any: seconds of each clip
-    # spawn: a forked child of a threaded torch can wait for ever
-    pool = get_context("spawn").Pool(args.workers, torch.set_num_threads, (1,))
-    with path.open("x", encoding="utf-8") as manifest, pool, ExitStack() as archive:
-        for clip in pool.imap(render, clips, chunksize=16):
-            times.setdefault(clip.fault, []).append(clip.seconds)
-            if clip.fault:
-                continue
-            # a header, padding, and at the end as much as makes the archive a multiple of 10240
-            if tar is None or tar.offset + len(clip.opus) + 12 * 1024 > SHARD_BYTES:
-                archive.close()
-                shard, shards = f"{args.name}-{shards:02}.tar", shards + 1
-                tar = archive.enter_context(tarfile.open(args.out / shard, "w"))
-            member = tarfile.TarInfo(f"{args.name}-{len(times['']) - 1:05}.opus")
-            member.size = len(clip.opus)
-            tar.addfile(member, io.BytesIO(clip.opus))
-            row = {"key": member.name[:-5], "shard": shard, "text": clip.text}
-            rest = {"seconds": round(clip.seconds, 3), "source": args.source, "lang": args.lang}
-            row |= {"speaker": clip.speaker, **rest}
-            manifest.write(json.dumps(row, ensure_ascii=False) + "\n")
-            speakers.add(clip.speaker)
+    with path.open("x", encoding="utf-8") as manifest, ExitStack() as archive:
+        # spawn: a forked child of a threaded torch can wait for ever
+        with get_context("spawn").Pool(args.workers, torch.set_num_threads, (1,)) as pool:
+            for clip in pool.imap(render, clips, chunksize=16):
+                times.setdefault(clip.fault, []).append(clip.seconds)
+                if clip.fault:
+                    continue
+                # a header, padding, and at the end as much as makes the archive a multiple of 10240
+                if tar is None or tar.offset + len(clip.opus) + 12 * 1024 > SHARD_BYTES:
+                    archive.close()
+                    shard, shards = f"{args.name}-{shards:02}.tar", shards + 1
+                    tar = archive.enter_context(tarfile.open(args.out / shard, "w"))
+                member = tarfile.TarInfo(f"{args.name}-{len(times['']) - 1:05}.opus")
+                member.size = len(clip.opus)
+                tar.addfile(member, io.BytesIO(clip.opus))
+                row = {"key": member.name[:-5], "shard": shard, "text": clip.text}
+                rest = {"seconds": round(clip.seconds, 3), "source": args.source, "lang": args.lang}
+                row |= {"speaker": clip.speaker, **rest}
+                manifest.write(json.dumps(row, ensure_ascii=False) + "\n")
     for fault, seconds in sorted(times.items()):
-        kind = f"left out, {fault}" if fault else f"in {path}"
+        kind = f"left out, {fault}" if fault else f"in {path}, {shards} shards"
         print(f"{len(seconds)} clips, {sum(seconds) / 3600:.2f} h: {kind}")
-    print(f"{len(speakers)} speakers, {shards} shards")
-    if not speakers:
+    if not shards:
         path.unlink()
         raise ManifestError("every clip was left out: do --clips and --table match?")
 
