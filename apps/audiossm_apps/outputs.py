@@ -1,6 +1,7 @@
 """Transcripts on their way out: plain text, JSON, JSON Lines and subtitles."""
 
 import contextlib
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -57,9 +58,24 @@ def make_writer(
     return SubtitleWriter(stream, kind)
 
 
+class _LateFile(io.TextIOWrapper):
+    """A text file whose old content goes when there is new: a failed run leaves it alone."""
+
+    fresh = True
+
+    def write(self, text: str) -> int:
+        if self.fresh:
+            self.fresh = False
+            with contextlib.suppress(OSError):  # a pipe or a device has no content to lose
+                self.truncate(0)
+        return super().write(text)
+
+
 @contextlib.contextmanager
 def open_output(path: str | None) -> Iterator[IO[str]]:
     """Open the file that a result goes to; standard output without one.
+
+    An old file keeps its content until the first write.
 
     Raises:
         OutputError: nothing can be written there.
@@ -68,7 +84,7 @@ def open_output(path: str | None) -> Iterator[IO[str]]:
         yield sys.stdout
         return
     try:
-        stream = Path(path).open("w", encoding="utf-8")
+        stream = _LateFile(Path(path).open("ab"), encoding="utf-8")
     except OSError as exc:
         raise OutputError(f"{path}: can't write there: {exc.strerror or exc}") from exc
     try:

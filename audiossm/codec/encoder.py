@@ -37,7 +37,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and value <= 0:
+            if value is not None and not isinstance(value, bool) and value <= 0:
                 raise ConfigError(f"encoder.{field.name} is {value}, must be above 0")
         if self.frame_size % self.hop:
             raise ConfigError(

@@ -35,7 +35,7 @@ from audiossm.train.codec_trainee import CodecTrainee, capture
 from audiossm.train.corpus import Batch, Corpus, read_manifests
 from audiossm.train.crops import draw_crops, draw_utterances, vary
 from audiossm.train.curves import draw_curves
-from audiossm.train.listener import Listener
+from audiossm.train.lessons import Lessons
 from audiossm.train.losses import ctc
 from audiossm.train.phones import Phones, read_phones
 from audiossm.train.run import Run
@@ -203,9 +203,9 @@ def main() -> None:
         print(f"resumed at step {run.step}", flush=True)
     distance = SpectralLoss(config.sample_rate).to(args.device)
     captured = capture(trainee, shapes(data)) if args.compile else {}
-    listener = None
+    lessons = None
     if args.recogniser:
-        listener = Listener(student, *spoken, step=run.step, captured=args.compile)
+        lessons = Lessons(student, *spoken, step=run.step, captured=args.compile)
     print(f"begins at {time.monotonic() - began:.0f} s", flush=True)
 
     saved, sums = began, defaultdict[str, list[Tensor]](list)
@@ -215,8 +215,8 @@ def main() -> None:
         batch = draw_batch(train, data, bool(phones.symbols), hp["seed"], run.step)
         model = captured.get((*batch.audio.shape,), trainee)
         loss, parts = train_step(model, trainee, distance, batch, noise, hp)
-        if listener is not None:
-            heard, more = listener.next_loss()
+        if lessons is not None:
+            heard, more = lessons.next_loss()
             loss, parts = hp["beside_recogniser"] * loss + heard, parts | more
         norm = run.advance(loss, lr, hp["grad_clip"])
         for name, part in ({"norm": norm} | parts).items():

@@ -23,7 +23,7 @@ from audiossm.models import RecogniserConfig, save_recogniser
 from audiossm.text import Vocabulary
 from audiossm.train.card import write_card
 from audiossm.train.curves import draw_curves
-from audiossm.train.listener import Listener
+from audiossm.train.lessons import Lessons
 from audiossm.train.phones import Phones, read_phones
 from audiossm.train.run import Run
 from audiossm.train.scoring import greedy_wer
@@ -49,8 +49,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "tests" / "speech")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
-    parser.add_argument("--codec", help="stand on this codec's encoder, which stays as it is")
+    front = parser.add_mutually_exclusive_group()
+    front.add_argument("--codec", help="stand on this codec's encoder, which stays as it is")
     parser.add_argument("--init", help="begin from this recogniser: a name or a folder")
+    front.add_argument("--log-mel", action="store_true", help="a control: no spectra, mels alone")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
@@ -70,6 +72,8 @@ def main() -> None:
     phones = read_phones(phones_file) if phones_file.exists() else Phones((), {})
     config = replace(config, phones=phones.symbols)
     codec = LoadedCodec.load(args.codec) if args.codec else None
+    if args.log_mel:
+        config = replace(config, encoder=replace(config.encoder, use_spectra=False))
     if codec is not None:
         config = replace(config, encoder=codec.config.encoder)
     vocabulary = Vocabulary(config.pieces)
@@ -90,13 +94,13 @@ def main() -> None:
     if checkpoint.exists():
         run.load(checkpoint)
         print(f"resumed at step {run.step}", flush=True)
-    listener = Listener(trainee, train, noise, data, hp, step=run.step, captured=args.compile)
+    lessons = Lessons(trainee, train, noise, data, hp, step=run.step, captured=args.compile)
 
     saved = began
     while run.step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
         cosine = 0.5 + 0.5 * math.cos(math.pi * run.step / hp["steps"])
         lr = hp["lr"] * min((run.step + 1) / hp["warmup"], cosine + 0.01)
-        loss, parts = listener.next_loss()
+        loss, parts = lessons.next_loss()
         norm = run.advance(loss, lr, hp["grad_clip"])
         if run.step % hp["log_every"] == 0:
             row = {"step": run.step, "minutes": round((time.monotonic() - began) / 60, 2)}

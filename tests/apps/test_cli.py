@@ -160,6 +160,22 @@ def test_output_goes_to_a_file(model, talk, tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_an_output_file_is_replaced_by_a_result_and_kept_without_one(model, talk, tmp_path, capsys):
+    out = tmp_path / "out.txt"
+    out.write_text("what I had before, and it is much longer than the new one " * 20)
+    before = out.read_text()
+    assert main(["transcribe", str(tmp_path / "gone.wav"), "--output", str(out)]) == 1
+    assert out.read_text() == before
+    for fmt in ("txt", "json", "jsonl", "srt", "vtt"):
+        out.write_text(before)
+        assert main(["transcribe", talk, "--format", fmt, "--output", str(out)]) == 0
+        first = out.read_text()
+        assert "what I had" not in first
+        assert main(["transcribe", talk, "--format", fmt, "--output", str(out)]) == 0
+        assert out.read_text() == first
+    assert main(["transcribe", talk, "--output", "/dev/null"]) == 0
+
+
 def test_an_output_that_cannot_be_written_is_said_before_any_work(talk, tmp_path, capsys):
     out = tmp_path / "no" / "out.txt"  # no model fixture: nothing may be loaded
     assert main(["transcribe", talk, "--output", str(out)]) == 1

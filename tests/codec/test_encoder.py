@@ -1,5 +1,7 @@
 """The encoder: one state a frame, from the past alone."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -65,6 +67,14 @@ def test_states_of_two_streams_join_to_a_batch(encoder):
     joined = stack_states(separate)
     for a, b in zip(flat_tensors(joined), flat_tensors(together), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_the_control_hears_log_mels_alone(encoder):
+    control = Encoder(dataclasses.replace(SMALL, use_spectra=False)).requires_grad_(False)
+    spectra = encoder.stft(torch.randn(1, 4 * FRAME) * 0.1)
+    both = encoder.features(spectra).view(8, -1)
+    assert torch.equal(control.features(spectra).view(8, -1), both[:, -SMALL.num_mels :])
+    assert control(torch.randn(1, 2 * FRAME)).shape == (1, 2, SMALL.d_model)
 
 
 def test_features_are_compressed_spectra_and_log_mels(encoder):

@@ -1,4 +1,4 @@
-"""A recogniser in training: the rows it hears at each step and what its transcripts are worth."""
+"""A recogniser's lessons: the rows it hears at each step and what its transcripts are worth."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from audiossm.train.rows import batches, num_views
 from audiossm.train.trainee import Trainee, capture
 from audiossm.train.transcript import transcript_loss
 
-__all__ = ["Listener"]
+__all__ = ["Lessons"]
 
 
-class Listener:
+class Lessons:
     """Goes through the training rows from a step on.
 
     Args:
