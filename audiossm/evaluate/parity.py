@@ -272,12 +272,11 @@ def run_batch(
             found[index] += items
     for items, state in zip(found, decoding, strict=True):
         items += decoder.finish(state)
-    frame_s = transcriber.label_frame_s
     return [
         Heard(
             {item.frame: item for item in items if isinstance(item, DecodedToken)},
             [
-                (item.word, item.start * frame_s, item.end * frame_s)
+                (item.word, *transcriber.word_span(item.start, item.end, lookahead_ms))
                 for item in items
                 if isinstance(item, DecodedWord)
             ],

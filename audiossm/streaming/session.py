@@ -215,12 +215,11 @@ class Session:
         return self._events(found)
 
     def _events(self, found: list[DecodedToken | DecodedWord]) -> list[Event]:
-        pieces = self.transcriber.vocabulary.pieces
-        frame_s = self.transcriber.label_frame_s
+        pieces, span = self.transcriber.vocabulary.pieces, self.transcriber.word_span
         return [
             Token(item.id, pieces[item.id], item.frame, item.confidence)
             if isinstance(item, DecodedToken)
-            else Word(item.word, item.start * frame_s, item.end * frame_s, item.confidence)
+            else Word(item.word, *span(item.start, item.end, self.lookahead_ms), item.confidence)
             for item in found
         ]
 

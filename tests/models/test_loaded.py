@@ -66,6 +66,18 @@ def test_a_codec_that_is_missing_or_has_another_encoder_is_refused(on_a_codec):
         LoadedRecogniser.load(on_a_codec)
 
 
+def test_a_word_is_said_before_its_late_spikes(folder):
+    model = LoadedRecogniser.load(folder)
+    assert model.word_span(50, 60, 160) == (1.0, 1.2)
+    with (folder / "config.toml").open("a") as config:
+        config.write("[alignment]\nletters_start = [0, -10, -20]\nletters_end = [0, -5, -9]\n")
+    measured = LoadedRecogniser.load(folder)
+    assert measured.word_span(50, 60, 0) == (1.0, 1.2)
+    assert measured.word_span(50, 60, 160) == pytest.approx((0.8, 1.1))
+    assert measured.word_span(50, 60, 320) == pytest.approx((0.6, 1.02))
+    assert measured.word_span(3, 4, 320) == pytest.approx((0.0, 0.02))
+
+
 def test_a_whole_folder_loads(folder):
     assert LoadedRecogniser.load(folder).name == "toy"
 
