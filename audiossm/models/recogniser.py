@@ -19,6 +19,7 @@ from audiossm.nn import (
     StreamingModule,
 )
 from audiossm.text import CHARACTERS, Vocabulary
+from audiossm_kernels import SsmState
 
 __all__ = ["BackboneConfig", "Recogniser", "RecogniserConfig", "RecogniserState"]
 
@@ -225,16 +226,14 @@ class Recogniser(StreamingModule[RecogniserState]):
 
     def turn_back(self, state: RecogniserState) -> RecogniserState:
         """Return the state with the same future whose rotating parts all have angle zero."""
-        mixers = [block.mixer for block in self.blocks()]
-        blocks = [
-            mixer.turn_back(part)
-            for mixer, part in zip(mixers, state.lower + state.upper, strict=True)
-        ]
-        split = len(state.lower)
+        blocks, split = state.lower + state.upper, len(state.lower)
+        # the layers are alike, so all turn at once as if they were rows of a batch
+        joined = SsmState._make(torch.cat(parts) for parts in zip(*blocks, strict=True))
+        turned = self.blocks()[0].mixer.turn_back(joined)
+        pieces = (part.chunk(len(blocks)) for part in turned)
+        layers = tuple(SsmState._make(parts) for parts in zip(*pieces, strict=True))
         encoder = state.encoder._replace(ssm=self.encoder.mixer.turn_back(state.encoder.ssm))
-        return RecogniserState(
-            encoder, tuple(blocks[:split]), state.lookahead, tuple(blocks[split:])
-        )
+        return RecogniserState(encoder, layers[:split], state.lookahead, layers[split:])
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """Turn backbone frames (batch, frames, d_model) into label log-probabilities."""
