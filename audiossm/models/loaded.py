@@ -40,6 +40,17 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def lay_columns_together(network: nn.Module) -> None:
+    """Store tall weight matrices column by column; shapes and values stay.
+
+    One frame at a time is a matrix times a vector, and what takes the time is reading the matrix:
+    so laid out, MKL reads a tall one nearly twice as fast, and a wide one slower.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear) and module.out_features > module.in_features:
+            module.weight.data = module.weight.data.t().contiguous().t()
+
+
 def save_recogniser(
     path: Path, description: str, network: Recogniser, codec: LoadedCodec | None = None
 ) -> None:
@@ -66,6 +77,8 @@ class LoadedRecogniser:
     ) -> None:
         self.device = device or torch.device("cpu")
         self.network = network.eval().requires_grad_(False).to(self.device)
+        if self.device.type == "cpu":
+            lay_columns_together(self.network)
         self.name, self.hash = name, model_hash
         self.vocabulary = Vocabulary(network.config.pieces)
         self.offsets = offsets or SpikeOffsets()
