@@ -246,10 +246,9 @@ def _print_parity(parity: "Parity") -> None:
 
 
 def _print_machine(machine: dict[str, str | int], more: str = "") -> None:
-    print(
-        f"{machine['processor']}, device {machine['device']}, {machine['threads']} of "
-        f"{machine['cores']} threads, torch {machine['torch']}{more}"
-    )
+    from audiossm.evaluate.machine import name_machine
+
+    print(f"{name_machine(machine)}{more}")
 
 
 def _print_table(evaluation: "Evaluation", by: str) -> None:

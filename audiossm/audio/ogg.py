@@ -3,7 +3,7 @@
 import zlib
 from typing import BinaryIO
 
-__all__ = ["find_ogg_damage"]
+__all__ = ["find_ogg_damage", "page_checksum"]
 
 _HEADER = 27  # bytes before the table of segments
 _LAST_PAGE = 4  # flag: the stream ends with this page
@@ -30,7 +30,7 @@ def find_ogg_damage(file: BinaryIO) -> str | None:
             return "a page is missing or damaged: is the copy or download faulty?"
         if len(head) < _HEADER or len(segments) < head[26] or len(body) < sum(segments):
             return "the last page is incomplete: is the copy or download cut short?"
-        if not _is_intact(head, segments + body):
+        if page_checksum(head + segments + body) != head[22:26]:
             return "a page is damaged (its checksum is wrong): is the copy or download faulty?"
         stream, number = head[14:18], int.from_bytes(head[18:22], "little")
         if number != next_page.get(stream, number):
@@ -44,9 +44,9 @@ def find_ogg_damage(file: BinaryIO) -> str | None:
     return None
 
 
-def _is_intact(head: bytes, rest: bytes) -> bool:
-    """Compare a page's checksum, a CRC-32 that takes the highest bit of each byte first."""
-    page = (head[:22] + bytes(4) + head[26:] + rest).translate(_REVERSED)
+def page_checksum(page: bytes) -> bytes:
+    """Return a page's checksum, a CRC-32 that takes the highest bit of each byte first."""
+    plain = (page[:22] + bytes(4) + page[26:]).translate(_REVERSED)
     # zlib takes the lowest bit first, and inverts what comes in and goes out
-    found = zlib.crc32(page, 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return found == int.from_bytes(head[22:26].translate(_REVERSED), "big")
+    found = zlib.crc32(plain, 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return found.to_bytes(4, "big").translate(_REVERSED)

@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from audiossm.audio import resample
 from audiossm.codec import LoadedCodec
 from audiossm.errors import AudioError, ConfigError, ManifestError, ModelError
 from audiossm.evaluate.delay import find_delay, remove_delay
 from audiossm.evaluate.machine import describe_machine
 from audiossm.evaluate.opus import FRAME_MS, code_opus, require_av
-from audiossm.evaluate.parity import read_recording
 from audiossm.evaluate.quality import SAMPLE_RATE, Quality, measure_quality, require_metrics
+from audiossm.evaluate.recording import read_recording
 from audiossm.manifest import Utterance
 
 __all__ = ["OPUS_BIT_RATES", "CodecEvaluation", "Means", "Score", "evaluate_codec"]
@@ -198,7 +197,7 @@ def evaluate_codec(
     num_samples = 0
     for utterance in utterances:
         try:
-            samples = read_samples(utterance)
+            samples = torch.from_numpy(read_recording(utterance).at_rate(SAMPLE_RATE))
         except (AudioError, ManifestError) as exc:
             failures[utterance.key] = str(exc)
         else:
@@ -227,13 +226,6 @@ def evaluate_codec(
         machine=describe_machine("cpu" if codec is None else codec.device.type),
         packages={name: version(name) for name in ("pesq", "pystoi", "av")},
     )
-
-
-def read_samples(utterance: Utterance) -> Tensor:
-    """Read an utterance as (samples,) float32, mono, at the rate of the measures."""
-    recording = read_recording(utterance)
-    samples = torch.from_numpy(recording.samples).unsqueeze(0)
-    return resample(samples, recording.sample_rate, SAMPLE_RATE)[0]
 
 
 def make_coders(codec: LoadedCodec, groups: Sequence[int] | None) -> list[Coder]:

@@ -2,11 +2,12 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-__all__ = ["describe_machine"]
+__all__ = ["describe_machine", "name_machine"]
 
 
 def describe_machine(device: str = "cpu") -> dict[str, str | int]:
@@ -21,6 +22,14 @@ def describe_machine(device: str = "cpu") -> dict[str, str | int]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
     }
+
+
+def name_machine(machine: Mapping[str, str | int]) -> str:
+    """Put what ``describe_machine`` returned in one line."""
+    return (
+        f"{machine['processor']}, device {machine['device']}, {machine['threads']} of "
+        f"{machine['cores']} threads, torch {machine['torch']}"
+    )
 
 
 def _processor() -> str:

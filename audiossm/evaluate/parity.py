@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from audiossm.audio import mix, open_audio, resample
+from audiossm.audio import resample
 from audiossm.decoding import DecodedToken, DecodedWord, GreedyDecoder, best_labels
 from audiossm.evaluate.conformance import largest_difference
 from audiossm.evaluate.machine import describe_machine
+from audiossm.evaluate.recording import Recording, read_recording
 from audiossm.manifest import Utterance
 from audiossm.models import LoadedRecogniser
 from audiossm.nn import named_tensors
@@ -95,15 +94,6 @@ class Parity:
             "variants": [asdict(v) | {"passed": v.passed} for v in self.variants],
             "differences": [asdict(difference) for difference in self.differences],
         }
-
-
-@dataclass(frozen=True)
-class Recording:
-    """An utterance's samples: (samples,) float32, channels averaged."""
-
-    key: str
-    samples: NDArray[np.float32]
-    sample_rate: int
 
 
 @dataclass(frozen=True)
@@ -205,14 +195,6 @@ def evaluate_parity(
         lookahead_ms=lookahead_ms,
         machine=describe_machine(transcriber.device.type),
     )
-
-
-def read_recording(utterance: Utterance) -> Recording:
-    """Read an utterance whole."""
-    name = utterance.key if utterance.shard else None
-    with open_audio(utterance.open(), name=name) as reader:
-        audio = np.concatenate(list(reader.blocks(reader.sample_rate)), axis=1)
-        return Recording(utterance.key, mix(audio), reader.sample_rate)
 
 
 def run_session(

@@ -188,10 +188,20 @@ class Recogniser(StreamingModule[RecogniserState]):
 
         Returns:
             log-probabilities (batch, label frames, pieces) float32, a label frame being
-            ``encoder.frame_size`` samples; and the state after the last frame.
+            ``encoder.frame_size`` samples; and the state after the last frame, as ``hear``'s.
 
         Raises:
             ShapeError: no samples, or not a multiple of ``config.frame_size``.
+        """
+        letters, _, state = self.hear(x, state)
+        return letters, state
+
+    def hear(
+        self, x: Tensor, state: RecogniserState
+    ) -> tuple[Tensor, Tensor | None, RecogniserState]:
+        """Do what ``step`` does and return the phones, too, if there is a head for them.
+
+        The state is turned back: however a stream was cut, it is the same but for a few roundings.
         """
         if x.dim() != 2 or x.shape[1] < 1 or x.shape[1] % self.config.frame_size:
             raise ShapeError(
@@ -199,8 +209,8 @@ class Recogniser(StreamingModule[RecogniserState]):
                 f"got {(*x.shape,)}"
             )
         encoded, encoder = self.encoder.step(x, state.encoder)
-        hidden, _, state = self.step_encoded(encoded, state._replace(encoder=encoder))
-        return self.log_probs(hidden), state
+        hidden, phones, state = self.step_encoded(encoded, state._replace(encoder=encoder))
+        return self.log_probs(hidden), phones, self.turn_back(state)
 
     def step_encoded(
         self, encoded: Tensor, state: RecogniserState

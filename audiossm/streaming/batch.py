@@ -43,7 +43,7 @@ def step_rows(
     # a block ends where a row ends: within a block each row runs or rests
     for end in sorted({length for length in lengths.tolist() if length}):
         y, new_state = network.step(x[:, at:end], state)
-        state = where_state((lengths >= end).to(x.device), network.turn_back(new_state), state)
+        state = where_state((lengths >= end).to(x.device), new_state, state)
         pieces.append(y)
         at = end
     log_probs = torch.cat(pieces, dim=1)

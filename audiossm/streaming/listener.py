@@ -56,14 +56,9 @@ class Listener(Session):
     def _advance(self, samples: torch.Tensor, counted: bool = True) -> list[Event]:
         """Step the network over whole frames and keep what it says."""
         with torch.inference_mode():
-            network = self.transcriber.network
-            state = self.network_state
-            encoded, encoder = network.encoder.step(
-                samples.to(self.transcriber.device), state.encoder
+            letters, phones, self.network_state = self.transcriber.network.hear(
+                samples.to(self.transcriber.device), self.network_state
             )
-            hidden, phones, state = network.step_encoded(encoded, state._replace(encoder=encoder))
-            self.network_state = network.turn_back(state)
-            letters = network.log_probs(hidden)
         self.letters.append(letters[0].cpu().numpy())
         if phones is not None:
             self.phones.append(phones[0].cpu().numpy())

@@ -204,10 +204,9 @@ class Session:
     def _advance(self, samples: torch.Tensor, counted: bool = True) -> list[Event]:
         """Step the network over whole frames and decode."""
         with torch.inference_mode():
-            network = self.transcriber.network
-            log_probs, state = network.step(samples.to(self.transcriber.device), self.network_state)
-            # however a stream was cut, its state is the same but for a few roundings
-            self.network_state = network.turn_back(state)
+            log_probs, self.network_state = self.transcriber.network.step(
+                samples.to(self.transcriber.device), self.network_state
+            )
             labels, scores = best_labels(log_probs[0])
         if counted:
             self.frames_taken += len(labels)

@@ -12,7 +12,6 @@ import json
 import re
 import sys
 import tarfile
-import zlib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -25,6 +24,7 @@ import soundfile
 import torch
 
 from audiossm.audio import mix, open_audio, resample
+from audiossm.audio.ogg import page_checksum
 from audiossm.errors import AudioError, AudioSSMError, ManifestError
 from audiossm.manifest import read_manifest
 from audiossm.text import normalise_text
@@ -37,7 +37,6 @@ MARGIN = 6400  # samples of silence kept at either end
 RATE = (5.5, 26.0)  # characters a second of speech; anything else isn't that text
 COLUMNS = {"path": ["path", "filename"], "text": ["sentence", "text"], "speaker": ["client_id", ""]}
 VOTES = ("up_votes", "down_votes")
-REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 class Clip(NamedTuple):
@@ -138,9 +137,8 @@ def encode(x: np.ndarray) -> bytes:
     while at < len(ogg):  # libsndfile draws the stream's number by the clock: make it 1 everywhere
         segments = ogg[at + 27 : at + 27 + ogg[at + 26]]
         end = at + 27 + len(segments) + sum(segments)
-        ogg[at + 14 : at + 18], ogg[at + 22 : at + 26] = b"\1\0\0\0", bytes(4)
-        checksum = zlib.crc32(ogg[at:end].translate(REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-        ogg[at + 22 : at + 26] = checksum.to_bytes(4, "big").translate(REVERSED)
+        ogg[at + 14 : at + 18] = b"\1\0\0\0"
+        ogg[at + 22 : at + 26] = page_checksum(bytes(ogg[at:end]))
         at = end
     return bytes(ogg)
 

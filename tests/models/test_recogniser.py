@@ -35,7 +35,9 @@ def test_a_backbone_frame_gives_its_label_frames_of_probabilities(network):
 def test_a_state_that_is_turned_back_has_no_angle_and_the_same_future(is_mimo):
     backbone = dataclasses.replace(TINY.backbone, is_mimo=is_mimo, mimo_rank=2)
     network = Recogniser(dataclasses.replace(TINY, backbone=backbone)).eval().requires_grad_(False)
-    _, state = network.step(torch.randn(2, 20 * FRAME) * 0.1, network.init_state(2))
+    state = network.init_state(2)
+    encoded, encoder = network.encoder.step(torch.randn(2, 20 * FRAME) * 0.1, state.encoder)
+    _, _, state = network.step_encoded(encoded, state._replace(encoder=encoder))
     back = network.turn_back(state)
     for old, new in zip(state.lower + state.upper, back.lower + back.upper, strict=True):
         assert old.angle.any() and not new.angle.any()

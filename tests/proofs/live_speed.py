@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from recordings import SAMPLE_RATE, describe, read_samples
 
 from audiossm import Transcriber
-from audiossm.evaluate.machine import describe_machine
+from audiossm.evaluate.machine import describe_machine, name_machine
+from audiossm.evaluate.recording import read_recording
 from audiossm.manifest import Utterance, read_manifest
 
+SAMPLE_RATE = 16000
 PUSH_MS = 20
 
 
@@ -42,7 +43,7 @@ def main() -> int:
         utterances = read_manifest(args.source)[: args.limit]
     else:
         utterances = [Utterance(key=args.source.name, text="", path=args.source)]
-    signals = [read_samples(utterance) for utterance in utterances]
+    signals = [read_recording(utterance).at_rate(SAMPLE_RATE) for utterance in utterances]
     if not sum(map(len, signals)):
         parser.error(f"{args.source}: there is no audio to measure with")
     # the first steps of a process allocate and choose kernels
@@ -68,7 +69,7 @@ def main() -> int:
         return 0 if passed else 1
     shown = ", ".join(f"{name} {value:.2f}" for name, value in per_push.items())
     print(f"{len(pushes)} pushes of {PUSH_MS} ms, {audio_s:.1f} s; ms a push: {shown}")
-    print(f"{describe(machine)}; {transcriber.name}")
+    print(f"{name_machine(machine)}; {transcriber.name}")
     print(
         f"{'pass' if passed else 'FAIL'}: real-time factor {rtf:.4f} (limit {args.max_rtf:g}), "
         f"{len(signals)} recordings"

@@ -22,15 +22,16 @@ import jiwer
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from recordings import SAMPLE_RATE, describe, read_samples
 
 from audiossm import Transcriber
-from audiossm.evaluate.machine import describe_machine
+from audiossm.evaluate.machine import describe_machine, name_machine
+from audiossm.evaluate.recording import read_recording
 from audiossm.evaluate.wer import WordErrors
 from audiossm.manifest import read_manifest
 from audiossm.streaming import Word
 from audiossm.text import normalise_text
 
+SAMPLE_RATE = 16000
 GAP_S = (0.3, 1.0)
 PUSH_S = 20
 
@@ -58,7 +59,7 @@ def main() -> int:
     utterances = read_manifest(args.manifest)[: args.limit]
     if len(utterances) < 3 or args.orders < 1:
         parser.error("thirds need 3 utterances or more, and an order")
-    signals = [read_samples(utterance) for utterance in utterances]
+    signals = [read_recording(utterance).at_rate(SAMPLE_RATE) for utterance in utterances]
     texts = [normalise_text(utterance.text).split() for utterance in utterances]
     alone = [
         sum_errors(cut_errors([text], words_of(transcriber, [signal], args.lookahead_ms)))
@@ -106,7 +107,7 @@ def main() -> int:
         report |= {"drift_alone": expected, "silence": silence, "passed": passed}
         print(json.dumps(report | {"model": transcriber.name, "machine": machine}))
         return 0 if passed else 1
-    print(f"{describe(machine)}; {transcriber.name}, silence: {silence}")
+    print(f"{name_machine(machine)}; {transcriber.name}, silence: {silence}")
     print(
         f"{'pass' if passed else 'FAIL'}: joined / single {ratio:.3f} (limit {args.max_ratio:g}), "
         f"last / first third {drift:.3f} (limit {args.max_drift:g}; each alone {expected:.3f})"

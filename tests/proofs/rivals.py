@@ -17,13 +17,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from recordings import SAMPLE_RATE, describe, read_samples
 
 from audiossm import Transcriber
-from audiossm.evaluate.machine import describe_machine
+from audiossm.evaluate.machine import describe_machine, name_machine
+from audiossm.evaluate.recording import read_recording
 from audiossm.evaluate.transcribe import Group, evaluate_transcriber
 from audiossm.evaluate.wer import count_word_errors
 from audiossm.manifest import Utterance, read_manifest
+
+SAMPLE_RATE = 16000
 
 
 def main() -> int:
@@ -67,7 +69,7 @@ def main() -> int:
             f"{name:<24} {errors.rate:>7.2%} {errors.substitutions:>6} {errors.deletions:>6} "
             f"{errors.insertions:>6} {errors.words:>6} {group.rtf:>7.4f}"
         )
-    print(f"{describe(machine)}; {ours.num_utterances} utterances, {ours.audio_s:.0f} s")
+    print(f"{name_machine(machine)}; {ours.num_utterances} utterances, {ours.audio_s:.0f} s")
     for score in evaluation.failures:
         print(f"{score.utterance.key}: {score.failure}")
     print(
@@ -84,7 +86,7 @@ def decode_with_pocketsphinx(utterances: Sequence[Utterance]) -> Group:
     decoder = pocketsphinx.Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
     total = Group()
     for utterance in utterances:
-        samples = read_samples(utterance)
+        samples = read_recording(utterance).at_rate(SAMPLE_RATE)
         data = (samples.clip(-1, 1) * 32767).astype("<i2").tobytes()
         started = time.perf_counter()
         decoder.start_utt()

@@ -22,8 +22,8 @@ from espeak import SpokenWord, Voice
 from numpy.typing import NDArray
 
 from audiossm import Transcriber
-from audiossm.audio import mix, open_audio
 from audiossm.config import dump_toml
+from audiossm.evaluate.recording import read_recording
 from audiossm.manifest import read_manifest
 from audiossm.streaming.aligner import find_spikes, split_text
 from audiossm.streaming.listener import Listener
@@ -108,11 +108,7 @@ def align_with_pocketsphinx(manifest: Path, limit: int) -> Iterator[Case]:
         text = normalise_text(utterance.text)
         if not limit or any(decoder.lookup_word(word) is None for word in text.split()):
             continue
-        with open_audio(utterance.open()) as reader:
-            rate = reader.sample_rate
-            samples = np.concatenate([mix(block) for block in reader.blocks(rate)])
-        if rate != 16000:
-            continue
+        samples = read_recording(utterance).at_rate(16000)
         decoder.set_align_text(text)
         decoder.start_utt()
         decoder.process_raw((samples.clip(-1, 1) * 32767).astype("<i2").tobytes(), full_utt=True)
