@@ -120,7 +120,7 @@ def align_with_pocketsphinx(manifest: Path, limit: int) -> Iterator[Case]:
         ]
         if len(words) == len(text.split()):
             limit -= 1
-            yield Case(text, samples, rate, words)
+            yield Case(text, samples, 16000, words)
 
 
 def report(
