@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from audiossm.errors import ConfigError
 
-__all__ = ["dump_toml", "from_dict", "load_toml", "to_dict"]
+__all__ = ["change_value", "dump_toml", "from_dict", "load_toml", "to_dict"]
 
 C = TypeVar("C")
 
@@ -22,6 +22,25 @@ def load_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: can't read this config ({exc.strerror})") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path}: not valid TOML: {exc}") from exc
+
+
+def change_value(table: dict[str, Any], change: str) -> None:
+    """Apply ``"train.lr=1e-3"`` to the tables of a file: the key must be there, the value is TOML.
+
+    Raises:
+        ConfigError: no such key, or not a value.
+    """
+    path, equals, text = change.partition("=")
+    *tables, key = path.strip().split(".")
+    for name in tables:
+        inner = table.get(name)
+        table = inner if isinstance(inner, dict) else {}
+    if not equals or key not in table:
+        raise ConfigError(f"{change!r}: expected TABLE.KEY=VALUE with a key of the config")
+    try:
+        table[key] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{change!r}: the value is not valid TOML: {exc}") from exc
 
 
 def from_dict(cls: type[C], data: dict[str, Any], where: str = "config") -> C:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiossm.config import dump_toml, from_dict, load_toml, to_dict
+from audiossm.config import change_value, dump_toml, from_dict, load_toml, to_dict
 from audiossm.errors import ConfigError
 
 
@@ -34,6 +34,24 @@ class Car:
 def test_tables_nest_and_defaults_fill_in():
     car = from_dict(Car, {"motor": {"power": 2.5, "gears": [3]}, "open": True})
     assert car == Car(motor=Motor(power=2.5, gears=(3,)), open=True)
+
+
+def test_a_value_is_changed_where_its_key_stands():
+    table = {"train": {"lr": 1.0, "names": ["a"]}, "top": 1}
+    change_value(table, "train.lr=2e-3")
+    change_value(table, "train.names = ['b', 'c']")
+    change_value(table, "top=true")
+    assert table == {"train": {"lr": 2e-3, "names": ["b", "c"]}, "top": True}
+
+
+@pytest.mark.parametrize(
+    "change", ["train.lr", "train.rl=1", "trian.lr=1", "top.lr=1", "top=", "top=x"]
+)
+def test_a_change_that_cannot_be_made_is_refused(change):
+    table = {"train": {"lr": 1.0}, "top": 1}
+    with pytest.raises(ConfigError, match="expected TABLE.KEY=VALUE|not valid TOML"):
+        change_value(table, change)
+    assert table == {"train": {"lr": 1.0}, "top": 1}
 
 
 def test_an_int_serves_as_a_float():

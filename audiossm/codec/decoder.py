@@ -58,6 +58,8 @@ class DecoderConfig:
             d_state=self.ssm_state,
             expand=self.ssm_expand,
             head_dim=self.ssm_head_dim,
+            dt_min=1e-2,
+            dt_max=1.0,
             max_memory=self.ssm_max_memory,
         )
 

@@ -14,6 +14,9 @@ from audiossm_kernels import SsmState
 
 __all__ = ["Encoder", "EncoderConfig", "EncoderState"]
 
+# what of a spectrum the encoder sees beside log-mel energies, in widths of its bins
+SPECTRA = {"complex": 2, "magnitude": 1, "none": 0}
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
@@ -24,7 +27,7 @@ class EncoderConfig:
     window: int = 512
     hop: int = 160
     num_mels: int = 64
-    use_spectra: bool = True  # False: log-mel energies alone, the control of the recipes
+    spectra: str = "complex"  # or "magnitude"; "none": log-mel energies alone
     d_model: int = 320
     d_hidden: int = 960
     num_blocks: int = 4
@@ -37,8 +40,12 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and not isinstance(value, bool) and value <= 0:
+            if isinstance(value, int | float) and value <= 0:
                 raise ConfigError(f"encoder.{field.name} is {value}, must be above 0")
+        if self.spectra not in SPECTRA:
+            raise ConfigError(
+                f"encoder.spectra is {self.spectra!r}, must be one of {', '.join(SPECTRA)}"
+            )
         if self.frame_size % self.hop:
             raise ConfigError(
                 f"encoder.frame_size {self.frame_size} is not a multiple of hop {self.hop}"
@@ -57,6 +64,8 @@ class EncoderConfig:
             d_state=self.ssm_state,
             expand=self.ssm_expand,
             head_dim=self.ssm_head_dim,
+            dt_min=1e-2,
+            dt_max=1.0,
             max_memory=self.ssm_max_memory,
         )
 
@@ -72,8 +81,8 @@ class EncoderState(NamedTuple):
 class Encoder(StreamingModule[EncoderState]):
     """Samples to the continuous state before the bottleneck.
 
-    A frame stacks the power-compressed complex spectra |X|^0.3 that a codec needs with log-mel
-    energies: a linear layer can't take magnitudes by itself, and the recogniser lives on them.
+    A frame stacks what its config says of the spectra, complex and power-compressed to |X|^0.3 or
+    the logarithm of each bin's power, with log-mel energies, which the recogniser lives on.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -83,7 +92,7 @@ class Encoder(StreamingModule[EncoderState]):
         filters = mel_filters(config.num_mels, self.stft.num_bins, config.sample_rate)
         self.register_buffer("filters", filters, persistent=False)
         self.filters: Tensor
-        width = 2 * self.stft.num_bins * config.use_spectra + config.num_mels
+        width = SPECTRA[config.spectra] * self.stft.num_bins + config.num_mels
         self.in_proj = nn.Linear(config.spectra_per_frame * width, config.d_model)
         self.blocks = nn.ModuleList(
             ConvNeXtBlock(config.d_model, config.d_hidden, config.kernel)
@@ -129,10 +138,19 @@ class Encoder(StreamingModule[EncoderState]):
         with torch.autocast(spectra.device.type, enabled=False):
             real, imaginary = spectra.chunk(2, dim=-1)
             power = real.square() + imaginary.square()
-            # 1e-8 is the power of a quiet room at 16 bits; the scale brings speech near unit range
-            mels = (torch.log(power @ self.filters + 1e-8) + 10.0) / 4.0
-            stacked = mels
-            if self.config.use_spectra:
-                compressed = spectra * (power + 1e-10).pow(-0.35).repeat(1, 1, 2)
-                stacked = torch.cat([compressed, mels], dim=-1)
+            mels = compress(power @ self.filters)
+            match self.config.spectra:
+                case "complex":
+                    compressed = spectra * (power + 1e-10).pow(-0.35).repeat(1, 1, 2)
+                case "magnitude":
+                    compressed = compress(power)
+                case _:
+                    compressed = power[..., :0]
+            stacked = torch.cat([compressed, mels], dim=-1)
         return stacked.reshape(stacked.shape[0], -1, self.in_proj.in_features)
+
+
+def compress(power: Tensor) -> Tensor:
+    """Return the logarithm of power, shifted and scaled so that speech lies near unit range."""
+    # 1e-8 is the power of a quiet room at 16 bits
+    return (torch.log(power + 1e-8) + 10.0) / 4.0

@@ -14,7 +14,7 @@ def chance(rows: int, probability: float, device: torch.device) -> Tensor:
 
 
 def augment_audio(audio: Tensor, noise: Corpus | None, strength: float = 1.0) -> Tensor:
-    """Change (rows, samples) as a room, a telephone, noise and a volume knob would.
+    """Change (rows, samples) as a room, a microphone, a telephone, noise and a volume knob would.
 
     Args:
         audio: float32 in [-1, 1].
@@ -28,6 +28,8 @@ def augment_audio(audio: Tensor, noise: Corpus | None, strength: float = 1.0) ->
     level = audio.square().mean(1, keepdim=True).sqrt().clamp(min=1e-4)
     wet = chance(rows, 0.2 * strength, device)
     audio = torch.lerp(audio, reverberate(audio), wet)
+    coloured = chance(rows, 0.5 * strength, device)
+    audio = torch.lerp(audio, colour(audio), coloured)
     phone = chance(rows, 0.1 * strength, device)
     audio = torch.lerp(audio, telephone(audio), phone)
     if noise is not None:
@@ -63,6 +65,20 @@ def reverberate(audio: Tensor) -> Tensor:
     spectrum = torch.fft.rfft(audio, length) * torch.fft.rfft(tail, length)
     wet: Tensor = torch.fft.irfft(spectrum, length)
     return wet[:, :samples]
+
+
+def colour(audio: Tensor) -> Tensor:
+    """Hear each row through a microphone of its own: a smooth curve, 5 dB up or down (one sigma).
+
+    Ten knots, the first at 0 Hz, the last at 8 kHz.
+    """
+    spectrum = torch.fft.rfft(audio)
+    knots = torch.randn(len(audio), 1, 10, device=audio.device) * 5
+    curve = torch.nn.functional.interpolate(
+        knots, spectrum.shape[1], mode="linear", align_corners=True
+    )
+    heard: Tensor = torch.fft.irfft(spectrum * 10 ** (curve[:, 0] / 20), audio.shape[1])
+    return heard
 
 
 def telephone(audio: Tensor) -> Tensor:

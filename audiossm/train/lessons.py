@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from audiossm.models import RecogniserState
+from audiossm.nn import map_state, named_tensors, where_state
 from audiossm.train.corpus import Corpus
 from audiossm.train.rows import batches, num_views
 from audiossm.train.trainee import Trainee, capture
@@ -14,6 +17,9 @@ __all__ = ["Lessons"]
 
 class Lessons:
     """Goes through the training rows from a step on.
+
+    Some rows begin with the state that a row of the step before ended with: so the network learns
+    to write what it hears now, whatever it has heard before, as it must in a stream of hours.
 
     Args:
         trainee: on its device.
@@ -39,6 +45,8 @@ class Lessons:
         self.trainee, self.noise, self.hp, self.step = trainee, noise, hp, step
         self.source = batches(train, data, hp, step)
         self.model: nn.Module = trainee
+        self.fresh: RecogniserState = trainee.recogniser.init_state(data["rows"])
+        self.ended = self.fresh
         if captured:
             self.model = capture(trainee, data["rows"], round(data["row_s"] * 16000))
 
@@ -50,6 +58,28 @@ class Lessons:
         now["views"] = num_views(self.hp, self.step)
         self.step += 1
         batch = next(self.source)
-        return transcript_loss(
-            self.model, self.trainee.recogniser, batch, self.noise, self.hp | now
+        net, state = self.trainee.recogniser, self.draw_states(now["views"])
+        loss, parts, self.ended = transcript_loss(
+            self.model, net, batch, self.noise, self.hp | now, state
         )
+        return loss, parts
+
+    def draw_states(self, views: int) -> RecogniserState:
+        """Return what the rows begin with, the same in each view: ``carried_share`` go on."""
+        rows = len(self.fresh.lookahead.option)
+        device = self.fresh.lookahead.option.device
+        carried = torch.rand(rows // views, device=device) < self.hp["carried_share"]
+        begun = map_state(
+            lambda x: x[: rows // views].repeat(views, *[1] * (x.dim() - 1)), self.ended
+        )
+        return where_state(carried.repeat(views), begun, self.fresh)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what the next step depends on, beside the weights."""
+        return dict(named_tensors(self.ended))
+
+    def load_state_dict(self, saved: dict[str, Tensor]) -> None:
+        """Go on from what ``state_dict`` returned."""
+        self.ended = map_state(torch.clone, self.fresh)
+        for name, tensor in named_tensors(self.ended):
+            tensor.copy_(saved[name])

@@ -75,9 +75,13 @@ class Run(Generic[Product]):
         self.step += 1
         return norm
 
-    def save(self, path: Path) -> None:
-        """Write everything that the next step depends on; an older file is replaced whole."""
+    def save(self, path: Path, lessons: dict[str, Tensor] | None = None) -> None:
+        """Write everything that the next step depends on; an older file is replaced whole.
+
+        ``lessons`` are tensors beside the weights, as ``Lessons.state_dict()`` has them.
+        """
         state = {
+            "lessons": lessons or {},
             "trainee": self.trainee.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -90,8 +94,8 @@ class Run(Generic[Product]):
         torch.save(state, fresh)
         fresh.replace(path)
 
-    def load(self, path: Path) -> None:
-        """Go on from what ``save`` wrote."""
+    def load(self, path: Path) -> dict[str, Tensor]:
+        """Go on from what ``save`` wrote; return its ``lessons``."""
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.trainee.load_state_dict(state["trainee"])
         self.ema.load_state_dict(state["ema"])
@@ -100,3 +104,5 @@ class Run(Generic[Product]):
         torch.set_rng_state(state["rng"].cpu())
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+        lessons: dict[str, Tensor] = state["lessons"]
+        return lessons

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from audiossm.errors import ConfigError
-from audiossm.models import LoadedRecogniser, Recogniser, RecogniserConfig
+from audiossm.models import LoadedRecogniser, Recogniser, RecogniserConfig, RecogniserState
+from audiossm.nn import map_state
 
 __all__ = ["Trainee", "capture"]
 
@@ -21,29 +22,33 @@ class Trainee(nn.Module):
         self.register_buffer("rights", torch.tensor(config.lookahead_frames), persistent=False)
         self.rights: Tensor
 
-    def forward(self, spectra: Tensor, option: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, spectra: Tensor, option: Tensor, state: RecogniserState
+    ) -> tuple[Tensor, Tensor | None, RecogniserState]:
         """Map spectra to log-probabilities of pieces and of phones, in time with the audio.
 
         Args:
             spectra: (rows, spectra, 2 * bins), ending with the silence of the longest look-ahead.
             option: (rows,) int64, which look-ahead each row has.
+            state: what each row begins with, whatever look-ahead it had.
 
         Returns:
             (rows, label frames, pieces) and (rows, label frames, phones + 1), float32; the frames
-            of that last silence are left out. The second is None without a head for phones.
+            of that last silence are left out. The second is None without a head for phones. Then
+            the state after the silence, without gradients.
         """
         net = self.recogniser
-        state = net.init_state(len(spectra))
         state = state._replace(lookahead=state.lookahead._replace(option=option))
         encoded, encoder = net.encoder.step_spectra(spectra, state.encoder)
-        hidden, phones, _ = net.step_encoded(encoded, state._replace(encoder=encoder))
+        hidden, phones, state = net.step_encoded(encoded, state._replace(encoder=encoder))
+        state = map_state(Tensor.detach, state)
         frames = hidden.shape[1] - max(net.config.lookahead_frames)
         late = torch.arange(frames, device=option.device) + self.rights[option].unsqueeze(1)
         letters = net.log_probs(pick(hidden, late))
         if phones is None:
-            return letters, None
+            return letters, None, state
         stacked = phones.view(*hidden.shape[:2], -1)
-        return letters, pick(stacked, late).reshape(len(phones), -1, phones.shape[-1])
+        return letters, pick(stacked, late).reshape(len(phones), -1, phones.shape[-1]), state
 
     def begin_from(self, name: str) -> None:
         """Take the weights of another recogniser; other phones than its begin anew.
@@ -78,7 +83,8 @@ def capture(trainee: Trainee, rows: int, num_samples: int) -> nn.Module:
     late = max(net.config.lookahead_frames) * net.config.frame_size
     spectra = encoder.stft(torch.zeros(rows, num_samples + late, device=device)).detach()
     option = torch.zeros(rows, dtype=torch.int64, device=device)
+    sample = (spectra, option, net.init_state(rows))
     with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
-        trainee(spectra, option)  # compiles
-        torch.cuda.make_graphed_callables(trainee, (spectra, option), allow_unused_input=True)
+        trainee(*sample)  # compiles
+        torch.cuda.make_graphed_callables(trainee, sample, allow_unused_input=True)
     return trainee  # its forward now replays the graphs

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audiossm.models import Recogniser
+from audiossm.models import Recogniser, RecogniserState
 from audiossm.train.augment import augment_audio, mask_spectra
 from audiossm.train.corpus import Batch, Corpus
 from audiossm.train.losses import consistency, ctc, send
@@ -14,9 +14,14 @@ __all__ = ["transcript_loss"]
 
 
 def transcript_loss(
-    model: nn.Module, net: Recogniser, batch: Batch, noise: Corpus | None, hp: dict[str, Any]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss of one batch and its parts.
+    model: nn.Module,
+    net: Recogniser,
+    batch: Batch,
+    noise: Corpus | None,
+    hp: dict[str, Any],
+    state: RecogniserState,
+) -> tuple[Tensor, dict[str, Tensor], RecogniserState]:
+    """Return the loss of one batch, its parts, and the state at the end of each row and view.
 
     Args:
         model: the trainee, captured or not.
@@ -24,6 +29,7 @@ def transcript_loss(
         batch: rows with letters and phones.
         noise: for augmentation, or None.
         hp: ``views`` of each row, weights and augmentation, as in the recipe's config.toml.
+        state: what each row of each view begins with.
     """
     config, device, views = net.config, batch.audio.device, hp["views"]
     with torch.no_grad():
@@ -37,7 +43,7 @@ def transcript_loss(
     frames = config.stack * whole_frames.repeat(views)
     on_gpu = device.type == "cuda"
     with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu, cache_enabled=False):
-        letters, phones = model(masked, option)
+        letters, phones, state = model(masked, option, state)
     parts = {"ctc": ctc(letters, frames, batch.labels[0] * views)}
     loss = parts["ctc"]
     if phones is not None:
@@ -46,4 +52,4 @@ def transcript_loss(
     if views == 2:
         parts["consistency"] = consistency(letters, frames)
         loss = loss + hp["consistency_weight"] * parts["consistency"]
-    return loss, parts
+    return loss, parts, state

@@ -130,7 +130,8 @@ def open_recogniser(
         sizes, data, hp = RecogniserConfig.tiny(), data | SMOKE_SPOKEN, hp | {"warmup": 5}
     sizes = replace(sizes, phones=phones.symbols, encoder=config.encoder)
     student = Trainee(sizes).to(args.device)
-    student.begin_from(args.recogniser)
+    if args.recogniser != "new":
+        student.begin_from(args.recogniser)
     train, _, noise = load_spoken(
         args.data, data, Vocabulary(sizes.pieces), phones, args.out, args.workers, args.device
     )
@@ -161,7 +162,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
     parser.add_argument("--init", help="begin from this codec, or this recogniser's encoder")
     parser.add_argument("--name", default="codec", help="the model's: other models ask for it")
-    parser.add_argument("--recogniser", help="go on training this recogniser on the same encoder")
+    parser.add_argument("--recogniser", help="train it, or a 'new' one, on the same encoder")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
@@ -198,15 +199,15 @@ def main() -> None:
     whole, kept = nn.ModuleDict(trainees), nn.ModuleDict(products)
     run = Run(whole, kept, betas=(0.8, 0.99), **settings)
     checkpoint = args.out / "checkpoint.pt"
-    if checkpoint.exists():
-        run.load(checkpoint)
-        print(f"resumed at step {run.step}", flush=True)
+    before = run.load(checkpoint) if checkpoint.exists() else None
     distance = SpectralLoss(config.sample_rate).to(args.device)
     captured = capture(trainee, shapes(data)) if args.compile else {}
     lessons = None
     if args.recogniser:
         lessons = Lessons(student, *spoken, step=run.step, captured=args.compile)
-    print(f"begins at {time.monotonic() - began:.0f} s", flush=True)
+        if before is not None:
+            lessons.load_state_dict(before)
+    print(f"begins at step {run.step}, {time.monotonic() - began:.0f} s", flush=True)
 
     saved, sums = began, defaultdict[str, list[Tensor]](list)
     while run.step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
@@ -231,10 +232,10 @@ def main() -> None:
             with (args.out / "log.jsonl").open("a") as log:
                 print(json.dumps(row), file=log)
         if time.monotonic() - saved > 60 * SAVE_MINUTES:
-            run.save(checkpoint)
+            run.save(checkpoint, lessons.state_dict() if lessons else None)
             saved = time.monotonic()
 
-    run.save(checkpoint)
+    run.save(checkpoint, lessons.state_dict() if lessons else None)
     reached = measure(run.ema, dev_audio, distance, dev)
     print(f"step {run.step} of {hp['steps']}, {reached}", flush=True)
     export(args, run, train, dev_audio)

@@ -41,12 +41,13 @@ LETTER_S = (0.02, 0.25)  # seconds a letter; anything else isn't that sentence
 TITLES = {"Mr": "Mister", "Mrs": "Missus", "Dr": "Doctor"}  # said so, and written so in LibriSpeech
 WARPS = (0.93, 0.96, 1.0, 1.04, 1.07)  # resampling: the length of the vocal tract, and the pitch
 # Voices and how often they speak: three quarters for recorded people (statistical models and Pico),
-# a quarter for formants and diphones. rhvoice's evgeniy-eng and lyubov forbid commercial use.
+# a quarter for formants and diphones. Of rhvoice's, evgeniy-eng and lyubov forbid commercial use,
+# and for alan, bdl and clb upstream names no licence.
 VOICES: Voices = {
-    "rhvoice": {"bdl": 11, "clb": 11, "alan": 9, "slt": 6},
-    "pico": {"en-US": 12, "en-GB": 11},
-    "flite": {"rms": 6, "awb": 4, "slt": 3, "kal16": 2},
-    "festival": {"cmu_us_slt_arctic_hts": 2, "ked_diphone": 1},
+    "rhvoice": {"slt": 9},
+    "pico": {"en-US": 18, "en-GB": 17},
+    "flite": {"rms": 11, "awb": 9, "slt": 5, "kal16": 2},
+    "festival": {"cmu_us_slt_arctic_hts": 4, "ked_diphone": 1},
     "espeak": {"en-us": 9, "en-gb": 6, "en-gb-scotland": 3, "en-us-nyc": 2, "en-029": 2},
 }
 ESPEAK_VARIANTS = (  # those that could be people

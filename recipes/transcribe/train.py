@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from audiossm.codec import LoadedCodec
-from audiossm.config import from_dict, load_toml
+from audiossm.config import change_value, from_dict, load_toml
 from audiossm.models import RecogniserConfig, save_recogniser
 from audiossm.text import Vocabulary
 from audiossm.train.card import write_card
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "tests" / "speech")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
     front = parser.add_mutually_exclusive_group()
     front.add_argument("--codec", help="stand on this codec's encoder, which stays as it is")
     parser.add_argument("--init", help="begin from this recogniser: a name or a folder")
@@ -63,6 +64,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
 
     table = load_toml(args.config)
+    for change in args.set:
+        change_value(table, change)
     config = from_dict(RecogniserConfig, table["recogniser"], "recogniser")
     data, hp = table["data"], table["train"]
     if args.smoke:
@@ -73,7 +76,7 @@ def main() -> None:
     config = replace(config, phones=phones.symbols)
     codec = LoadedCodec.load(args.codec) if args.codec else None
     if args.log_mel:
-        config = replace(config, encoder=replace(config.encoder, use_spectra=False))
+        config = replace(config, encoder=replace(config.encoder, spectra="none"))
     if codec is not None:
         config = replace(config, encoder=codec.config.encoder)
     vocabulary = Vocabulary(config.pieces)
@@ -91,10 +94,11 @@ def main() -> None:
     settings = {name: hp[name] for name in ("lr", "weight_decay", "ema")}
     run = Run(trainee, trainee.recogniser, betas=(0.9, 0.98), **settings)
     checkpoint = args.out / "checkpoint.pt"
-    if checkpoint.exists():
-        run.load(checkpoint)
-        print(f"resumed at step {run.step}", flush=True)
+    before = run.load(checkpoint) if checkpoint.exists() else None
     lessons = Lessons(trainee, train, noise, data, hp, step=run.step, captured=args.compile)
+    if before is not None:
+        lessons.load_state_dict(before)
+        print(f"resumed at step {run.step}", flush=True)
 
     saved = began
     while run.step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
@@ -111,10 +115,10 @@ def main() -> None:
             with (args.out / "log.jsonl").open("a") as log:
                 print(json.dumps(row), file=log)
         if time.monotonic() - saved > 60 * SAVE_MINUTES:
-            run.save(checkpoint)
+            run.save(checkpoint, lessons.state_dict())
             saved = time.monotonic()
 
-    run.save(checkpoint)
+    run.save(checkpoint, lessons.state_dict())
     print(f"step {run.step} of {hp['steps']}, dev WER {greedy_wer(run.ema, dev):.4f}", flush=True)
     description = f"English speech to lower-case words, trained on {train[0].hours:.1f} h"
     save_recogniser(args.out / "model", description, run.ema, codec)

@@ -70,11 +70,29 @@ def test_states_of_two_streams_join_to_a_batch(encoder):
 
 
 def test_the_control_hears_log_mels_alone(encoder):
-    control = Encoder(dataclasses.replace(SMALL, use_spectra=False)).requires_grad_(False)
+    control = Encoder(dataclasses.replace(SMALL, spectra="none")).requires_grad_(False)
     spectra = encoder.stft(torch.randn(1, 4 * FRAME) * 0.1)
     both = encoder.features(spectra).view(8, -1)
     assert torch.equal(control.features(spectra).view(8, -1), both[:, -SMALL.num_mels :])
     assert control(torch.randn(1, 2 * FRAME)).shape == (1, 2, SMALL.d_model)
+
+
+def test_magnitudes_are_those_of_the_complex_spectra(encoder):
+    flat = Encoder(dataclasses.replace(SMALL, spectra="magnitude")).requires_grad_(False)
+    spectra = encoder.stft(torch.randn(1, 4 * FRAME) * 0.1)
+    both, magnitude = encoder.features(spectra).view(8, -1), flat.features(spectra).view(8, -1)
+    bins = encoder.stft.num_bins
+    value = torch.complex(both[:, :bins], both[:, bins : 2 * bins])
+    loud = value.abs() > 0.1
+    expected = (value.abs()[loud].log() * 2 / 0.3 + 10) / 4
+    torch.testing.assert_close(magnitude[:, :bins][loud], expected, rtol=1e-3, atol=1e-3)
+    assert torch.equal(magnitude[:, bins:], both[:, 2 * bins :])
+    assert flat(torch.randn(1, 2 * FRAME)).shape == (1, 2, SMALL.d_model)
+
+
+def test_other_spectra_are_refused():
+    with pytest.raises(ConfigError, match="encoder.spectra is 'phase', must be one of complex"):
+        dataclasses.replace(SMALL, spectra="phase")
 
 
 def test_features_are_compressed_spectra_and_log_mels(encoder):

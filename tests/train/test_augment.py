@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiossm.train.augment import augment_audio, cut_noise, mask_spectra, telephone
+from audiossm.train.augment import augment_audio, colour, cut_noise, mask_spectra, telephone
 from audiossm.train.corpus import Corpus
 
 
@@ -50,6 +50,17 @@ def test_a_telephone_keeps_the_voice_band(hertz, passes):
     tone = torch.sin(2 * torch.pi * hertz * time).unsqueeze(0)
     level = telephone(tone).square().mean() / tone.square().mean()
     assert level.item() == pytest.approx(passes, abs=0.01)
+
+
+def test_a_microphone_changes_bands_but_nothing_between_them():
+    time = torch.arange(16000) / 16000
+    tones = torch.stack([torch.sin(2 * torch.pi * hertz * time) for hertz in (500, 1000, 6000)])
+    rows = tones.sum(0).repeat(400, 1)
+    heard = torch.fft.rfft(colour(rows)).abs() / torch.fft.rfft(rows).abs().clamp(min=1.0)
+    decibels = 20 * heard[:, [500, 1000, 6000]].log10()
+    assert decibels.mean(0).abs().max() < 1.0
+    assert 3.0 < decibels.std(0).min() and decibels.std(0).max() < 6.0
+    assert (decibels[:, 0] - decibels[:, 1]).std() < (decibels[:, 0] - decibels[:, 2]).std()
 
 
 def test_masks_of_no_width_mask_nothing():
