@@ -59,9 +59,11 @@ class Lessons:
         self.step += 1
         batch = next(self.source)
         net, state = self.trainee.recogniser, self.draw_states(now["views"])
-        loss, parts, self.ended = transcript_loss(
+        loss, parts, ended = transcript_loss(
             self.model, net, batch, self.noise, self.hp | now, state
         )
+        # a captured network's outputs all hang on its gradients: this step's aren't the next one's
+        self.ended = map_state(Tensor.detach, ended)
         return loss, parts
 
     def draw_states(self, views: int) -> RecogniserState:

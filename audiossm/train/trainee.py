@@ -58,13 +58,18 @@ class Trainee(nn.Module):
             ModelError: there is no such model.
         """
         ours, theirs = self.recogniser, LoadedRecogniser.load(name).network
-        same: dict[str, Any] = {"phones": (), "dropout": 0.0}
-        if replace(ours.config, **same) != replace(theirs.config, **same):
+        if sizes(ours.config) != sizes(theirs.config):
             raise ConfigError(f"model {name!r} has {theirs.config}, but this one is {ours.config}")
         weights = theirs.state_dict()
         if theirs.config.phones != ours.config.phones:
             weights = {n: w for n, w in weights.items() if not n.startswith("phones.")}
         ours.load_state_dict(ours.state_dict() | weights)
+
+
+def sizes(config: RecogniserConfig) -> RecogniserConfig:
+    """Return a config without what other weights don't depend on."""
+    backbone = replace(config.backbone, dt_min=1e-3, dt_max=0.1)  # where steps once began
+    return replace(config, backbone=backbone, phones=(), dropout=0.0)
 
 
 def pick(x: Tensor, frames: Tensor) -> Tensor:
@@ -83,7 +88,8 @@ def capture(trainee: Trainee, rows: int, num_samples: int) -> nn.Module:
     late = max(net.config.lookahead_frames) * net.config.frame_size
     spectra = encoder.stft(torch.zeros(rows, num_samples + late, device=device)).detach()
     option = torch.zeros(rows, dtype=torch.int64, device=device)
-    sample = (spectra, option, net.init_state(rows))
+    # torch's hint knows tensors only, but it flattens what it is given
+    sample: tuple[Any, ...] = (spectra, option, net.init_state(rows))
     with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
         trainee(*sample)  # compiles
         torch.cuda.make_graphed_callables(trainee, sample, allow_unused_input=True)

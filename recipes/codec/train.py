@@ -179,6 +179,7 @@ def main() -> None:
     data, hp = table["data"], table["train"]
     if args.smoke:
         config, data, hp = CodecConfig.tiny(), data | SMOKE_DATA, hp | SMOKE_TRAIN
+    torch.set_float32_matmul_precision("high")
     phones_file = args.data / "phones.json"
     phones = read_phones(phones_file) if phones_file.exists() else Phones((), {})
     train, dev, noise = load_corpus(data, args, phones)
