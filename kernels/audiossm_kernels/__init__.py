@@ -7,16 +7,18 @@ G groups of B/C, R rank (1 in SISO), S rotary angles, C frames of a chunk, K chu
 from audiossm_kernels.errors import KernelError
 from audiossm_kernels.rotary import turn_back
 from audiossm_kernels.ssm_scan import ssm_scan
-from audiossm_kernels.ssm_step import ssm_step
-from audiossm_kernels.state import Pairing, SsmInputs, SsmParams, SsmState
+from audiossm_kernels.ssm_step import ssm_step, ssm_step_
+from audiossm_kernels.state import Pairing, RawParams, SsmInputs, SsmParams, SsmState
 
 __all__ = [
     "KernelError",
     "Pairing",
+    "RawParams",
     "SsmInputs",
     "SsmParams",
     "SsmState",
     "ssm_scan",
     "ssm_step",
+    "ssm_step_",
     "turn_back",
 ]

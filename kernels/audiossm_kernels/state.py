@@ -10,6 +10,7 @@ from audiossm_kernels.errors import KernelError
 
 __all__ = [
     "Pairing",
+    "RawParams",
     "SsmInputs",
     "SsmParams",
     "SsmState",
@@ -26,7 +27,7 @@ Pairing = Literal["adjacent", "halved"]
 class SsmState(NamedTuple):
     """The four tensors a sequence needs to go on; all zero at its start.
 
-    float64 where the inputs are float64, else float32.
+    float64 where the inputs are float64, else float32; a step also goes on from bfloat16 ones.
     """
 
     angle: Tensor  # (B, H, S): rotation after the last frame, radians in [0, 2 pi)
@@ -58,6 +59,17 @@ class SsmParams(NamedTuple):
     mimo_z: Tensor | None = None
     mimo_o: Tensor | None = None
     out_norm: Tensor | None = None  # (H, P): weight of a per-head RMS norm before the gate
+
+
+class RawParams(NamedTuple):
+    """What stands between a mixer's projection and ``SsmInputs``."""
+
+    dt_bias: Tensor  # (H,)
+    q_norm: Tensor  # (N,): weight of the RMS norm of C
+    k_norm: Tensor  # (N,): weight of the RMS norm of B
+    a_activation: str  # "heavy_tail" or "softplus"
+    a_floor: float  # smallest decay rate
+    max_memory: float | None = None  # frames after which a state has faded to 1/e
 
 
 def compute_dtype(v: Tensor) -> torch.dtype:

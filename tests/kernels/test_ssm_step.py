@@ -72,7 +72,7 @@ def test_wrong_inputs_are_refused_with_the_numbers():
     with pytest.raises(KernelError, match=r"z has shape \(2, 4, 7\), not \(2, 4, 8\)"):
         wrong = parts._replace(z=parts.z[..., :7])
         ssm_step(*wrong, inputs.params, inputs.state, pairing="adjacent")
-    with pytest.raises(KernelError, match="'auto' or 'reference', not 'triton'"):
-        ssm_step(*parts, inputs.params, inputs.state, pairing="adjacent", impl="triton")
+    with pytest.raises(KernelError, match="'auto', 'triton' or 'reference', not 'cuda'"):
+        ssm_step(*parts, inputs.params, inputs.state, pairing="adjacent", impl="cuda")
     with pytest.raises(KernelError, match="q must have 4 dimensions and v 3, not 5 and 4"):
         ssm_step(*inputs, pairing="adjacent")

@@ -1,11 +1,17 @@
 """One frame of the Mamba-3 mixer core: contract and choice of implementation."""
 
+import functools
+import logging
+
+import torch
 from torch import Tensor
 
 from audiossm_kernels.errors import KernelError
+from audiossm_kernels.projection import check_raw, prepare
 from audiossm_kernels.ssm_step.reference import step_reference
 from audiossm_kernels.state import (
     Pairing,
+    RawParams,
     SsmInputs,
     SsmParams,
     SsmState,
@@ -15,7 +21,15 @@ from audiossm_kernels.state import (
     to_dtype,
 )
 
-__all__ = ["ssm_step"]
+__all__ = ["ssm_step", "ssm_step_"]
+
+logger = logging.getLogger(__name__)
+
+# what the Triton form takes
+INPUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+STATE_DTYPES = (torch.float32, torch.bfloat16)
+MAX_D_STATE = 256
+MAX_HEAD_DIM = 256
 
 
 def ssm_step(
@@ -47,18 +61,163 @@ def ssm_step(
         params: small parameters.
         state: four states of batch B; left as they were.
         pairing: "adjacent" (SISO) or "halved" (MIMO).
-        impl: "auto" or "reference".
+        impl: "auto", "triton" or "reference"; a named one never falls back. "auto" is "triton" on
+            a CUDA device where that takes the dtypes and no gradient is asked for.
     Returns:
-        y: (B, H, P), dtype of ``v``; and the state after this frame.
+        y: (B, H, P), dtype of ``v``; and the state after this frame, bfloat16 where the state
+        given is.
     Raises:
-        KernelError: a shape that doesn't fit, or an unknown ``impl``.
+        KernelError: a shape that doesn't fit, an unknown ``impl``, or something it doesn't take.
     """
-    if impl not in ("auto", "reference"):
-        raise KernelError(f"ssm_step: impl must be 'auto' or 'reference', not {impl!r}")
-    batch = q.shape[0]
     x = SsmInputs(q, k, v, z, dt, adt, trap, angles)
-    check_shapes("ssm_step", (batch,), batch, x, params, state, pairing)
+    check_shapes("ssm_step", (q.shape[0],), q.shape[0], x, params, state, pairing)
+    if use_triton("ssm_step", impl, x, params, state):
+        from audiossm_kernels.ssm_step.triton_step import launch_step
+
+        y = torch.empty_like(v, memory_format=torch.contiguous_format)
+        new_state = SsmState._make(
+            torch.empty_like(part, memory_format=torch.contiguous_format) for part in state
+        )
+        launch_step(x, params, state, new_state, y, pairing)
+        return y, new_state
     with full_precision(v.device.type):
-        x, params, state = to_dtype(x, params, state, compute_dtype(v))
-        y, new_state = step_reference(x, params, state, pairing)
-    return y.to(v.dtype), new_state
+        wide, wide_params, wide_state = to_dtype(x, params, state, compute_dtype(v))
+        y, new_state = step_reference(wide, wide_params, wide_state, pairing)
+    return y.to(v.dtype), SsmState._make(
+        new.to(old.dtype) if old.dtype == torch.bfloat16 else new
+        for new, old in zip(new_state, state, strict=True)
+    )
+
+
+def ssm_step_(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    z: Tensor,
+    dt: Tensor,
+    adt: Tensor,
+    trap: Tensor,
+    angles: Tensor,
+    params: SsmParams,
+    state: SsmState,
+    *,
+    pairing: Pairing,
+    raw: RawParams | None = None,
+    live: Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Advance the live rows of ``state`` in place: ``ssm_step`` for an engine's slots.
+
+    Without gradients. Arguments as in ``ssm_step``, and:
+
+    Args:
+        q: see ``ssm_step``, like all that follow.
+        k: like ``q``.
+        v: like ``q``.
+        z: like ``q``.
+        dt: like ``q``.
+        adt: like ``q``.
+        trap: like ``q``.
+        angles: like ``q``.
+        params: like ``q``.
+        state: overwritten; every row is contiguous, rows may lie apart.
+        pairing: like ``q``.
+        raw: given, the inputs are slices of the mixer's projection: ``q`` and ``k`` before the
+            norm, ``dt`` before its bias and softplus, ``adt`` before the activation that makes A.
+        live: (B,) bool; rows that are False keep their state and get a zero output. All live by
+            default.
+        impl: like ``q``.
+    Returns:
+        y: (B, H, P), dtype of ``v``.
+    Raises:
+        KernelError: like ``ssm_step``, or a state that can't be written in place.
+    """
+    x = SsmInputs(q, k, v, z, dt, adt, trap, angles)
+    batch = q.shape[0]
+    check_shapes("ssm_step_", (batch,), batch, x, params, state, pairing)
+    for label, part in zip(state._fields, state, strict=True):
+        if not part[:1].is_contiguous() or (batch > 1 and part.stride(0) < part[0].numel()):
+            raise KernelError(
+                f"ssm_step_: rows of state.{label} must be contiguous and apart, "
+                f"not of strides {part.stride()}"
+            )
+    if live is not None and (live.shape != (batch,) or live.dtype != torch.bool):
+        raise KernelError(
+            f"ssm_step_: live must be ({batch},) of torch.bool, "
+            f"not {tuple(live.shape)} of {live.dtype}"
+        )
+    if raw is not None:
+        check_raw("ssm_step_", raw, x)
+    with torch.no_grad():
+        if use_triton("ssm_step_", impl, x, params, state):
+            from audiossm_kernels.ssm_step.triton_step import launch_step
+
+            y = torch.empty_like(v, memory_format=torch.contiguous_format)
+            launch_step(x, params, state, state, y, pairing, raw=raw, live=live)
+            return y
+        if raw is not None:
+            x = prepare(x, raw)
+        y, new_state = ssm_step(*x, params, state, pairing=pairing, impl="reference")
+        if live is not None:
+            y = y.where(live[:, None, None], 0)
+        for part, new in zip(state, new_state, strict=True):
+            if live is not None:
+                new = new.where(live.view(-1, *[1] * (new.dim() - 1)), part)
+            part.copy_(new)
+        return y
+
+
+def use_triton(name: str, impl: str, x: SsmInputs, params: SsmParams, state: SsmState) -> bool:
+    """Return whether the Triton form runs; raise if it was asked for by name and can't.
+
+    Raises:
+        KernelError: what the form doesn't take, with the value.
+    """
+    if impl not in ("auto", "triton", "reference"):
+        raise KernelError(f"{name}: impl must be 'auto', 'triton' or 'reference', not {impl!r}")
+    if impl == "reference" or (impl == "auto" and x.v.device.type != "cuda"):
+        return False
+    reason = refusal(x, params, state)
+    if reason is None:
+        return True
+    if impl == "triton":
+        raise KernelError(f"{name}(impl='triton'): {reason}")
+    warn_once(f"{name}: torch does the step: {reason}")
+    return False
+
+
+def refusal(x: SsmInputs, params: SsmParams, state: SsmState) -> str | None:
+    """Return what the Triton form doesn't take of these, or None."""
+    for label, part in zip(x._fields, x, strict=True):
+        if part.dtype not in INPUT_DTYPES:
+            return f"{label} is {part.dtype}, not float32, bfloat16 or float16"
+    for label, part in zip(state._fields, state, strict=True):
+        if part.dtype not in STATE_DTYPES:
+            return f"state.{label} is {part.dtype}, not float32 or bfloat16"
+    given = [part for part in (*x, *params, *state) if part is not None]
+    devices = {str(part.device) for part in given}
+    if len(devices) > 1:
+        return f"tensors are on several devices: {', '.join(sorted(devices))}"
+    if x.v.device.type != "cuda" and not interpreted():
+        return f"tensors are on {x.v.device}, not on a CUDA device"
+    if torch.is_grad_enabled() and any(part.requires_grad for part in given):
+        return "it has no gradient, and a tensor requires one"
+    d_state, head_dim = x.q.shape[-1], x.v.shape[-1]
+    if d_state > MAX_D_STATE:
+        return f"d_state={d_state} is more than {MAX_D_STATE}"
+    if params.out_norm is not None and head_dim > MAX_HEAD_DIM:
+        return f"head_dim={head_dim} is more than {MAX_HEAD_DIM}, with a norm of the output"
+    return None
+
+
+def interpreted() -> bool:
+    """Return whether Triton interprets its kernels, on the tensors of any device."""
+    import triton
+
+    return bool(triton.knobs.runtime.interpret)
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Log ``message`` the first time it comes."""
+    logger.warning(message)
