@@ -221,8 +221,12 @@ def test_what_the_kernel_does_not_take_is_refused_with_the_value():
         step(inputs._replace(v=inputs.v.clone().requires_grad_()))
     with pytest.raises(KernelError, match="d_state=512 is more than 256"):
         step(make_inputs(ScanShape(frames=1, d_state=512), device=DEVICE))
-    with pytest.raises(KernelError, match="head_dim=300 is more than 256, with a norm"):
-        step(make_inputs(ScanShape(frames=1, head_dim=300, out_norm=True), device=DEVICE))
+    with pytest.raises(KernelError, match="head_dim=300 and d_state=128 make a tile of 65536 elem"):
+        step(
+            make_inputs(
+                ScanShape(frames=1, head_dim=300, d_state=128, out_norm=True), device=DEVICE
+            )
+        )
 
 
 def test_a_state_that_cannot_be_written_in_place_is_refused():

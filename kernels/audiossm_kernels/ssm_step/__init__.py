@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 INPUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 STATE_DTYPES = (torch.float32, torch.bfloat16)
 MAX_D_STATE = 256
-MAX_HEAD_DIM = 256
+MAX_NORMED = 2**15  # elements of a head's state, sizes rounded up to powers of two
 
 
 def ssm_step(
@@ -205,8 +205,13 @@ def refusal(x: SsmInputs, params: SsmParams, state: SsmState) -> str | None:
     d_state, head_dim = x.q.shape[-1], x.v.shape[-1]
     if d_state > MAX_D_STATE:
         return f"d_state={d_state} is more than {MAX_D_STATE}"
-    if params.out_norm is not None and head_dim > MAX_HEAD_DIM:
-        return f"head_dim={head_dim} is more than {MAX_HEAD_DIM}, with a norm of the output"
+    if params.out_norm is not None:
+        elements = 2 ** ((head_dim - 1).bit_length() + (d_state - 1).bit_length())
+        if elements > MAX_NORMED:
+            return (
+                f"with a norm of the output, head_dim={head_dim} and d_state={d_state} make a tile "
+                f"of {elements} elements, more than {MAX_NORMED}"
+            )
     return None
 
 

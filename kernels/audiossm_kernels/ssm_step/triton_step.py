@@ -186,7 +186,6 @@ def step_kernel(
     a_floor,
     slowest,
     heads,
-    H_PER_GROUP: tl.constexpr,
     G: tl.constexpr,
     P: tl.constexpr,
     N: tl.constexpr,
@@ -208,7 +207,7 @@ def step_kernel(
 ):
     program = tl.program_id(0).to(tl.int64)
     row, head = program // heads, program % heads
-    group = head // H_PER_GROUP
+    group = head // (heads // G)
     y_ptr += program * P
 
     if LIVE:
@@ -404,13 +403,14 @@ def launch_step(
     out_norm = params.out_norm is not None
     if config is None:
         config = choose_config(state.ssm.element_size(), rank)
-    # a norm needs the whole head in one tile
-    whole = max(triton.next_power_of_2(head_dim), 16)
-    block_p = whole if out_norm else min(config.block_p, whole)
     block_n = max(triton.next_power_of_2(d_state), 16)
     block_r = triton.next_power_of_2(rank)
+    # a norm needs the whole head in one tile; else tiles stay small enough for the registers
+    whole = max(triton.next_power_of_2(head_dim), 16)
+    block_p = whole if out_norm else min(config.block_p, whole, max(16, 8192 // block_n))
+    tile = block_p * block_n
     # at least 8 elements a thread: copies of an element in two warps would race in place
-    num_warps = max(1, min(config.num_warps, block_p * block_n // 256))
+    num_warps = max(1, min(max(config.num_warps, tile // 2048), tile // 256, 8))
     nothing = params.d_skip  # stands for what the variant hasn't
     args = [
         *x,
@@ -428,7 +428,6 @@ def launch_step(
     with torch.cuda.device_of(y):
         step_kernel[(batch * heads,)](
             *args,
-            H_PER_GROUP=heads // groups,
             G=groups,
             P=head_dim,
             N=d_state,
