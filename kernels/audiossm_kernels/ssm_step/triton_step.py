@@ -226,6 +226,7 @@ def step_kernel(
     n = tl.arange(0, BLOCK_N)
     p = tl.arange(0, BLOCK_P)
     ahead = load_tile(ssm_ptr, v_ptr, old_v_ptr, z_ptr, p, n, P, N)
+    first_value = ahead[1]
 
     if ADJACENT:
         pair, partner, first = n // 2, n ^ 1, n % 2 == 0
@@ -301,14 +302,20 @@ def step_kernel(
         gate = ahead[3].to(tl.float32)[:, None]
         if BLOCK_P < P:
             ahead = load_tile(ssm_ptr, v_ptr, old_v_ptr, z_ptr, p + BLOCK_P, n, P, N)
-        weights = tl.where(j_new[None, :], value[:, None], old_value[:, None]) * j_scale
-        if MIMO:
-            x = tl.load(
+        weight = (head * R + r)[None, :] * P + p[:, None]
+        weight_inside = inside_p[:, None] & (r < R)[None, :]
+        if MIMO:  # long before the last two are needed
+            x_in = tl.load(
                 mimo_x_ptr + (head * R + j_rank)[None, :] * P + p[:, None],
                 mask=inside_p[:, None] & j_inside[None, :],
                 other=0.0,
             )
-            weights *= x.to(tl.float32)
+            x_skip = tl.load(mimo_x_ptr + weight, mask=weight_inside, other=0.0)
+            x_gate = tl.load(mimo_z_ptr + weight, mask=weight_inside, other=0.0)
+            x_out = tl.load(mimo_o_ptr + weight, mask=weight_inside, other=0.0)
+        weights = tl.where(j_new[None, :], value[:, None], old_value[:, None]) * j_scale
+        if MIMO:
+            weights *= x_in.to(tl.float32)
         w_high, w_low = halves(weights)
         h = tl.dot(w_high.to(OPERAND), keys, acc=h)
         h = tl.dot(w_low.to(OPERAND), keys, acc=h)
@@ -320,12 +327,10 @@ def step_kernel(
         if new_ssm_ptr.dtype.element_ty == tl.float32:
             o = tl.dot(low.to(OPERAND), queries, acc=o)
         o = tl.sum(tl.reshape(o, (BLOCK_P, BLOCK_R, 4 * PAD)), axis=2)
-        weight = (head * R + r)[None, :] * P + p[:, None]
-        weight_inside = inside_p[:, None] & (r < R)[None, :]
         skip = d_skip * value[:, None]
         if MIMO:
-            skip *= tl.load(mimo_x_ptr + weight, mask=weight_inside, other=0.0).to(tl.float32)
-            gate *= tl.load(mimo_z_ptr + weight, mask=weight_inside, other=0.0).to(tl.float32)
+            skip *= x_skip.to(tl.float32)
+            gate *= x_gate.to(tl.float32)
         o += skip
         if OUT_NORM:  # then BLOCK_P >= P
             o *= tl.rsqrt(tl.sum(o * o, axis=0) / P + EPS)[None, :]
@@ -333,7 +338,7 @@ def step_kernel(
             o *= scale.to(tl.float32)[:, None]
         o *= gate * tl.sigmoid(gate)
         if MIMO:
-            o *= tl.load(mimo_o_ptr + weight, mask=weight_inside, other=0.0).to(tl.float32)
+            o *= x_out.to(tl.float32)
         y = tl.sum(o, axis=1)
         tl.store(y_ptr + p, y.to(y_ptr.dtype.element_ty), mask=inside_p)
 
@@ -351,10 +356,13 @@ def step_kernel(
         mask=inside,
     )
     new_v_ptr += row * new_v_row + head * P
-    for start in tl.range(0, P, BLOCK_P):
-        p = start + tl.arange(0, BLOCK_P)
-        value = tl.load(v_ptr + p, mask=p < P, other=0.0).to(tl.float32)
-        tl.store(new_v_ptr + p, value.to(new_v_ptr.dtype.element_ty), mask=p < P)
+    p = tl.arange(0, BLOCK_P)
+    first_value = first_value.to(tl.float32).to(new_v_ptr.dtype.element_ty)
+    tl.store(new_v_ptr + p, first_value, mask=p < P)
+    for start in tl.range(BLOCK_P, P, BLOCK_P):
+        inside_p = start + p < P
+        value = tl.load(v_ptr + start + p, mask=inside_p, other=0.0).to(tl.float32)
+        tl.store(new_v_ptr + start + p, value.to(new_v_ptr.dtype.element_ty), mask=inside_p)
 
 
 def choose_config(state_bytes: int, rank: int) -> StepConfig:
