@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from audiossm.errors import ConfigError, ShapeError
 from audiossm.nn.norm import RMSNorm
@@ -15,6 +14,7 @@ from audiossm_kernels import (
     SsmInputs,
     SsmParams,
     SsmState,
+    make_steps,
     ssm_scan,
     ssm_step,
     turn_back,
@@ -141,12 +141,6 @@ class Mamba3Config:
         return [self.d_inner] * 2 + [width] * 2 + [self.num_heads] * 3 + [self.num_angles]
 
 
-def heavy_tail(s: Tensor) -> Tensor:
-    """Return ``1 + s`` for s >= 0 and ``1 / (1 - s)`` below: positive, 1 at 0, slope 1 there."""
-    # the clamp keeps the branch that isn't taken finite: at s = 1 its gradient would be NaN
-    return torch.where(s >= 0, 1 + s, 1 / (1 - s.clamp(max=0.0)))
-
-
 class Mamba3(StreamingModule[SsmState]):
     """Mix the frames of (batch, frames, d_model) causally, in constant memory.
 
@@ -221,11 +215,9 @@ class Mamba3(StreamingModule[SsmState]):
         # float32 before softplus and f: half precision would lose small steps and decays
         dtype = torch.promote_types(v.dtype, torch.float32)
         raw_dt, raw_a, trap, angles = (part.to(dtype) for part in parts[4:])
-        dt = F.softplus(raw_dt + self.dt_bias)
-        positive = heavy_tail if config.a_activation == "heavy_tail" else F.softplus
-        adt = -positive(raw_a).clamp(min=config.a_floor) * dt
-        if config.max_memory is not None:
-            adt = adt.clamp(max=-1 / config.max_memory)
+        dt, adt = make_steps(
+            raw_dt, raw_a, self.dt_bias, config.a_activation, config.a_floor, config.max_memory
+        )
         inputs = SsmInputs(
             self.C_norm(q), self.B_norm(k), v, z, dt, adt, trap, angles.unsqueeze(-2)
         )

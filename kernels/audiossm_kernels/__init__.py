@@ -5,6 +5,7 @@ G groups of B/C, R rank (1 in SISO), S rotary angles, C frames of a chunk, K chu
 """
 
 from audiossm_kernels.errors import KernelError
+from audiossm_kernels.projection import make_steps
 from audiossm_kernels.rotary import turn_back
 from audiossm_kernels.ssm_scan import ssm_scan
 from audiossm_kernels.ssm_step import ssm_step, ssm_step_
@@ -17,6 +18,7 @@ __all__ = [
     "SsmInputs",
     "SsmParams",
     "SsmState",
+    "make_steps",
     "ssm_scan",
     "ssm_step",
     "ssm_step_",

@@ -7,21 +7,39 @@ from torch.nn import functional as F
 from audiossm_kernels.errors import KernelError
 from audiossm_kernels.state import RawParams, SsmInputs
 
-__all__ = ["check_raw", "prepare"]
+__all__ = ["check_raw", "heavy_tail", "make_steps", "prepare"]
+
+
+def heavy_tail(s: Tensor) -> Tensor:
+    """Return ``1 + s`` for s >= 0 and ``1 / (1 - s)`` below: positive, 1 at 0, slope 1 there."""
+    # the clamp keeps the branch that isn't taken finite: at s = 1 its gradient would be NaN
+    return torch.where(s >= 0, 1 + s, 1 / (1 - s.clamp(max=0.0)))
+
+
+def make_steps(
+    raw_dt: Tensor,
+    raw_a: Tensor,
+    dt_bias: Tensor,
+    a_activation: str,
+    a_floor: float,
+    max_memory: float | None,
+) -> tuple[Tensor, Tensor]:
+    """Return dt and A * dt of a projection, both (..., H); the rest is as in ``RawParams``."""
+    dt = F.softplus(raw_dt + dt_bias)
+    positive = heavy_tail if a_activation == "heavy_tail" else F.softplus
+    adt = -positive(raw_a).clamp(min=a_floor) * dt
+    if max_memory is not None:
+        adt = adt.clamp(max=-1 / max_memory)
+    return dt, adt
 
 
 def prepare(x: SsmInputs, raw: RawParams) -> SsmInputs:
     """Norm B and C, and make dt and A * dt; in float32, or float64 for float64 values."""
     dtype = torch.promote_types(x.v.dtype, torch.float32)
     q, k, raw_dt, raw_a = (part.to(dtype) for part in (x.q, x.k, x.dt, x.adt))
-    dt = F.softplus(raw_dt + raw.dt_bias.to(dtype))
-    if raw.a_activation == "heavy_tail":
-        decay = torch.where(raw_a >= 0, 1 + raw_a, 1 / (1 - raw_a.clamp(max=0.0)))
-    else:
-        decay = F.softplus(raw_a)
-    adt = -decay.clamp(min=raw.a_floor) * dt
-    if raw.max_memory is not None:
-        adt = adt.clamp(max=-1 / raw.max_memory)
+    dt, adt = make_steps(
+        raw_dt, raw_a, raw.dt_bias.to(dtype), raw.a_activation, raw.a_floor, raw.max_memory
+    )
     return x._replace(q=norm(q, raw.q_norm), k=norm(k, raw.k_norm), dt=dt, adt=adt)
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from audiossm.errors import ConfigError, ShapeError
 from audiossm.nn import Block, Mamba3, Mamba3Config
-from audiossm.nn.mamba3 import heavy_tail
+from audiossm_kernels.projection import heavy_tail
 from contract import assert_streaming_equals_offline
 
 SMALL = Mamba3Config(d_model=16, d_state=8, head_dim=8)
