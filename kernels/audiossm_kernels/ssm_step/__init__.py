@@ -1,8 +1,5 @@
 """One frame of the Mamba-3 mixer core: contract and choice of implementation."""
 
-import functools
-import logging
-
 import torch
 from torch import Tensor
 
@@ -22,8 +19,6 @@ from audiossm_kernels.state import (
 )
 
 __all__ = ["ssm_step", "ssm_step_"]
-
-logger = logging.getLogger(__name__)
 
 # what the Triton form takes
 INPUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -61,8 +56,8 @@ def ssm_step(
         params: small parameters.
         state: four states of batch B; left as they were.
         pairing: "adjacent" (SISO) or "halved" (MIMO).
-        impl: "auto", "triton" or "reference"; a named one never falls back. "auto" is "triton" on
-            a CUDA device where that takes the dtypes and no gradient is asked for.
+        impl: "auto", "triton" or "reference"; a named one never falls back. "auto" is "reference"
+            everywhere: the Triton form has only run in Triton's interpreter yet.
     Returns:
         y: (B, H, P), dtype of ``v``; and the state after this frame, bfloat16 where the state
         given is.
@@ -175,15 +170,12 @@ def use_triton(name: str, impl: str, x: SsmInputs, params: SsmParams, state: Ssm
     """
     if impl not in ("auto", "triton", "reference"):
         raise KernelError(f"{name}: impl must be 'auto', 'triton' or 'reference', not {impl!r}")
-    if impl == "reference" or (impl == "auto" and x.v.device.type != "cuda"):
+    # TODO: "auto" chooses by device and shape once kernels/bench has passed on a card
+    if impl != "triton":
         return False
-    reason = refusal(x, params, state)
-    if reason is None:
-        return True
-    if impl == "triton":
+    if (reason := refusal(x, params, state)) is not None:
         raise KernelError(f"{name}(impl='triton'): {reason}")
-    warn_once(f"{name}: torch does the step: {reason}")
-    return False
+    return True
 
 
 def refusal(x: SsmInputs, params: SsmParams, state: SsmState) -> str | None:
@@ -220,9 +212,3 @@ def interpreted() -> bool:
     import triton
 
     return bool(triton.knobs.runtime.interpret)
-
-
-@functools.cache
-def warn_once(message: str) -> None:
-    """Log ``message`` the first time it comes."""
-    logger.warning(message)
