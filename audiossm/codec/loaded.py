@@ -1,5 +1,7 @@
 """A trained codec in memory: the network, its name and the hash that codes are tied to."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Self
 
@@ -7,7 +9,7 @@ import torch
 
 from audiossm.checkpoint import ModelFolder, load_weights
 from audiossm.codec.codec import Codec, CodecConfig
-from audiossm.config import from_dict
+from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, ModelError
 
 __all__ = ["LoadedCodec"]
@@ -16,8 +18,9 @@ __all__ = ["LoadedCodec"]
 class LoadedCodec:
     """A codec with its weights. Calls don't change it: threads and streams may share it.
 
-    ``hash`` (32 hex digits) covers sizes and weights: a model made on this codec's codes keeps it,
-    and can refuse the codes of another.
+    ``hash`` (32 hex digits) covers sizes and weights. ``frames_hash`` covers those alone that make
+    frames and codes, not the decoder's: a model that stands on the codec keeps it and refuses
+    another, while a decoder that was trained on still decodes old codes.
     """
 
     def __init__(
@@ -25,7 +28,7 @@ class LoadedCodec:
     ) -> None:
         self.device = device or torch.device("cpu")
         self.network = network.eval().requires_grad_(False).to(self.device)
-        self.name, self.hash = name, model_hash
+        self.name, self.hash, self.frames_hash = name, model_hash, hash_frames(network)
 
     @classmethod
     def load(cls, name: str | Path, *, device: torch.device | None = None) -> Self:
@@ -51,3 +54,14 @@ class LoadedCodec:
     def config(self) -> CodecConfig:
         """The network's sizes."""
         return self.network.config
+
+
+def hash_frames(network: Codec) -> str:
+    """Return 32 hex digits of SHA-256 over encoder and quantiser, weights as a file has them."""
+    sizes = [to_dict(network.config.encoder), to_dict(network.config.quantiser)]
+    digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        if not name.startswith("decoder."):
+            half = tensor.detach().to("cpu", torch.float16).contiguous()
+            digest.update(name.encode() + half.numpy().tobytes())
+    return digest.hexdigest()[:32]

@@ -12,7 +12,10 @@ __all__ = ["CodecPin"]
 
 @dataclass(frozen=True, kw_only=True)
 class CodecPin:
-    """The table ``codec`` in the config.toml of a model that stands on a codec."""
+    """The table ``codec`` in the config.toml of a model that stands on a codec.
+
+    ``hash`` is the codec's ``frames_hash``.
+    """
 
     name: str
     hash: str
@@ -25,10 +28,10 @@ class CodecPin:
         """
         beside = folder.path.parent / self.name
         codec = LoadedCodec.load(beside if beside.is_dir() else Path(self.name))
-        if codec.hash != self.hash:
+        if codec.frames_hash != self.hash:
             raise ModelError(
-                f"{folder.path}: was trained on codec {self.name!r} of hash {self.hash}, but that "
-                f"codec now has {codec.hash}: train the model on it again, or bring the old one "
-                "back"
+                f"{folder.path}: was trained on codec {self.name!r} with frames of hash "
+                f"{self.hash}, but that codec's now have {codec.frames_hash}: train the model on "
+                "it again, or bring the old one back"
             )
         return codec

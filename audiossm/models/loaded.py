@@ -58,7 +58,7 @@ def save_recogniser(
     tables = {"recogniser": to_dict(network.config)}
     weights: nn.Module = network
     if codec is not None:
-        tables["codec"] = to_dict(CodecPin(name=codec.name, hash=codec.hash))
+        tables["codec"] = to_dict(CodecPin(name=codec.name, hash=codec.frames_hash))
         weights = network.above_encoder()
     save_model(path, "recogniser", description, tables, weights.state_dict())
 

@@ -39,7 +39,7 @@ def draw_curves(runs: Sequence[Path], out: Path) -> bool:
             by_panel[panel_of(name)].plot(*zip(*points, strict=True), label=f"{run.name}: {name}")
     for panel, axis in by_panel.items():
         axis.set(title=panel, xlabel="step")
-        axis.set_yscale("log" if panel == "gradient norm" else "linear")
+        axis.set_yscale("linear" if panel == "dev" else "log")
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend(fontsize="small")

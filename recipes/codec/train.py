@@ -121,8 +121,8 @@ def train_step(
 
 def open_recogniser(
     args: argparse.Namespace, config: CodecConfig, phones: Phones
-) -> tuple[Trainee, tuple[list[Corpus], Corpus | None, dict[str, Any], dict[str, Any]]]:
-    """Return a recogniser to go on with, and what it hears, as its own recipe says."""
+) -> tuple[Trainee, Corpus, tuple[list[Corpus], Corpus | None, dict[str, Any], dict[str, Any]]]:
+    """Return a recogniser to go on with, its dev set, and its lessons, as its own recipe says."""
     table = load_toml(HERE.parent / "transcribe" / "config.toml")
     data, hp = table["data"], table["train"]
     sizes = from_dict(RecogniserConfig, table["recogniser"], "recogniser")
@@ -132,17 +132,20 @@ def open_recogniser(
     student = Trainee(sizes).to(args.device)
     if args.recogniser != "new":
         student.begin_from(args.recogniser)
-    train, _, noise = load_spoken(
+    train, dev, noise = load_spoken(
         args.data, data, Vocabulary(sizes.pieces), phones, args.out, args.workers, args.device
     )
-    return student, (train, noise, data, hp)
+    return student, dev, (train, noise, data, hp)
 
 
 @torch.no_grad()
 def measure(
     kept: nn.ModuleDict, audio: Tensor, distance: SpectralLoss, dev: Corpus
 ) -> dict[str, float]:
-    """Return the mel distance of decoded dev audio from each number of groups, and dev WER."""
+    """Return the mel distance of decoded dev audio from each number of groups, and dev WER.
+
+    The audio is that of ``dev_rows`` utterances, the error rate that of the recogniser's whole dev.
+    """
     codec: Any = kept["codec"]
     counts = codec.quantiser.group_counts.tolist()
     found = {
@@ -193,7 +196,7 @@ def main() -> None:
     trainees: dict[str, nn.Module] = {"codec": trainee}
     products: dict[str, nn.Module] = {"codec": trainee.codec}
     if args.recogniser:
-        student, spoken = open_recogniser(args, config, phones)
+        student, dev, spoken = open_recogniser(args, config, phones)
         trainee.codec.encoder = student.recogniser.encoder
         trainees["recogniser"], products["recogniser"] = student, student.recogniser
     settings = {name: hp[name] for name in ("lr", "weight_decay", "ema")}

@@ -50,9 +50,20 @@ def test_another_codec_than_that_of_the_training_is_refused(on_a_codec):
         LoadedRecogniser.load(on_a_codec)
     old = load_toml(on_a_codec / "config.toml")["codec"]["hash"]
     assert str(caught.value) == (
-        f"{on_a_codec}: was trained on codec 'voice' of hash {old}, but that codec now has "
-        f"{LoadedCodec.load(folder).hash}: train the model on it again, or bring the old one back"
+        f"{on_a_codec}: was trained on codec 'voice' with frames of hash {old}, but that codec's "
+        f"now have {LoadedCodec.load(folder).frames_hash}: train the model on it again, or bring "
+        "the old one back"
     )
+
+
+def test_a_codec_whose_decoder_was_trained_on_still_serves(on_a_codec):
+    before = LoadedRecogniser.load(on_a_codec)
+    folder = on_a_codec.parent / "voice"
+    codec = LoadedCodec.load(folder).network
+    codec.decoder.head.bias += 0.1
+    save_model(folder, "codec", "", {"codec": to_dict(codec.config)}, codec.state_dict())
+    x = 0.1 * torch.randn(1, 6400)
+    assert torch.equal(LoadedRecogniser.load(on_a_codec).network(x), before.network(x))
 
 
 def test_a_codec_that_is_missing_or_has_another_encoder_is_refused(on_a_codec):
