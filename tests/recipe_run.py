@@ -9,10 +9,10 @@ import pytest
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
-def load_recipe(name: str) -> ModuleType:
-    """Import ``recipes/<name>/train.py`` under a name of its own."""
-    path = RECIPES / name / "train.py"
-    spec = importlib.util.spec_from_file_location(f"{name}_recipe", path)
+def load_recipe(name: str, script: str = "train") -> ModuleType:
+    """Import ``recipes/<name>/<script>.py`` under a name of its own."""
+    path = RECIPES / name / f"{script}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_{script}_recipe", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

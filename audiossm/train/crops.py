@@ -1,5 +1,7 @@
 """Random stretches of a corpus, cut by index on its device, without a loop over rows."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from audiossm.train.augment import cut_noise
 from audiossm.train.corpus import Batch, Corpus
 from audiossm.train.losses import send
 
-__all__ = ["cut_rows", "draw_crops", "draw_utterances", "vary"]
+__all__ = ["batch_shapes", "cut_rows", "draw_batch", "draw_crops", "draw_utterances", "vary"]
 
 
 def cut_rows(
@@ -65,6 +67,24 @@ def draw_utterances(
         lengths=torch.from_numpy(corpus.sizes[items]),
         labels=([labels[item] for item in items],),
     )
+
+
+def batch_shapes(data: dict[str, Any]) -> list[tuple[int, int]]:
+    """Return (rows, samples) of a codec recipe's short batches and of its long ones."""
+    return [(data[f"{kind}rows"], round(data[f"{kind}s"] * 16000)) for kind in ("crop_", "long_")]
+
+
+def draw_batch(train: Corpus, data: dict[str, Any], labelled: bool, seed: int, step: int) -> Batch:
+    """Draw the batch of a step of a codec recipe: a function of seed and step alone.
+
+    Long batches are whole utterances with labels where the corpus is ``labelled``.
+    """
+    rng = np.random.default_rng([seed, step])
+    long = rng.random() < data["long_share"]
+    rows, samples = batch_shapes(data)[long]
+    if long and labelled:
+        return draw_utterances(train, rows, samples, 0, rng)
+    return Batch(draw_crops(train, rows, samples, rng), torch.full((rows,), samples), ())
 
 
 def vary(audio: Tensor, noise: Corpus | None, noise_share: float) -> Tensor:

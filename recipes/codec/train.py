@@ -32,14 +32,15 @@ from audiossm.text import Vocabulary
 from audiossm.train.augment import mask_spectra
 from audiossm.train.card import write_card
 from audiossm.train.codec_trainee import CodecTrainee, capture
-from audiossm.train.corpus import Batch, Corpus, read_manifests
-from audiossm.train.crops import draw_crops, draw_utterances, vary
+from audiossm.train.corpus import Batch, Corpus
+from audiossm.train.crops import batch_shapes, draw_batch, draw_crops, vary
 from audiossm.train.curves import draw_curves
 from audiossm.train.lessons import Lessons
 from audiossm.train.losses import ctc
 from audiossm.train.phones import Phones, read_phones
 from audiossm.train.run import Run
 from audiossm.train.scoring import greedy_wer
+from audiossm.train.sounds import load_sounds
 from audiossm.train.spectral import SpectralLoss
 from audiossm.train.spoken import load_spoken
 from audiossm.train.trainee import Trainee
@@ -50,43 +51,6 @@ SMOKE_DATA = {"train": ["manifest"], "sounds": [], "dev": ["manifest"], "dev_row
 SMOKE_DATA |= {"crop_s": 0.64, "crop_rows": 4, "long_s": 4.48, "long_rows": 1}
 SMOKE_SPOKEN = {"train": ["manifest"], "dev": ["manifest"], "noise": [], "speeds": [1.0], "rows": 2}
 SMOKE_TRAIN = {"steps": 40, "warmup": 5, "lr": 4e-3, "ema": 0.9, "log_every": 5, "dev_every": 20}
-
-
-def load_corpus(
-    data: dict[str, Any], args: argparse.Namespace, phones: Phones
-) -> tuple[Corpus, Corpus, Corpus | None]:
-    """Decode training, dev and noise."""
-
-    def label(utterance: Utterance) -> list[int]:
-        return phones.by_key.get(utterance.key, [])  # no transcript, no phone term
-
-    def load(name: str, found: list[Utterance]) -> Corpus:
-        cache = args.out / f"{name}.pt"
-        return Corpus.load(found, (label,), ([],), args.workers, cache).to(args.device)
-
-    sounds = read_manifests(args.data, data["sounds"])[::2]
-    train = read_manifests(args.data, data["train"]) + sounds
-    dev = read_manifests(args.data, data["dev"])
-    return (
-        load("train", train),
-        load("dev", dev[:: max(1, len(dev) // data["dev_rows"])][: data["dev_rows"]]),
-        load("noise", sounds) if sounds else None,
-    )
-
-
-def shapes(data: dict[str, Any]) -> list[tuple[int, int]]:
-    """Return (rows, samples) of short batches and of long ones."""
-    return [(data[f"{kind}rows"], round(data[f"{kind}s"] * 16000)) for kind in ("crop_", "long_")]
-
-
-def draw_batch(train: Corpus, data: dict[str, Any], phones: bool, seed: int, step: int) -> Batch:
-    """Draw the batch of a step: a function of seed and step alone."""
-    rng = np.random.default_rng([seed, step])
-    long = rng.random() < data["long_share"]
-    rows, samples = shapes(data)[long]
-    if long and phones:
-        return draw_utterances(train, rows, samples, 0, rng)
-    return Batch(draw_crops(train, rows, samples, rng), torch.full((rows,), samples), ())
 
 
 def train_step(
@@ -185,7 +149,11 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     phones_file = args.data / "phones.json"
     phones = read_phones(phones_file) if phones_file.exists() else Phones((), {})
-    train, dev, noise = load_corpus(data, args, phones)
+
+    def label(utterance: Utterance) -> list[int]:
+        return phones.by_key.get(utterance.key, [])  # no transcript, no phone term
+
+    train, dev, noise = load_sounds(args.data, data, label, args.out, args.workers, args.device)
     dev_audio = draw_crops(dev, data["dev_rows"], 64000, np.random.default_rng(0))
     print(f"{train.hours:.2f} h, decoded in {time.monotonic() - began:.0f} s", flush=True)
 
@@ -205,7 +173,7 @@ def main() -> None:
     checkpoint = args.out / "checkpoint.pt"
     before = run.load(checkpoint) if checkpoint.exists() else None
     distance = SpectralLoss(config.sample_rate).to(args.device)
-    captured = capture(trainee, shapes(data)) if args.compile else {}
+    captured = capture(trainee, batch_shapes(data)) if args.compile else {}
     lessons = None
     if args.recogniser:
         lessons = Lessons(student, *spoken, step=run.step, captured=args.compile)

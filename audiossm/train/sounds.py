@@ -1,0 +1,45 @@
+"""The recordings that a codec recipe's config names, decoded."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from audiossm.manifest import Utterance
+from audiossm.train.corpus import Corpus, read_manifests
+
+__all__ = ["load_sounds"]
+
+
+def load_sounds(
+    folder: Path,
+    data: dict[str, Any],
+    label: Callable[[Utterance], list[int]],
+    cache: Path,
+    workers: int,
+    device: str,
+) -> tuple[Corpus, Corpus, Corpus | None]:
+    """Decode all sets.
+
+    Args:
+        folder: of the manifests.
+        data: names of ``train``, ``sounds`` and ``dev`` manifests, and ``dev_rows``.
+        label: turns an utterance into ids; none where it has no label.
+        cache: a folder that keeps what was decoded.
+        workers: processes that decode.
+        device: where the samples go.
+
+    Returns:
+        training, with the even lines of ``sounds``; ``dev_rows`` utterances of dev, spread over it;
+        and those sounds alone, as noise, if any are named.
+    """
+
+    def load(name: str, found: list[Utterance]) -> Corpus:
+        return Corpus.load(found, (label,), ([],), workers, cache / f"{name}.pt").to(device)
+
+    sounds = read_manifests(folder, data["sounds"])[::2]
+    dev = read_manifests(folder, data["dev"])
+    return (
+        load("train", read_manifests(folder, data["train"]) + sounds),
+        load("dev", dev[:: max(1, len(dev) // data["dev_rows"])][: data["dev_rows"]]),
+        load("noise", sounds) if sounds else None,
+    )

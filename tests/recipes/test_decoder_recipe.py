@@ -1,0 +1,59 @@
+"""The codec's second stage changes the decoder alone, resumes exactly and leaves a codec."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from audiossm.checkpoint import save_model
+from audiossm.codec import Codec, CodecConfig, LoadedCodec
+from audiossm.config import to_dict
+from recipe_run import StepClock, load_recipe
+
+
+@pytest.fixture
+def recipe() -> ModuleType:
+    return load_recipe("codec", "train_decoder")
+
+
+@pytest.fixture
+def first_stage(tmp_path) -> Path:
+    codec = Codec(CodecConfig.tiny())
+    tables = {"codec": to_dict(codec.config)}
+    save_model(tmp_path / "voice", "codec", "", tables, codec.state_dict())
+    return tmp_path / "voice"
+
+
+def test_the_decoder_learns_and_the_frames_stay(tmp_path, monkeypatch, recipe, first_stage):
+    small = {"steps": 6, "head_start": 3, "dev_every": 3, "log_every": 3}
+    monkeypatch.setattr(recipe, "SMOKE_TRAIN", recipe.SMOKE_TRAIN | small)
+
+    def train(name: str, *options: str) -> LoadedCodec:
+        command = ["train_decoder.py", "--smoke", "--device", "cpu", "--workers", "1"]
+        where = ["--out", str(tmp_path / name), "--init", str(first_stage)]
+        monkeypatch.setattr(sys, "argv", [*command, *where, *options])
+        recipe.main()
+        return LoadedCodec.load(tmp_path / name / "codec")
+
+    straight, before = train("straight"), LoadedCodec.load(first_stage)
+    rows = [json.loads(x) for x in (tmp_path / "straight" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [3, 6]
+    assert rows[1]["dev_mel_4"] < rows[0]["dev_mel_4"]
+    assert {"telling", "fooling", "matching"} <= rows[1].keys() and "fooling" not in rows[0]
+    assert straight.frames_hash == before.frames_hash and straight.hash != before.hash
+    assert (tmp_path / "straight" / "sample.wav").exists()
+    with monkeypatch.context() as patch:
+        StepClock(recipe, patch, steps=8)  # two optimizers a step
+        train("stopped", "--minutes", "5")
+    assert torch.load(tmp_path / "stopped" / "decoder.pt", weights_only=True)["step"] == 4
+    assert train("stopped").hash == straight.hash
+
+
+def test_without_a_first_stage_there_is_no_second(capsys, monkeypatch, recipe, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["train_decoder.py", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        recipe.main()
+    assert "needs --init: the codec of the first stage" in capsys.readouterr().err
