@@ -17,12 +17,11 @@ import numpy as np
 from audiossm.audio.container import ContainerSource
 from audiossm.audio.mp3 import looks_like_mp3, scan_mp3
 from audiossm.audio.ogg import find_ogg_damage
+from audiossm.audio.samples import LOUDEST
 from audiossm.audio.wav import ByteStream, WavFormat, WavSource, is_wav, read_wav_header
 from audiossm.errors import AudioError
 
-LOUDEST = 1e4  # full scale is 1; from 1e19 on, float32 overflows and a session never recovers
-
-__all__ = ["AudioReader", "open_audio"]
+__all__ = ["AudioReader", "open_audio", "open_stream"]
 
 
 class _Source(Protocol):
@@ -176,7 +175,7 @@ def open_audio(
         AudioError: there is no audio to be had; the message says why, in a line.
     """
     with ExitStack() as resources:
-        stream, path, name, seekable = _open_stream(source, name, resources)
+        stream, path, name, seekable = open_stream(source, name, resources)
         if raw_rate is not None:
             opened: _Source = _open_raw(stream, name, raw_rate, raw_channels, seekable)
         else:
@@ -187,9 +186,18 @@ def open_audio(
         return AudioReader(opened, name, resources.pop_all())
 
 
-def _open_stream(
+def open_stream(
     source: str | Path | BinaryIO, name: str | None, resources: ExitStack
 ) -> tuple[BinaryIO, Path | None, str, bool]:
+    """Open bytes for reading, or say in a line why not.
+
+    Returns:
+        the stream; its path, if it is a regular file opened here; its name for messages; and
+        whether it can seek.
+
+    Raises:
+        AudioError: it can't be opened.
+    """
     if source == "-":
         if sys.stdin is None:
             raise AudioError("standard input is closed, so there is no audio to read from it")

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from audiossm.audio import FrameBuffer, Resampler
-from audiossm.audio.reader import LOUDEST
+from audiossm.audio.samples import check_samples
 from audiossm.decoding import (
     DecodedToken,
     DecodedWord,
@@ -15,9 +15,8 @@ from audiossm.decoding import (
 )
 from audiossm.errors import AudioError, ConfigError, SessionError, SnapshotError
 from audiossm.models import LoadedRecogniser
-from audiossm.nn import map_state, named_tensors
 from audiossm.streaming.events import Event, Token, Word
-from audiossm.streaming.snapshot import pack, unpack
+from audiossm.streaming.snapshot import check_arrays, fill_state, pack, state_arrays, unpack
 
 __all__ = ["Session"]
 
@@ -75,11 +74,7 @@ class Session:
                 f"a session takes one channel of float samples, got {samples.dtype} of shape "
                 f"{samples.shape}"
             )
-        bad = np.flatnonzero(~(np.abs(samples) <= LOUDEST))
-        if bad.size:
-            value, second = samples[bad[0]], (self.samples_received + bad[0]) / self.sample_rate
-            fault = "far outside [-1, 1]" if np.isfinite(value) else "not a finite number"
-            raise AudioError(f"sample {value:.4g} at {second:.3f} s is {fault}")
+        check_samples(samples, self.samples_received, self.sample_rate)
         self.samples_received += len(samples)
         x = torch.from_numpy(samples.astype(np.float32)).unsqueeze(0)
         events: list[Event] = []
@@ -155,19 +150,10 @@ class Session:
 
     def _load(self, arrays: dict[str, NDArray[np.generic]]) -> None:
         """Fill a fresh session with a snapshot's arrays."""
-        expected = {name: (a.shape, a.dtype) for name, a in self._arrays().items()}
-        found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
-        if found != expected:
-            names = sorted(k for k in expected | found if expected.get(k) != found.get(k))
-            raise SnapshotError(f"the snapshot's arrays don't fit this model: {names[:3]}")
-        tensors = iter([torch.from_numpy(arrays[name]) for name, _ in self._tensors()])
-
-        def take(old: torch.Tensor) -> torch.Tensor:
-            return next(tensors).to(old.device)
-
-        self.resample_state, self.buffer_state, self.network_state = map_state(
-            take, (self.resample_state, self.buffer_state, self.network_state)
-        )
+        check_arrays(arrays, self._arrays())
+        self.resample_state = fill_state(self.resample_state, "resampler", arrays)
+        self.buffer_state = fill_state(self.buffer_state, "buffer", arrays)
+        self.network_state = fill_state(self.network_state, "network", arrays)
         self.decoder_state = GreedyState._make(
             arrays[f"decoder.{name}"] for name in self.decoder_state._fields
         )
@@ -179,18 +165,12 @@ class Session:
         """Name every array that a snapshot stores."""
         counters = [self.samples_received, self.frames_taken, int(self.finished)]
         return {
-            **{name: tensor.cpu().numpy() for name, tensor in self._tensors()},
+            **state_arrays(self.resample_state, "resampler"),
+            **state_arrays(self.buffer_state, "buffer"),
+            **state_arrays(self.network_state, "network"),
             **{f"decoder.{name}": a for name, a in self.decoder_state._asdict().items()},
             "counters": np.array(counters, np.int64),
         }
-
-    def _tensors(self) -> list[tuple[str, torch.Tensor]]:
-        """Name every tensor of the session, in the order that ``_load`` fills them."""
-        return [
-            *named_tensors(self.resample_state, "resampler"),
-            *named_tensors(self.buffer_state, "buffer"),
-            *named_tensors(self.network_state, "network"),
-        ]
 
     def _check_open(self) -> None:
         if self.finished:

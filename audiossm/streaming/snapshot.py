@@ -3,21 +3,33 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from audiossm.errors import SnapshotError
+from audiossm.nn import map_state, named_tensors
 
-__all__ = ["SNAPSHOT_FORMAT", "SNAPSHOT_VERSION", "pack", "unpack"]
+__all__ = [
+    "SNAPSHOT_FORMAT",
+    "SNAPSHOT_VERSION",
+    "check_arrays",
+    "fill_state",
+    "pack",
+    "state_arrays",
+    "unpack",
+]
 
 SNAPSHOT_FORMAT = "audiossm-session"
 SNAPSHOT_VERSION = "1"
 DIGEST_SIZE = hashlib.sha256().digest_size
 
 Arrays = dict[str, NDArray[np.generic]]
+S = TypeVar("S")
 
 
 def pack(arrays: Arrays, header: Mapping[str, str]) -> bytes:
@@ -73,3 +85,31 @@ def read_header(data: bytes) -> dict[str, str]:
         raise SnapshotError(f"these bytes are no session snapshot (no {exc} in them)") from exc
     except (ValueError, TypeError, AttributeError, RecursionError) as exc:
         raise SnapshotError(f"these bytes are no session snapshot ({exc})") from exc
+
+
+def state_arrays(state: object, prefix: str) -> Arrays:
+    """Name the tensors of a layer's state as arrays."""
+    return {name: tensor.cpu().numpy() for name, tensor in named_tensors(state, prefix)}
+
+
+def fill_state(state: S, prefix: str, arrays: Arrays) -> S:
+    """Return a state like ``state``, on its device, with the values that ``state_arrays`` named."""
+    values = iter([torch.from_numpy(arrays[name]) for name, _ in named_tensors(state, prefix)])
+
+    def take(old: torch.Tensor) -> torch.Tensor:
+        return next(values).to(old.device, copy=True)  # aligned, as torch's own memory is
+
+    return map_state(take, state)
+
+
+def check_arrays(arrays: Arrays, fresh: Arrays) -> None:
+    """Refuse a snapshot's arrays if those of a fresh session have other names, shapes or dtypes.
+
+    Raises:
+        SnapshotError: they don't fit.
+    """
+    expected = {name: (array.shape, array.dtype) for name, array in fresh.items()}
+    found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+    if found != expected:
+        names = sorted(k for k in expected | found if expected.get(k) != found.get(k))
+        raise SnapshotError(f"the snapshot's arrays don't fit this model: {names[:3]}")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from audiossm.checkpoint import save_model
 from audiossm.config import to_dict
 from audiossm.errors import AudioError, ConfigError, SessionError
+from audiossm.nn import named_tensors
 from audiossm.streaming import Event, Session, Token, Transcriber, Word
 from tiny_model import make_transcriber, read_speech
 
@@ -391,5 +392,6 @@ def test_a_sample_rate_that_is_none_is_refused():
 def test_gradients_are_not_kept():
     session = MODEL.session()
     session.push(SPEECH)
-    assert all(not tensor.requires_grad for _, tensor in session._tensors())
+    states = session.resample_state, session.buffer_state, session.network_state
+    assert all(not tensor.requires_grad for _, tensor in named_tensors(states))
     assert torch.is_grad_enabled()
