@@ -11,7 +11,6 @@ from audiossm_apps.complaint import complain
 from audiossm_apps.options import add_model_options, count, load_transcriber
 
 if TYPE_CHECKING:
-    from audiossm.codec import LoadedCodec
     from audiossm.evaluate.codec import CodecEvaluation, Means
     from audiossm.evaluate.parity import Parity
     from audiossm.evaluate.transcribe import Evaluation, Group
@@ -140,10 +139,11 @@ def run_codec(args: argparse.Namespace) -> int:
     """Print a table or a JSON object; return 1 if a recording couldn't be read."""
     if args.opus_only and args.groups:
         args.parser.error("--groups is about a codec: leave out --opus-only")
+    from audiossm.codec import LoadedCodec
     from audiossm.evaluate.codec import evaluate_codec
     from audiossm.manifest import read_manifest
 
-    codec = None if args.opus_only else _load_codec(args.model)
+    codec = None if args.opus_only else LoadedCodec.load(args.model)
     utterances = read_manifest(args.manifest)[: args.limit]
     with _progress(len(utterances), "coding") as advance:
         evaluation = evaluate_codec(codec, utterances, groups=args.groups, on_utterance=advance)
@@ -156,23 +156,6 @@ def run_codec(args: argparse.Namespace) -> int:
     else:
         _print_codec(evaluation)
     return 1 if evaluation.failures else 0
-
-
-def _load_codec(name: str | None) -> "LoadedCodec":
-    from audiossm.checkpoint import ModelFolder, model_names
-    from audiossm.codec import LoadedCodec
-    from audiossm.errors import ModelError
-
-    if name is None:
-        codecs = [model for model in model_names() if ModelFolder.open(model).kind == "codec"]
-        if not codecs:
-            raise ModelError(
-                "no codec is shipped: name one with --model, or measure Opus alone with --opus-only"
-            )
-        if len(codecs) > 1:
-            raise ModelError(f"shipped codecs are {', '.join(codecs)}: choose one with --model")
-        name = codecs[0]
-    return LoadedCodec.load(name)
 
 
 def _print_codec(evaluation: "CodecEvaluation") -> None:

@@ -1,6 +1,8 @@
 """The neural audio codec: samples to codes and back, 20 ms at a time."""
 
+from audiossm.codec.code_file import CodeBlock, CodeReader, CodeWriter, open_codes
 from audiossm.codec.codec import Codec, CodecConfig, CodecState
+from audiossm.codec.codes import CodeFormat, Codes
 from audiossm.codec.decoder import Decoder, DecoderConfig, DecoderState
 from audiossm.codec.encoder import Encoder, EncoderConfig, EncoderState
 from audiossm.codec.istft import InverseSTFT, InverseSTFTState
@@ -11,10 +13,15 @@ from audiossm.codec.stft import CausalSTFT, STFTState
 
 __all__ = [
     "CausalSTFT",
+    "CodeBlock",
+    "CodeFormat",
+    "CodeReader",
+    "CodeWriter",
     "Codec",
     "CodecConfig",
     "CodecPin",
     "CodecState",
+    "Codes",
     "Decoder",
     "DecoderConfig",
     "DecoderState",
@@ -27,4 +34,5 @@ __all__ = [
     "Quantiser",
     "QuantiserConfig",
     "STFTState",
+    "open_codes",
 ]

@@ -7,12 +7,30 @@ from typing import Self
 
 import torch
 
+from audiossm import checkpoint
 from audiossm.checkpoint import ModelFolder, load_weights
 from audiossm.codec.codec import Codec, CodecConfig
+from audiossm.codec.codes import CodeFormat
 from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, ModelError
 
-__all__ = ["LoadedCodec"]
+__all__ = ["LoadedCodec", "name_profile"]
+
+
+def name_profile(device: torch.device) -> str:
+    """Name the arithmetic that runs: streams move between machines of one profile."""
+    return f"torch-float32-{device.type}"
+
+
+def find_shipped_codec() -> str:
+    """Return the name of the one codec that is shipped."""
+    names = checkpoint.model_names()
+    codecs = [name for name in names if ModelFolder.open(name).kind == "codec"]
+    if not codecs:
+        raise ModelError("no codec is shipped: name one, or give a model's folder")
+    if len(codecs) > 1:
+        raise ModelError(f"shipped codecs are {', '.join(codecs)}: name one of them")
+    return codecs[0]
 
 
 class LoadedCodec:
@@ -31,13 +49,13 @@ class LoadedCodec:
         self.name, self.hash, self.frames_hash = name, model_hash, hash_frames(network)
 
     @classmethod
-    def load(cls, name: str | Path, *, device: torch.device | None = None) -> Self:
-        """Load a shipped model by name or a model folder.
+    def load(cls, name: str | Path | None = None, *, device: torch.device | None = None) -> Self:
+        """Load a shipped model by name (default: the one that there is) or a model folder.
 
         Raises:
             ModelError: there is none, it is no codec, or it is damaged or of another version.
         """
-        folder = ModelFolder.open(name)
+        folder = ModelFolder.open(find_shipped_codec() if name is None else name)
         if folder.kind != "codec":
             raise ModelError(f"{folder.path}: a {folder.kind} model can't serve as a codec")
         table = folder.config.get("codec")
@@ -54,6 +72,55 @@ class LoadedCodec:
     def config(self) -> CodecConfig:
         """The network's sizes."""
         return self.network.config
+
+    @property
+    def profile(self) -> str:
+        """Which arithmetic runs."""
+        return name_profile(self.device)
+
+    def choose_groups(self, count: int | None) -> int:
+        """Return ``count`` groups, by default all.
+
+        Raises:
+            ConfigError: the codec hasn't as many.
+        """
+        have = self.config.quantiser.num_groups
+        if count is None:
+            return have
+        if not 1 <= count <= have:
+            raise ConfigError(f"{count} groups: codec {self.name!r} has 1 to {have}")
+        return count
+
+    def describe(
+        self, *, channels: int = 1, num_groups: int | None = None, frames_per_block: int = 50
+    ) -> CodeFormat:
+        """Say whose codes these will be, for a file of them."""
+        return CodeFormat(
+            model=self.name,
+            model_hash=self.frames_hash,
+            sample_rate=self.config.sample_rate,
+            frame_size=self.config.frame_size,
+            num_codes=self.config.quantiser.num_codes,
+            channels=channels,
+            num_groups=self.choose_groups(num_groups),
+            frames_per_block=frames_per_block,
+        )
+
+    def check_codes(self, form: CodeFormat) -> None:
+        """Refuse what another codec made.
+
+        Raises:
+            ModelError: the hashes differ.
+        """
+        if form.model_hash != self.frames_hash:
+            raise ModelError(
+                f"made by codec {form.model!r} of hash {form.model_hash}, but this is "
+                f"{self.name!r} of hash {self.frames_hash}: its codes mean other sounds"
+            )
+        sizes = self.config.sample_rate, self.config.frame_size, self.config.quantiser.num_codes
+        have = self.config.quantiser.num_groups
+        if (form.sample_rate, form.frame_size, form.num_codes) != sizes or form.num_groups > have:
+            raise ModelError(f"codes of other sizes than those of codec {self.name!r}")
 
 
 def hash_frames(network: Codec) -> str:

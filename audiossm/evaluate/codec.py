@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from audiossm.codec import LoadedCodec
-from audiossm.errors import AudioError, ConfigError, ManifestError, ModelError
+from audiossm.errors import AudioError, ManifestError, ModelError
 from audiossm.evaluate.delay import find_delay, remove_delay
 from audiossm.evaluate.machine import describe_machine
 from audiossm.evaluate.opus import FRAME_MS, code_opus, require_av
@@ -239,12 +239,9 @@ def make_coders(codec: LoadedCodec, groups: Sequence[int] | None) -> list[Coder]
     have = config.quantiser.num_groups
     if groups is None:
         groups = sorted({max(have // 2, 1), have})
-    for count in groups:
-        if not 1 <= count <= have:
-            raise ConfigError(f"{count} groups: codec {codec.name!r} has 1 to {have}")
     return [
         Coder(name=f"{codec.name}, groups: {count}", code=partial(run_codec, codec, count))
-        for count in dict.fromkeys(groups)
+        for count in dict.fromkeys(map(codec.choose_groups, groups))
     ]
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from audiossm.checkpoint import ModelFolder, load_weights, save_model
 from audiossm.codec import CodecPin, LoadedCodec
+from audiossm.codec.loaded import name_profile
 from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, DeviceError, ModelError
 from audiossm.models.offsets import SpikeOffsets
@@ -153,7 +154,7 @@ class LoadedRecogniser:
     @property
     def profile(self) -> str:
         """Which arithmetic runs: sessions move between machines of one profile."""
-        return f"torch-float32-{self.device.type}"
+        return name_profile(self.device)
 
     @property
     def lookaheads_ms(self) -> tuple[int, ...]:

@@ -351,7 +351,7 @@ def test_without_a_codec_nothing_is_measured(monkeypatch, capsys):
     assert main(["evaluate", "codec", manifest]) == 1
     printed = capsys.readouterr()
     assert not printed.out and printed.err.count("\n") == 1
-    assert "no codec is shipped: name one with --model, or measure Opus alone" in printed.err
+    assert "no codec is shipped: name one, or give a model's folder" in printed.err
 
 
 def test_the_one_shipped_codec_is_found_and_of_two_one_must_be_chosen(
@@ -377,7 +377,7 @@ def test_the_one_shipped_codec_is_found_and_of_two_one_must_be_chosen(
     save_model(tmp_path / "two", "codec", "", tables, codec.state_dict())
     capsys.readouterr()
     assert main(command) == 1 and asked == ["toy"]
-    assert "shipped codecs are one, two: choose one with --model" in capsys.readouterr().err
+    assert "shipped codecs are one, two: name one of them" in capsys.readouterr().err
 
 
 def test_groups_that_the_codec_lacks_and_another_rate_are_refused(folder):
