@@ -3,9 +3,28 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from audiossm.streaming import Session, Token, Transcriber, Transcript, Word
+    from audiossm.streaming import (
+        AudioCodec,
+        DecoderSession,
+        EncoderSession,
+        Session,
+        Token,
+        Transcriber,
+        Transcript,
+        Word,
+    )
 
-__all__ = ["Session", "Token", "Transcriber", "Transcript", "Word", "__version__"]
+__all__ = [
+    "AudioCodec",
+    "DecoderSession",
+    "EncoderSession",
+    "Session",
+    "Token",
+    "Transcriber",
+    "Transcript",
+    "Word",
+    "__version__",
+]
 
 __version__ = "0.1.0"
 

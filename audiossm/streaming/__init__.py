@@ -1,7 +1,10 @@
-"""Streams and files on their way to words: sessions, their events, the transcriber."""
+"""Streams and files on their way to words or codes: sessions, the transcriber, the codec."""
 
 from audiossm.streaming.aligner import AlignedPhone, AlignedWord, Alignment
+from audiossm.streaming.audio_codec import AudioCodec
 from audiossm.streaming.batch import step_rows
+from audiossm.streaming.code_files import decode_stream, encode_stream
+from audiossm.streaming.coding import DecoderSession, EncoderSession
 from audiossm.streaming.events import Event, Token, Word
 from audiossm.streaming.files import transcribe_channels, transcribe_stream
 from audiossm.streaming.session import Session
@@ -11,12 +14,17 @@ __all__ = [
     "AlignedPhone",
     "AlignedWord",
     "Alignment",
+    "AudioCodec",
+    "DecoderSession",
+    "EncoderSession",
     "Event",
     "Session",
     "Token",
     "Transcriber",
     "Transcript",
     "Word",
+    "decode_stream",
+    "encode_stream",
     "step_rows",
     "transcribe_channels",
     "transcribe_stream",

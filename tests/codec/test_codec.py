@@ -14,17 +14,9 @@ from audiossm.config import to_dict
 from audiossm.errors import ConfigError, ModelError, ShapeError
 from contract import assert_streaming_equals_offline, flat_tensors, random_split
 from tiny_model import make_transcriber, read_speech
+from toy_codec import make_codec
 
 FRAME = 320
-
-
-def make_codec() -> Codec:
-    """A codec with random weights whose codes and sound depend on what it hears."""
-    torch.manual_seed(3)
-    codec = Codec(CodecConfig.tiny()).requires_grad_(False)
-    codec.to_latent.weight.mul_(2.0)
-    codec.decoder.head.weight.mul_(3.0)
-    return codec
 
 
 @pytest.fixture
