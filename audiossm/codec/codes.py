@@ -42,10 +42,15 @@ class CodeFormat:
             raise ShapeError(f"a codec's name has up to {_MAX_NAME} bytes, all of them printable")
 
     @property
+    def code_bits(self) -> int:
+        """Whole bits that a code is stored in: 10 for one of 1000."""
+        return max(1, (self.num_codes - 1).bit_length())
+
+    @property
     def bits_per_second(self) -> float:
-        """Bits of codes a second, of all channels, in whole bits a code."""
-        code_bits = max(1, (self.num_codes - 1).bit_length())
-        return self.channels * self.num_groups * code_bits * self.sample_rate / self.frame_size
+        """Bits of codes a second, of all channels."""
+        frame_bits = self.channels * self.num_groups * self.code_bits
+        return frame_bits * self.sample_rate / self.frame_size
 
 
 @dataclass(frozen=True, kw_only=True)

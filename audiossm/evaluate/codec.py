@@ -1,6 +1,5 @@
 """Quality of a codec's speech over a manifest, beside that of Opus on the same files."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -247,16 +246,13 @@ def make_coders(codec: LoadedCodec, groups: Sequence[int] | None) -> list[Coder]
 
 def run_codec(codec: LoadedCodec, num_groups: int, samples: Tensor) -> Coded:
     """Send (samples,) through the first groups of a codec."""
-    config = codec.config
     with torch.inference_mode():
         row = samples.unsqueeze(0).to(codec.device)
         decoded = codec.network.reconstruct(row, num_groups)[0].cpu()
-    # a code is stored in whole bits: 10 for one of 1000
-    frame_bits = num_groups * math.ceil(config.quantiser.bits_per_code)
     return Coded(
         decoded,
-        payload_bps=frame_bits * config.sample_rate / config.frame_size,
-        delay_s=codec.network.delay / config.sample_rate,
+        payload_bps=codec.describe(num_groups=num_groups).bits_per_second,
+        delay_s=codec.network.delay / codec.config.sample_rate,
     )
 
 
