@@ -7,14 +7,14 @@ import sys
 
 from audiossm import __version__
 from audiossm.errors import AudioSSMError
-from audiossm_apps import align, conformance, evaluate, models, transcribe
+from audiossm_apps import align, codec, conformance, evaluate, models, transcribe
 from audiossm_apps.complaint import complain
 
 __all__ = ["main", "make_parser"]
 
 EPILOG = """\
 exit codes: 0 all went well; 1 something could not be done (a line on standard error says what);
-2 wrong usage; 130 stopped with Ctrl-C (what was recognised until then is kept).
+2 wrong usage; 130 stopped with Ctrl-C (what was done until then is kept).
 The shipped models understand English only."""
 
 
@@ -22,7 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Build the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="audiossm",
-        description="Real-time audio toolkit: English speech to text, from files and live streams.",
+        description="Real-time audio toolkit: English speech to text, audio to codes and back.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -30,6 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     transcribe.add_command(commands)
     align.add_command(commands)
+    codec.add_command(commands)
     evaluate.add_command(commands)
     conformance.add_command(commands)
     models.add_commands(commands)

@@ -4,13 +4,15 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from audiossm.streaming import Transcriber
+    from audiossm.streaming import AudioCodec, Transcriber
 
 __all__ = [
     "add_model_options",
     "count",
+    "load_codec",
     "load_transcriber",
     "positive",
+    "seconds",
     "seconds_list",
     "thread_count",
 ]
@@ -18,8 +20,8 @@ __all__ = [
 MAX_THREADS = 1024  # far more, and starting them takes longer than anybody waits
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--model``, ``--device``, ``--lookahead-ms`` and ``--threads``."""
+def add_model_options(parser: argparse.ArgumentParser, *, lookahead: bool = True) -> None:
+    """Add ``--model``, ``--device``, ``--threads`` and, of a recogniser, ``--lookahead-ms``."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -32,13 +34,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default="cpu",
         help="auto takes a CUDA device where there is one (default: %(default)s)",
     )
-    group.add_argument(
-        "--lookahead-ms",
-        type=int,
-        choices=[0, 160, 320],
-        default=320,
-        help="how far the model looks ahead: more is better and later (default: %(default)s)",
-    )
+    if lookahead:
+        group.add_argument(
+            "--lookahead-ms",
+            type=int,
+            choices=[0, 160, 320],
+            default=320,
+            help="how far the model looks ahead: more is better and later (default: %(default)s)",
+        )
     group.add_argument(
         "--threads",
         type=thread_count,
@@ -61,6 +64,23 @@ def load_transcriber(args: argparse.Namespace) -> "Transcriber":
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     return Transcriber.load(args.model, device=args.device)
+
+
+def load_codec(args: argparse.Namespace, name: str | None) -> "AudioCodec":
+    """Load a codec by name or folder, the shipped one without, as the other options say.
+
+    Raises:
+        DeviceError: ``--device cuda`` on a machine without a CUDA device.
+        ModelError: there is no such model, or its files are damaged.
+    """
+    import torch
+
+    from audiossm.models import choose_device
+    from audiossm.streaming import AudioCodec
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    return AudioCodec.load(name, device=choose_device(args.device))
 
 
 def count(text: str) -> int:
@@ -90,6 +110,17 @@ def positive(text: str) -> float:
         value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds such as 1.5")
     return value
 
 

@@ -1,12 +1,13 @@
-"""Transcripts on their way out: plain text, JSON, JSON Lines and subtitles."""
+"""Results on their way out: plain text, JSON, JSON Lines, subtitles and bytes."""
 
 import contextlib
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from audiossm.errors import OutputError
 from audiossm.subtitles import format_srt, format_vtt
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
 
     from audiossm.streaming import Token, Transcript, Word
 
-__all__ = ["FORMATS", "LiveText", "TranscriptWriter", "make_writer", "open_output", "write_text"]
+__all__ = [
+    "FORMATS",
+    "ByteOutput",
+    "LiveText",
+    "TranscriptWriter",
+    "make_writer",
+    "open_bytes",
+    "open_output",
+    "write_text",
+]
 
 FORMATS = ("txt", "json", "jsonl", "srt", "vtt")
 
@@ -101,15 +111,89 @@ def write_text(stream: IO[str], text: str) -> None:
     Raises:
         OutputError: it can't be written.
     """
-    try:
+    is_standard = stream is sys.stdout
+    with _telling("standard output" if is_standard else getattr(stream, "name", "output")):
         stream.write(text)
         stream.flush()
+
+
+@contextlib.contextmanager
+def _telling(name: str) -> Iterator[None]:
+    """Turn what the system says of a failed write into our line."""
+    try:
+        yield
     except BrokenPipeError:
         raise  # nobody reads on: not worth a word
     except OSError as exc:
-        is_standard = stream is sys.stdout
-        name = "standard output" if is_standard else getattr(stream, "name", "output")
         raise OutputError(f"{name}: can't write the result: {exc.strerror or exc}") from exc
+
+
+class ByteOutput:
+    """Bytes on their way to a file or a pipe, each piece at once.
+
+    Args:
+        file: where to; the content of an old file goes with the first write.
+        name: for messages.
+        seekable: whether the header of what is written may be set right later.
+
+    Attributes:
+        is_fresh: whether nothing was written yet.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, *, seekable: bool) -> None:
+        self._file, self._name, self._seekable = file, name, seekable
+        self.is_fresh = True
+
+    def write(self, data: bytes) -> None:
+        """Write a piece.
+
+        Raises:
+            OutputError: it can't be written.
+        """
+        with _telling(self._name):
+            if self.is_fresh and self._seekable:
+                self._file.truncate(0)
+            self.is_fresh = False
+            self._file.write(data)
+            self._file.flush()
+
+    def seekable(self) -> bool:
+        """Tell whether ``seek`` works."""
+        return self._seekable
+
+    def seek(self, position: int) -> None:
+        """Go to a byte."""
+        with _telling(self._name):
+            self._file.seek(position)
+
+
+@contextlib.contextmanager
+def open_bytes(path: str) -> Iterator[ByteOutput]:
+    """Do for bytes what ``open_output`` does for text; ``-`` is standard output.
+
+    Without a result, there is no new file.
+
+    Raises:
+        OutputError: nothing can be written there.
+    """
+    if path == "-":
+        # never seekable: it may be a file that others have written to
+        yield ByteOutput(sys.stdout.buffer, "standard output", seekable=False)
+        return
+    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    is_new = not os.path.exists(path)
+    try:
+        file = os.fdopen(os.open(path, flags, 0o666), "wb")
+    except OSError as exc:
+        raise OutputError(f"{path}: can't write there: {exc.strerror or exc}") from exc
+    try:
+        output = ByteOutput(file, path, seekable=file.seekable() and Path(path).is_file())
+        yield output
+    finally:
+        with contextlib.suppress(OSError):  # as above
+            file.close()
+            if is_new and output.is_fresh:
+                os.unlink(path)
 
 
 class _Writer:

@@ -1,20 +1,17 @@
 """``audiossm transcribe``: speech in files or on standard input to text."""
 
 import argparse
-import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiossm.errors import AudioError
 from audiossm_apps.complaint import complain, name_source
 from audiossm_apps.options import add_model_options, count, load_transcriber, seconds_list
 from audiossm_apps.outputs import FORMATS, LiveText, TranscriptWriter, make_writer, open_output
+from audiossm_apps.progress import show_progress
 
 if TYPE_CHECKING:
-    from audiossm.audio import AudioReader
     from audiossm.streaming import Transcriber
 
 __all__ = ["add_command", "run"]
@@ -160,7 +157,7 @@ def _transcribe_file(
             advance(size)
 
         try:
-            with _progress(reader, shows_bar) as advance:
+            with show_progress(reader.name, reader.num_samples, shown=shows_bar) as advance:
                 for channel, event in transcribe_channels(
                     reader,
                     lambda: transcriber.session(
@@ -184,17 +181,3 @@ def _transcribe_file(
                     text = " ".join(word.word for word in heard)
                     duration_s = num_samples / reader.sample_rate
                     writer.done(name, Transcript(text, duration_s, transcriber.name, tuple(heard)))
-
-
-@contextlib.contextmanager
-def _progress(reader: "AudioReader", shown: bool) -> Iterator[Callable[[int], None]]:
-    if not shown:
-        yield lambda size: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(Path(reader.name).name, total=reader.num_samples)
-        yield lambda size: progress.advance(task, size)
