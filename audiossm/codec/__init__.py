@@ -1,6 +1,13 @@
 """The neural audio codec: samples to codes and back, 20 ms at a time."""
 
-from audiossm.codec.code_file import CodeBlock, CodeReader, CodeWriter, open_codes
+from audiossm.codec.code_file import (
+    CodeBlock,
+    CodeReader,
+    CodeWriter,
+    open_codes,
+    read_codes,
+    write_codes,
+)
 from audiossm.codec.codec import Codec, CodecConfig, CodecState
 from audiossm.codec.codes import CodeFormat, Codes
 from audiossm.codec.decoder import Decoder, DecoderConfig, DecoderState
@@ -35,4 +42,6 @@ __all__ = [
     "QuantiserConfig",
     "STFTState",
     "open_codes",
+    "read_codes",
+    "write_codes",
 ]

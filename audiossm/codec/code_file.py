@@ -1,5 +1,6 @@
 """Files of codes (``.ssma``): written as the codes come, read as far as they are whole."""
 
+import io
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,10 +20,10 @@ from audiossm.codec.code_layout import (
     read_end,
     read_header,
 )
-from audiossm.codec.codes import CodeFormat
-from audiossm.errors import AudioError, ShapeError
+from audiossm.codec.codes import CodeFormat, Codes
+from audiossm.errors import AudioError, OutputError, ShapeError
 
-__all__ = ["CodeBlock", "CodeReader", "CodeWriter", "open_codes"]
+__all__ = ["CodeBlock", "CodeReader", "CodeWriter", "open_codes", "read_codes", "write_codes"]
 
 
 class ByteSink(Protocol):
@@ -291,3 +292,38 @@ def open_codes(source: str | Path | BinaryIO, *, name: str | None = None) -> Cod
             return CodeReader(ahead, name, form, layout, num_samples, resources.pop_all())
         except OSError as exc:
             raise AudioError(f"{name}: reading fails: {exc.strerror or exc}") from exc
+
+
+def read_codes(source: str | Path | BinaryIO) -> Codes:
+    """Read a whole file of codes.
+
+    Raises:
+        AudioError: it can't be read, or something of it is damaged or missing: ``open_codes`` gives
+            the rest.
+    """
+    with open_codes(source) as reader:
+        form = reader.form
+        pieces = [np.zeros((form.channels, form.num_groups, 0), np.int64)]
+        pieces += [block.codes for block in reader]
+        if reader.problem is not None or reader.num_samples is None:
+            raise AudioError(reader.problem or f"{reader.name}: has no end")
+        return Codes(
+            form=form, codes=np.concatenate(pieces, axis=2), num_samples=reader.num_samples
+        )
+
+
+def write_codes(path: str | Path, codes: Codes) -> None:
+    """Write a file of codes.
+
+    Raises:
+        OutputError: it can't be written.
+        ShapeError: the codes aren't what their format says.
+    """
+    stream = io.BytesIO()
+    writer = CodeWriter(stream, codes.form)
+    writer.write(codes.codes)
+    writer.finish(codes.num_samples)
+    try:
+        Path(path).write_bytes(stream.getvalue())
+    except OSError as exc:
+        raise OutputError(f"{path}: can't be written: {exc.strerror or exc}") from exc

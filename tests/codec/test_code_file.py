@@ -10,8 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiossm.codec import CodeFormat, CodeReader, CodeWriter, open_codes
-from audiossm.errors import AudioError, AudioSSMError, ShapeError
+from audiossm.codec import (
+    CodeFormat,
+    CodeReader,
+    Codes,
+    CodeWriter,
+    open_codes,
+    read_codes,
+    write_codes,
+)
+from audiossm.errors import AudioError, AudioSSMError, OutputError, ShapeError
 
 FORM = CodeFormat(
     model="toy",
@@ -255,6 +263,21 @@ def test_another_version_is_refused():
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(AudioError, match="no such file"):
         open_codes(tmp_path / "gone.ssma")
+
+
+def test_a_whole_file_is_a_value(tmp_path):
+    path = tmp_path / "a.ssma"
+    codes = Codes(form=FORM, codes=make_codes(12), num_samples=3700)
+    write_codes(path, codes)
+    assert path.read_bytes() == write(codes.codes, num_samples=3700)
+    found = read_codes(path)
+    assert (found.form, found.num_samples) == (FORM, 3700)
+    assert np.array_equal(found.codes, codes.codes)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(AudioError, match="a.ssma: cut short after 0.24 s"):
+        read_codes(path)
+    with pytest.raises(OutputError, match="can't be written: Is a directory"):
+        write_codes(tmp_path, codes)
 
 
 @pytest.mark.parametrize(
