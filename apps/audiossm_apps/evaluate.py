@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from audiossm_apps.complaint import complain
-from audiossm_apps.options import add_model_options, count, load_transcriber
+from audiossm_apps.options import add_model_options, count, load_transcriber, positive
 
 if TYPE_CHECKING:
     from audiossm.evaluate.codec import CodecEvaluation, Means
@@ -75,6 +75,13 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         metavar="N,N,...",
         help="decode from so many of the codec's groups (default: half of them, and all)",
     )
+    codec.add_argument(
+        "--loss",
+        type=percent_list,
+        default=[],
+        metavar="P,P,...",
+        help="also lose so many percent of the frames at random, and conceal (default: none)",
+    )
     codec.set_defaults(run=run_codec, parser=codec)
     for task in (transcribe, parity, codec):
         task.add_argument("manifest", metavar="MANIFEST.jsonl", help="the recordings")
@@ -89,6 +96,14 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def count_list(text: str) -> list[int]:
     """Read whole numbers of at least 1, separated by commas: ``4,8``."""
     return [count(part) for part in text.split(",")]
+
+
+def percent_list(text: str) -> list[float]:
+    """Read percentages between 0 and 100, separated by commas, as fractions: ``5,10``."""
+    values = [positive(part) / 100 for part in text.split(",")]
+    if max(values) >= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of percentages below 100")
+    return values
 
 
 def run_transcribe(args: argparse.Namespace) -> int:
@@ -146,7 +161,9 @@ def run_codec(args: argparse.Namespace) -> int:
     codec = None if args.opus_only else LoadedCodec.load(args.model)
     utterances = read_manifest(args.manifest)[: args.limit]
     with _progress(len(utterances), "coding") as advance:
-        evaluation = evaluate_codec(codec, utterances, groups=args.groups, on_utterance=advance)
+        evaluation = evaluate_codec(
+            codec, utterances, groups=args.groups, losses=args.loss, on_utterance=advance
+        )
     for key, failure in evaluation.failures.items():
         complain(f"{key}: {failure}")
     for (key, measure, reason), coders in evaluation.refusals.items():

@@ -1,13 +1,16 @@
 """Quality of a codec's speech over a manifest, beside that of Opus on the same files."""
 
+import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from audiossm.codec import LoadedCodec
@@ -18,11 +21,17 @@ from audiossm.evaluate.opus import FRAME_MS, code_opus, require_av
 from audiossm.evaluate.quality import SAMPLE_RATE, Quality, measure_quality, require_metrics
 from audiossm.evaluate.recording import read_recording
 from audiossm.manifest import Utterance
+from audiossm.streaming.code_files import FRAMES_PER_STEP
+from audiossm.streaming.coding import DecoderSession, EncoderSession
 
 __all__ = ["OPUS_BIT_RATES", "CodecEvaluation", "Means", "Score", "evaluate_codec"]
 
 OPUS_BIT_RATES = (6000, 8000, 12000)
+FRAME_SIZE = SAMPLE_RATE * FRAME_MS // 1000
 MAX_OPUS_DELAY_S = 0.06  # its own is 6.5 ms
+
+
+Lost = NDArray[np.bool_]
 
 
 class Coded(NamedTuple):
@@ -35,10 +44,18 @@ class Coded(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Coder:
-    """A codec at one bit rate; ``code`` takes (samples,) at 16000 Hz."""
+    """A codec at one bit rate over a line that loses some frames.
+
+    ``code`` takes (samples,) at 16000 Hz, and which frames of 20 ms get lost.
+    """
 
     name: str
-    code: Callable[[Tensor], Coded]
+    code: Callable[[Tensor, Lost], Coded]
+    loss: float = 0.0  # fraction of frames
+
+    def over(self, loss: float) -> "Coder":
+        """The same over another line."""
+        return replace(self, name=f"{self.name}, {100 * loss:g} % lost", loss=loss)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +182,7 @@ def evaluate_codec(
     utterances: Iterable[Utterance],
     *,
     groups: Sequence[int] | None = None,
+    losses: Sequence[float] = (),
     on_utterance: Callable[[], None] | None = None,
 ) -> CodecEvaluation:
     """Encode and decode each recording, by the codec and by Opus at 6, 8 and 12 kbps, and compare.
@@ -177,6 +195,8 @@ def evaluate_codec(
         utterances: what ``read_manifest`` returned, or a part of it; the texts don't matter.
         groups: from how many of the codec's groups to decode, for each of its bit rates; by
             default half of them, and all.
+        losses: fractions of frames to lose at random, each decoder concealing them, beside none;
+            the same frames of a recording for every coder.
         on_utterance: is called after each utterance.
 
     Raises:
@@ -191,6 +211,7 @@ def evaluate_codec(
         Coder(name=f"libopus {rate / 1000:g} kbps", code=partial(run_opus, bit_rate=rate))
         for rate in OPUS_BIT_RATES
     ]
+    coders += [coder.over(loss) for loss in losses for coder in coders]
     scores: list[Score] = []
     failures: dict[str, str] = {}
     num_samples = 0
@@ -202,7 +223,7 @@ def evaluate_codec(
         else:
             num_samples += len(samples)
             for coder in coders:
-                coded = coder.code(samples)
+                coded = coder.code(samples, draw_losses(utterance.key, len(samples), coder.loss))
                 quality = measure_quality(samples, coded.samples)
                 scores.append(
                     Score(
@@ -244,20 +265,28 @@ def make_coders(codec: LoadedCodec, groups: Sequence[int] | None) -> list[Coder]
     ]
 
 
-def run_codec(codec: LoadedCodec, num_groups: int, samples: Tensor) -> Coded:
+def draw_losses(key: str, num_samples: int, loss: float) -> Lost:
+    """Draw which frames of a recording get lost: the same ones each time."""
+    num_frames = num_samples // FRAME_SIZE + 3  # and what a coder adds at its end
+    return np.random.default_rng(zlib.crc32(key.encode())).random(num_frames) < loss
+
+
+def run_codec(codec: LoadedCodec, num_groups: int, samples: Tensor, lost: Lost) -> Coded:
     """Send (samples,) through the first groups of a codec."""
-    with torch.inference_mode():
-        row = samples.unsqueeze(0).to(codec.device)
-        decoded = codec.network.reconstruct(row, num_groups)[0].cpu()
+    encoder = EncoderSession(codec, num_groups=num_groups, frames_per_step=FRAMES_PER_STEP)
+    codes = np.concatenate([encoder.push(samples.unsqueeze(0).numpy()), encoder.finish()], axis=2)
+    starts = codec.config.frame_size * np.arange(codes.shape[2])
+    decoder = DecoderSession(codec, frames_per_step=FRAMES_PER_STEP)
+    pieces = [decoder.push(codes, lost=lost[starts // FRAME_SIZE]), decoder.finish()]
     return Coded(
-        decoded,
+        torch.from_numpy(np.concatenate(pieces, axis=1)[0, : len(samples)]),
         payload_bps=codec.describe(num_groups=num_groups).bits_per_second,
         delay_s=codec.network.delay / codec.config.sample_rate,
     )
 
 
-def run_opus(samples: Tensor, *, bit_rate: int) -> Coded:
+def run_opus(samples: Tensor, lost: Lost, *, bit_rate: int) -> Coded:
     """Send (samples,) through Opus and remove the delay that is found."""
-    late, payload_bps = code_opus(samples, SAMPLE_RATE, bit_rate)
+    late, payload_bps = code_opus(samples, SAMPLE_RATE, bit_rate, lost)
     delay = find_delay(samples, late, round(MAX_OPUS_DELAY_S * SAMPLE_RATE))
     return Coded(remove_delay(late, delay, len(samples)), payload_bps, delay / SAMPLE_RATE)

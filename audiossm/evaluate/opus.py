@@ -1,10 +1,12 @@
 """Opus, the codec to compare with: real libopus, through PyAV."""
 
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from audiossm.audio import resample
@@ -24,13 +26,17 @@ class OpusAudio(NamedTuple):
     payload_bps: float  # bits of all packets, without any container, a second that they last
 
 
-def code_opus(samples: Tensor, sample_rate: int, bit_rate: int) -> OpusAudio:
+def code_opus(
+    samples: Tensor, sample_rate: int, bit_rate: int, lost: NDArray[np.bool_] | None = None
+) -> OpusAudio:
     """Encode and decode as a telephone call does: voip mode, 20 ms, variable bit rate.
 
     Args:
         samples: (samples,) float32 in [-1, 1].
         sample_rate: Hz, of input and output: 8000, 12000, 16000, 24000 or 48000.
         bit_rate: bits a second that the encoder aims at.
+        lost: which packets never reach the decoder, from the first on; none by default. It
+            conceals them in its own way.
 
     Raises:
         DependencyError: PyAV is not installed.
@@ -53,7 +59,12 @@ def code_opus(samples: Tensor, sample_rate: int, bit_rate: int) -> OpusAudio:
     packets += encoder.encode(None)
     decoder = av.CodecContext.create("libopus", "r")
     decoder.sample_rate, decoder.layout = DECODER_RATE, "mono"
-    blocks = [frame.to_ndarray() for packet in packets for frame in decoder.decode(packet)]
+    received = [
+        # a header without data is how libopus is told of a loss through its packets (RFC 6716, 3.1)
+        av.Packet(bytes([bytes(packet)[0] & 0xFC])) if is_lost else packet
+        for packet, is_lost in zip_longest(packets, [] if lost is None else lost[: len(packets)])
+    ]
+    blocks = [frame.to_ndarray() for packet in received for frame in decoder.decode(packet)]
     blocks += [frame.to_ndarray() for frame in decoder.decode(None)]
     decoded = torch.from_numpy(np.concatenate(blocks, axis=1)).float() / 2**15  # it gives int16
     bits = 8 * sum(packet.size for packet in packets)

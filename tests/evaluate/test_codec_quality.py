@@ -19,6 +19,7 @@ from audiossm.evaluate.codec import (
     CodecEvaluation,
     Means,
     Score,
+    draw_losses,
     evaluate_codec,
     make_coders,
     run_opus,
@@ -218,11 +219,51 @@ def test_opus_is_late_by_its_own_delay_and_spends_what_it_was_told(metrics, opus
 
 def test_what_opus_made_is_in_time_and_as_long(opus, speech):
     for bit_rate in (6000, 32000):
-        coded = run_opus(speech, bit_rate=bit_rate)
+        coded = run_opus(speech, np.zeros(0, bool), bit_rate=bit_rate)
         assert coded.samples.shape == speech.shape
         assert coded.delay_s == pytest.approx(0.0065, abs=4e-4)
         assert find_delay(speech, coded.samples, 960) == 0
     assert torch.corrcoef(torch.stack([speech, coded.samples]))[0, 1] > 0.9
+
+
+def test_what_opus_loses_it_conceals_and_goes_on(opus, speech):
+    whole, payload_bps = code_opus(speech, RATE, 12000)
+    lost = np.zeros(9, bool)
+    assert torch.equal(code_opus(speech, RATE, 12000, lost)[0], whole)
+    lost = np.arange(200) % 50 == 20  # frames of 320 samples: 0.40 s, 1.40 s, 2.40 s
+    late, payload_with_loss = code_opus(speech, RATE, 12000, lost)
+    assert late.shape == whole.shape and payload_with_loss == payload_bps
+    away = (late - whole).abs()
+    assert away[: 20 * 320].max() == 0 and away[20 * 320 : 24 * 320].max() > 1e-3
+    # not a hole, and soon over
+    gap = late[20 * 320 + 120 : 21 * 320]
+    assert gap.square().mean() > 0.1 * whole[19 * 320 : 20 * 320].square().mean()
+    assert away[45 * 320 : 70 * 320].max() < 0.1 * whole.abs().max()
+
+
+def test_lost_frames_are_the_same_for_every_coder_and_about_as_many_as_was_said():
+    lost = draw_losses("a", 10**6, 0.1)
+    assert len(lost) == 3128 and 0.08 < lost.mean() < 0.12
+    assert np.array_equal(draw_losses("a", 5000, 0.1), lost[:18])
+    assert not np.array_equal(draw_losses("b", 10**6, 0.1), lost)
+    assert not draw_losses("a", 10**6, 0.0).any()
+    # more loss is loss of more frames, not of others
+    assert (draw_losses("a", 10**6, 0.2) >= lost).all()
+
+
+def test_loss_makes_a_row_of_its_own_for_each_coder(metrics, opus, folder):
+    utterances = read_manifest(SPEECH / "manifest.jsonl")[:1]
+    codec = LoadedCodec.load(folder)
+    result = evaluate_codec(codec, utterances, groups=[4], losses=[0.05, 0.2])
+    names = [means.coder for means in result.means]
+    assert names[4:] == [f"{name}, {p} % lost" for p in (5, 20) for name in names[:4]]
+    for row in range(4):
+        clean, some, many = (result.means[row + 4 * loss] for loss in range(3))
+        assert clean.payload_bps == some.payload_bps == many.payload_bps
+        assert clean.mel_distance != some.mel_distance != many.mel_distance
+        if row:  # the codec of random weights has nothing to lose
+            assert clean.pesq_wb > some.pesq_wb > many.pesq_wb > 1
+            assert clean.stoi > some.stoi > many.stoi
 
 
 def test_opus_keeps_the_level(opus, speech):
@@ -395,6 +436,8 @@ def test_groups_are_whole_numbers_and_about_a_codec(capsys):
     for more, message in (
         (["--groups", "4,x"], "'x' is not a whole number of at least 1"),
         (["--groups", "0"], "'0' is not a whole number of at least 1"),
+        (["--loss", "5,100"], "'5,100' is not a list of percentages below 100"),
+        (["--loss", "0"], "'0' is not a number above 0"),
         (["--opus-only", "--groups", "4"], "--groups is about a codec"),
         (["--opus-only", "--model", "toy"], "not allowed with argument"),
     ):
