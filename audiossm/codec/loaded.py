@@ -97,7 +97,7 @@ class LoadedCodec:
         """Say whose codes these will be, for a file of them."""
         return CodeFormat(
             model=self.name,
-            model_hash=self.frames_hash,
+            frames_hash=self.frames_hash,
             sample_rate=self.config.sample_rate,
             frame_size=self.config.frame_size,
             num_codes=self.config.quantiser.num_codes,
@@ -112,10 +112,10 @@ class LoadedCodec:
         Raises:
             ModelError: the hashes differ.
         """
-        if form.model_hash != self.frames_hash:
+        if form.frames_hash != self.frames_hash:
             raise ModelError(
-                f"made by codec {form.model!r} of hash {form.model_hash}, but this is "
-                f"{self.name!r} of hash {self.frames_hash}: its codes mean other sounds"
+                f"made by codec {form.model!r} with frames of hash {form.frames_hash}, but those "
+                f"of this one, {self.name!r}, have {self.frames_hash}: its codes mean other sounds"
             )
         sizes = self.config.sample_rate, self.config.frame_size, self.config.quantiser.num_codes
         have = self.config.quantiser.num_groups

@@ -141,10 +141,10 @@ def test_codes_of_another_codec_are_refused_with_both_hashes(model, encoded, tmp
     wav = tmp_path / "a.wav"
     wav.write_bytes(b"what I had before")
     assert main(["codec", "decode", str(encoded), str(wav), "--model", other]) == 1
-    ours, theirs = AudioCodec.load(model[1]).hash, AudioCodec.load(other).hash
+    ours, theirs = (AudioCodec.load(name).frames_hash for name in (model[1], other))
     assert capsys.readouterr().err == (
-        f"audiossm: error: {encoded}: made by codec 'toy' of hash {ours}, but this is 'other' of "
-        f"hash {theirs}: its codes mean other sounds\n"
+        f"audiossm: error: {encoded}: made by codec 'toy' with frames of hash {ours}, but those of "
+        f"this one, 'other', have {theirs}: its codes mean other sounds\n"
     )
     assert wav.read_bytes() == b"what I had before"
 

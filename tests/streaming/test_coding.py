@@ -1,5 +1,6 @@
 """The codec's sessions: any cut of a stream gives the same codes and samples, to the last bit."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -15,10 +16,10 @@ from audiossm.errors import (
     ShapeError,
     SnapshotError,
 )
-from audiossm.streaming import DecoderSession, EncoderSession
+from audiossm.streaming import AudioCodec, DecoderSession, EncoderSession
 from contract import random_split
 from tiny_model import make_transcriber, read_speech
-from toy_codec import make_audio_codec
+from toy_codec import make_audio_codec, make_codec
 
 CODEC = make_audio_codec()
 FRAME = 320
@@ -268,6 +269,27 @@ def test_options_that_make_no_sense_are_refused():
 
 
 def test_codes_of_another_codec_are_refused_with_both_hashes():
-    codes = make_audio_codec(4).encode(make_stereo(2000))
-    with pytest.raises(ModelError, match="codec 'toy' of hash 0*4, but this is 'toy' of hash 0*3"):
+    other = make_audio_codec(4)
+    codes = other.encode(make_stereo(2000))
+    with pytest.raises(ModelError) as caught:
         CODEC.decode(codes)
+    assert str(caught.value) == (
+        f"made by codec 'toy' with frames of hash {other.frames_hash}, but those of this one, "
+        f"'toy', have {CODEC.frames_hash}: its codes mean other sounds"
+    )
+
+
+def test_a_decoder_that_was_trained_on_decodes_old_codes_under_any_name():
+    codes = CODEC.encode(make_stereo(3000))
+    network = make_codec()
+    network.decoder.head.bias += 0.1
+    later = AudioCodec(network, name="later", model_hash="1" * 32)
+    assert np.abs(later.decode(codes) - CODEC.decode(codes)).max() > 1e-4
+
+
+def test_codes_of_other_sizes_are_refused():
+    codes = CODEC.encode(make_stereo(3000))
+    for field, value in (("sample_rate", 8000), ("num_codes", 1024), ("num_groups", 5)):
+        form = dataclasses.replace(codes.form, **{field: value})
+        with pytest.raises(ModelError, match="codes of other sizes than those of codec 'toy'"):
+            CODEC.decode(dataclasses.replace(codes, form=form))
