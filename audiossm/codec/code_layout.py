@@ -87,7 +87,7 @@ class Layout:
         """Read what ``pack`` wrote and ``seal`` sealed."""
         num_frames = block[0]
         packed = np.frombuffer(block[1 : -_CRC.size], np.uint8)
-        bits = np.unpackbits(packed, count=num_frames * self.frame_bits).astype(np.int64)
+        bits = np.unpackbits(packed, count=num_frames * self.frame_bits)
         weights = 1 << np.arange(self.form.code_bits - 1, -1, -1)
         codes = bits.reshape(num_frames, self.form.channels, self.form.num_groups, -1) @ weights
         return np.ascontiguousarray(codes.transpose(1, 2, 0))

@@ -7,14 +7,16 @@ from numpy.typing import NDArray
 
 from audiossm.errors import ShapeError
 
-__all__ = ["CodeFormat", "Codes"]
+__all__ = ["MAX_CHANNELS", "CodeFormat", "Codes"]
 
+MAX_CHANNELS = 64
+# with these, no header makes a block of more than 2 MB
 _LARGEST = {
     "sample_rate": 2**32 - 1,
     "frame_size": 2**16 - 1,
-    "num_codes": 2**31,
-    "channels": 255,
-    "num_groups": 255,
+    "num_codes": 2**16,
+    "channels": MAX_CHANNELS,
+    "num_groups": 64,
     "frames_per_block": 255,
 }
 _MAX_NAME = 1024  # bytes

@@ -64,7 +64,7 @@ class AudioCodec(LoadedCodec):
         if isinstance(source, np.ndarray):
             session = self.encoder_session(
                 sample_rate=sample_rate,
-                channels=len(source),
+                channels=len(source) if source.ndim == 2 else 1,  # push refuses others
                 num_groups=num_groups,
                 frames_per_step=FRAMES_PER_STEP,
             )

@@ -11,6 +11,7 @@ from torch import Tensor
 from audiossm.audio import FrameBuffer, FrameBufferState, Resampler, ResamplerState
 from audiossm.audio.samples import check_samples
 from audiossm.codec import DecoderState, EncoderState, LoadedCodec
+from audiossm.codec.codes import MAX_CHANNELS
 from audiossm.codec.concealment import ConcealmentState, conceal
 from audiossm.errors import AudioError, ConfigError, SessionError, ShapeError, SnapshotError
 from audiossm.streaming.snapshot import (
@@ -24,7 +25,6 @@ from audiossm.streaming.snapshot import (
 
 __all__ = ["DecoderSession", "EncoderSession"]
 
-MAX_CHANNELS = 255
 MAX_FRAMES_PER_STEP = 1000
 MAX_PUSH_S = 30  # one resampling takes this much at most
 

@@ -217,6 +217,16 @@ def test_blocks_in_a_wrong_place_or_of_another_file_are_damaged():
     assert read(data + other)[2].problem == "x: more bytes follow the end: are two files joined?"
 
 
+def test_a_header_alone_asks_for_little_memory():
+    form = dataclasses.replace(
+        FORM, channels=64, num_groups=64, num_codes=65536, frames_per_block=255
+    )
+    codes = make_codes(255, form)
+    data = write(codes, form)
+    assert len(data) < 2.1e6
+    assert np.array_equal(read(data)[0], codes)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200), st.booleans(), st.booleans(), st.randoms())
 def test_junk_raises_nothing_but_the_project_s_errors(

@@ -260,7 +260,7 @@ def test_a_finished_session_is_told_so():
 def test_options_that_make_no_sense_are_refused():
     with pytest.raises(ConfigError, match="5 groups: codec 'toy' has 1 to 4"):
         CODEC.encoder_session(num_groups=5)
-    with pytest.raises(ConfigError, match="channels is 0, must be 1 to 255"):
+    with pytest.raises(ConfigError, match="channels is 0, must be 1 to 64"):
         CODEC.decoder_session(channels=0)
     with pytest.raises(ConfigError, match="frames_per_step is 0"):
         CODEC.encoder_session(frames_per_step=0)
@@ -285,6 +285,11 @@ def test_a_decoder_that_was_trained_on_decodes_old_codes_under_any_name():
     network.decoder.head.bias += 0.1
     later = AudioCodec(network, name="later", model_hash="1" * 32)
     assert np.abs(later.decode(codes) - CODEC.decode(codes)).max() > 1e-4
+
+
+def test_samples_without_channels_are_refused():
+    with pytest.raises(AudioError, match=r"takes \(1, samples\) float, got .* shape \(3000,\)"):
+        CODEC.encode(read_speech()[:3000])
 
 
 def test_codes_of_other_sizes_are_refused():
