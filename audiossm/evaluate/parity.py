@@ -22,8 +22,8 @@ from audiossm.streaming import Event, Session, Token, Word, step_rows
 
 __all__ = ["STATE_TOLERANCE", "Difference", "Parity", "Variant", "evaluate_parity"]
 
-# largest difference of a final state, relative to the largest value of its tensor, or to 1; most lie
-# below 3e-5, but where digital silence begins a network may magnify rounding thirtyfold for a frame
+# largest difference of a final state, relative to the largest value of its tensor, or to 1; most
+# lie below 3e-5, but where digital silence begins a network may magnify rounding thirtyfold
 STATE_TOLERANCE = 5e-4
 BATCH_SIZE = 4
 # of the pushes after which the session goes on from its own bytes
