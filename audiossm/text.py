@@ -46,6 +46,11 @@ class Vocabulary:
         return len(self.pieces)
 
     @property
+    def spells_letters(self) -> bool:
+        """Whether any plain word can be spelled, and only in single letters."""
+        return set(self.pieces) == set(CHARACTERS)
+
+    @property
     def word_break(self) -> int:
         """The index of the piece between words."""
         return self.pieces.index(WORD_BREAK)

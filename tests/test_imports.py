@@ -45,7 +45,7 @@ FORBIDDEN = {
     "kernels": {"audiossm", "audiossm_apps"},
 }
 
-ONE_HOME = ["soundfile", "jiwer", "av", "matplotlib"]
+ONE_HOME = ["numba", "soundfile", "jiwer", "av", "matplotlib"]
 
 
 def list_modules() -> dict[str, Path]:

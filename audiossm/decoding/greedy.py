@@ -1,37 +1,18 @@
 """Greedy CTC decoding, a label frame at a time."""
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from audiossm.decoding.words import DecodedToken, DecodedWord, make_word
 from audiossm.text import Vocabulary
 
-__all__ = ["DecodedToken", "DecodedWord", "GreedyDecoder", "GreedyState", "best_labels"]
+__all__ = ["GreedyDecoder", "GreedyState", "best_labels"]
 
 BLANK_ID = 0
-
-
-@dataclass(frozen=True)
-class DecodedToken:
-    """A piece and the label frame it was first seen in."""
-
-    id: int
-    frame: int
-    confidence: float
-
-
-@dataclass(frozen=True)
-class DecodedWord:
-    """A whole word over label frames ``start`` to ``end`` (exclusive)."""
-
-    word: str
-    start: int
-    end: int
-    confidence: float
 
 
 class GreedyState(NamedTuple):
@@ -72,6 +53,8 @@ class GreedyDecoder:
         max_pieces: longest word.
     """
 
+    hash = ""  # nothing but the vocabulary counts
+
     def __init__(
         self, vocabulary: Vocabulary, pause_frames: int = 30, max_pieces: int = 64
     ) -> None:
@@ -91,6 +74,12 @@ class GreedyDecoder:
             last=np.array(0, np.int64),
             score=np.array(0.0, np.float64),
         )
+
+    def decode(
+        self, log_probs: Tensor, state: GreedyState
+    ) -> tuple[list[DecodedToken | DecodedWord], GreedyState]:
+        """Advance by some frames, (label frames, pieces)."""
+        return self.step(*best_labels(log_probs), state)
 
     def step(
         self, labels: NDArray[np.int32], scores: NDArray[np.float32], state: GreedyState
@@ -156,9 +145,8 @@ class WordDraft:
         """Return the word, if there is one, and begin another."""
         if not self.pieces:
             return []
-        text = self.decoder.vocabulary.decode(self.pieces)
-        confidence = math.exp(self.score / len(self.pieces))
-        word = DecodedWord(text, self.start, self.last + 1, confidence)
+        vocabulary = self.decoder.vocabulary
+        word = make_word(vocabulary, self.pieces, self.start, self.last, self.score)
         self.pieces, self.score = [], 0.0
         return [word]
 

@@ -1,0 +1,228 @@
+"""Beam search decoding: words of a lexicon, weighed by a language model, some frames at a time."""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audiossm.decoding.history import BEFORE, FRAME, LABEL, NO_FRAME, History, Told
+from audiossm.decoding.hypotheses import (
+    BEAM_COLUMNS,
+    BLANK,
+    CONTEXT,
+    DEAD,
+    IN_BLANK,
+    IN_LABEL,
+    LAST,
+    TAIL,
+    Beam,
+    best_row,
+)
+from audiossm.decoding.knowledge import NOTHING, Knowledge
+from audiossm.decoding.ngram import MARKS, SENTENCE_START, UNKNOWN, NgramModel
+from audiossm.decoding.search import Weights, close_words, search
+from audiossm.decoding.trie import Trie
+from audiossm.decoding.words import DecodedToken, DecodedWord, make_word
+from audiossm.errors import ConfigError
+from audiossm.text import Vocabulary
+
+__all__ = ["BeamConfig", "BeamDecoder", "BeamState"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeamConfig:
+    """Weights of the search, as natural log-probabilities; tuned on the development set."""
+
+    width: int = 128  # hypotheses
+    beam: float = 16.0  # worse than the best by more, one is given up
+    least: float = -8.0  # labels below this are not tried
+    lm_weight: float = 0.8
+    word_bonus: float = 0.0
+    spelled: float = -15.0  # a word that isn't in the lexicon
+    letter: float = -1.0  # each of its letters
+    join: float = -6.0  # a word begins, but no break was heard
+    split: float = -4.0  # a break was heard, but the word goes on
+    pause_frames: int = 30  # without a label, after which words are final
+    longest_wait: int = 250  # frames after which words are final in any case
+    history: int = 8192  # labels of all hypotheses that aren't final
+
+
+class BeamState(NamedTuple):
+    """What the decoder remembers; arrays of fixed size, so that it can be stored."""
+
+    frame: NDArray[np.int32]  # (1,): frames seen, from minus the look-ahead
+    emit_from: NDArray[np.int32]  # (1,): first frame whose labels count
+    beam_size: NDArray[np.int32]  # the fields of ``hypotheses.Beam``
+    beam_ints: NDArray[np.int32]
+    beam_floats: NDArray[np.float32]
+    history_size: NDArray[np.int32]  # the fields of ``history.History``
+    history_entries: NDArray[np.int32]
+    history_scores: NDArray[np.float32]
+
+    def duplicate(self) -> "BeamState":
+        """Return a state that may be written into."""
+        return BeamState._make(array.copy() for array in self)
+
+    @property
+    def beam(self) -> Beam:
+        """The hypotheses."""
+        return Beam(self.beam_size, self.beam_ints, self.beam_floats)
+
+    @property
+    def history(self) -> History:
+        """What they have heard."""
+        return History(self.history_size, self.history_entries, self.history_scores)
+
+
+class BeamDecoder:
+    """Words of a language model's lexicon, or spelled ones at a price, by prefix beam search.
+
+    What becomes final is what all hypotheses share, and everything at a pause or after
+    ``longest_wait`` frames. What is told depends on the frames alone, not on how they come.
+
+    Args:
+        vocabulary: the model's pieces: the blank, the word break and single letters.
+        ngrams: language model and lexicon.
+        config: weights.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, ngrams: NgramModel, config: BeamConfig | None = None
+    ) -> None:
+        if not vocabulary.spells_letters:
+            raise ConfigError("beam search needs a model whose pieces are single letters")
+        config = config or BeamConfig()
+        self.hash = hashlib.sha256(f"{ngrams.hash} {config}".encode()).hexdigest()
+        self.vocabulary, self.config = vocabulary, config
+        self.known = join_arrays(vocabulary, ngrams)
+        self.weights = Weights(
+            lm=np.float32(config.lm_weight),
+            word=np.float32(config.word_bonus),
+            spelled=np.float32(config.spelled),
+            letter=np.float32(config.letter),
+            join=np.float32(config.join),
+            split=np.float32(config.split),
+            beam=np.float32(config.beam),
+            least=np.float32(config.least),
+            word_break=np.int32(vocabulary.word_break),
+            unknown=np.int32(UNKNOWN),
+            pause=np.int32(config.pause_frames),
+            longest_wait=np.int32(config.longest_wait),
+        )
+
+    def init_state(self, late_frames: int) -> BeamState:
+        """Return the state before the first frame of a network whose output is late."""
+        return self._begin(-late_frames, 0, BLANK)
+
+    def _begin(self, frame: int, emit_from: int, previous: int) -> BeamState:
+        """Return the state of a sentence's start; ``previous`` is the label that may go on."""
+        width, capacity = self.config.width, self.config.history
+        state = BeamState(
+            frame=np.array([frame], np.int32),
+            emit_from=np.array([emit_from], np.int32),
+            beam_size=np.ones(1, np.int32),
+            beam_ints=np.zeros((width, BEAM_COLUMNS), np.int32),
+            beam_floats=np.full((width, 2), DEAD, np.float32),
+            history_size=np.zeros(1, np.int32),
+            history_entries=np.zeros((capacity, 3), np.int32),
+            history_scores=np.zeros(capacity, np.float32),
+        )
+        first = state.beam_ints[0]
+        first[CONTEXT : CONTEXT + 3] = SENTENCE_START, NOTHING, NOTHING
+        first[LAST], first[TAIL] = previous, NOTHING
+        state.beam_floats[0, IN_BLANK if previous == BLANK else IN_LABEL] = 0.0
+        return state
+
+    def decode(
+        self, log_probs: Tensor, state: BeamState
+    ) -> tuple[list[DecodedToken | DecodedWord], BeamState]:
+        """Advance by some frames, (label frames, pieces); tell what became final by them."""
+        rows = log_probs.to("cpu").numpy().astype(np.float32)
+        frame, emit_from = int(state.frame[0]), int(state.emit_from[0])
+        end = frame + len(rows)
+        skipped = min(max(emit_from - frame, 0), len(rows))
+        if skipped:
+            heard = frame + skipped > 0
+            previous = int(rows[skipped - 1].argmax()) if heard else BLANK
+            state = self._begin(frame + skipped, emit_from, previous)
+            rows = rows[skipped:]
+        state = state.duplicate()
+        told = self._prepare(len(rows))
+        begin = end - len(rows)
+        search(self.known, self.weights, rows, begin, state.beam, state.history, told)
+        state.frame[0] = end
+        return self._tell(told), state
+
+    def finish(self, state: BeamState) -> list[DecodedToken | DecodedWord]:
+        """Tell the rest."""
+        state, told = state.duplicate(), self._prepare(0)
+        close_words(self.known, self.weights, state.beam, state.history, told)
+        return self._tell(told)
+
+    def skip_to(self, frame: int, state: BeamState) -> BeamState:
+        """Leave out all labels before ``frame``: a flush has told them, and begins a sentence."""
+        if frame <= int(state.emit_from[0]):
+            return state
+        return self._begin(int(state.frame[0]), frame, BLANK)
+
+    def partial(self, state: BeamState) -> str:
+        """Return what is not final yet of the best hypothesis."""
+        at, pieces = int(state.beam_ints[best_row(state.beam), TAIL]), []
+        while at != NOTHING:
+            pieces.append(int(state.history_entries[at, LABEL]))
+            at = int(state.history_entries[at, BEFORE])
+        return self.vocabulary.decode(reversed(pieces))
+
+    def _prepare(self, num_frames: int) -> Told:
+        # a label takes a frame, and perhaps a break that was not heard stands before it
+        capacity = 2 * (self.config.history + num_frames)
+        return Told(
+            np.zeros(1, np.int32),
+            np.zeros((capacity, 3), np.int32),
+            np.zeros(capacity, np.float32),
+        )
+
+    def _tell(self, told: Told) -> list[DecodedToken | DecodedWord]:
+        found: list[DecodedToken | DecodedWord] = []
+        pieces: list[int] = []
+        start = last = 0
+        total = 0.0
+        num = int(told.size[0])
+        columns = told.entries[:num, LABEL], told.entries[:num, FRAME], told.scores[:num]
+        for label, frame, score in zip(*(column.tolist() for column in columns), strict=True):
+            if frame != NO_FRAME:
+                found.append(DecodedToken(label, frame, math.exp(score)))
+            if label != self.vocabulary.word_break:
+                start = start if pieces else frame
+                pieces.append(label)
+                last, total = frame, total + score
+            elif pieces:
+                found.append(make_word(self.vocabulary, pieces, start, last, total))
+                pieces, total = [], 0.0
+        return found
+
+
+@cache
+def join_arrays(vocabulary: Vocabulary, ngrams: NgramModel) -> Knowledge:
+    """Spell the lexicon in the model's pieces."""
+    num_words = len(ngrams.lexicon)
+    ids = np.arange(len(MARKS), len(MARKS) + num_words, dtype=np.int32)
+    index = {ord(piece): i for i, piece in enumerate(vocabulary.pieces) if len(piece) == 1}
+    spellings = [word.translate(index) for word in ngrams.lexicon]
+    spelled = [[ord(char) for char in word] for word in spellings]
+    trie = Trie(spelled, ids, ngrams.probs[ids])
+    return Knowledge(
+        trie.first,
+        trie.labels,
+        trie.words,
+        trie.best,
+        ngrams.first,
+        ngrams.words,
+        ngrams.probs,
+        ngrams.backoffs,
+    )

@@ -1,0 +1,307 @@
+"""CTC prefix beam search over a lexicon and an n-gram model, a frame at a time, compiled.
+
+When hypotheses are compared, a node of the trie stands for the likeliest word below it
+(look-ahead).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiossm.decoding.compiled import compiled, entry
+from audiossm.decoding.history import (
+    BEFORE,
+    FRAME,
+    LABEL,
+    NO_FRAME,
+    History,
+    Told,
+    find_agreed,
+    forget,
+    remember,
+    tell,
+)
+from audiossm.decoding.hypotheses import (
+    ADDED,
+    BLANK,
+    CONTEXT,
+    DEAD,
+    IN_BLANK,
+    IN_LABEL,
+    JOINED,
+    LAST,
+    LENGTH,
+    NODE,
+    POOL_COLUMNS,
+    ROOT,
+    SCORE,
+    SPELLED,
+    SPELLING,
+    TAIL,
+    Beam,
+    Pool,
+    add_logs,
+    begin_candidate,
+    best_row,
+    drop_stale,
+    insist,
+    offer,
+)
+from audiossm.decoding.knowledge import NOTHING, Knowledge, find, predict
+
+__all__ = ["Weights", "close_words", "search"]
+
+FLOOR = np.float32(-30.0)  # nothing is less probable: a frame of junk can't end all hypotheses
+CLEARLY_BLANK = np.float32(-0.01)
+NONE = np.float32(0.0)
+TIDY_FRAMES = 8  # how often it is looked for what all hypotheses share
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+
+class Weights(NamedTuple):
+    """What counts beside the labels' probabilities; floats are log-probabilities."""
+
+    lm: np.float32  # times the language model's
+    word: np.float32  # for each word
+    spelled: np.float32  # for a word that isn't in the lexicon
+    letter: np.float32  # for each of its letters
+    join: np.float32  # for a word that begins without a break
+    split: np.float32  # for a break inside a word, which is not one
+    beam: np.float32  # worse than the best by more, a hypothesis is given up
+    least: np.float32  # labels below this are not tried
+    word_break: np.int32
+    unknown: np.int32  # the word that the language model takes a spelled one for
+    pause: np.int32  # frames without a label after which words are final
+    longest_wait: np.int32  # frames after which words are final in any case
+
+
+@compiled
+def end_word(known: Knowledge, weights: Weights, beam: Beam, row: int, after: Ints) -> np.float32:
+    """Return what ending the word is worth; write the context after it."""
+    node = beam.ints[row, NODE]
+    if node > ROOT and known.words[node] >= 0:
+        word = int(known.words[node])
+        score = predict(known, beam.ints[row, CONTEXT:TAIL], word, after)
+        return np.float32(weights.lm * score + weights.word)
+    predict(known, beam.ints[row, CONTEXT:TAIL], int(weights.unknown), after)
+    if node == SPELLED:
+        return weights.word
+    # the first letters of some word, but no word
+    letters = np.float32(beam.ints[row, LENGTH])
+    return np.float32(weights.word + weights.spelled + weights.letter * letters)
+
+
+@compiled
+def spell_on(known: Knowledge, weights: Weights, ints: Ints, row: int, label: int) -> np.float32:
+    """Add a letter to a row's word; return what it costs to leave, or be outside of, the lexicon.
+
+    A row's node and its digest together tell all its letters.
+    """
+    node = ints[row, NODE]
+    ints[row, LAST] = label
+    ints[row, LENGTH] += 1
+    if node != SPELLED:
+        child = find(known.labels, known.first_child[node], known.first_child[node + 1], label)
+        if child >= 0:
+            ints[row, NODE] = child
+            return NONE
+    seed = ints[row, SPELLING] if node == SPELLED else node
+    ints[row, SPELLING] = (np.int64(seed) * 31 + label) & 0x3FFFFFFF
+    ints[row, NODE] = SPELLED
+    if node == SPELLED:
+        return weights.letter
+    return np.float32(weights.spelled + weights.letter * np.float32(ints[row, LENGTH]))
+
+
+@compiled
+def extend(
+    known: Knowledge, weights: Weights, beam: Beam, row: int, heard: Floats, after: Ints, pool: Pool
+) -> None:
+    """Offer all that a hypothesis may become in a frame with these log-probabilities."""
+    node, last = beam.ints[row, NODE], beam.ints[row, LAST]
+    is_open = beam.ints[row, LENGTH] > 0
+    in_blank, in_label = beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL]
+    either = add_logs(in_blank, in_label)
+    still = np.float32(either + heard[BLANK])
+    again = DEAD if last == BLANK else max(np.float32(in_label + heard[last]), DEAD)
+    ending = NONE
+    if is_open:
+        split = np.float32(either + heard[weights.word_break] + weights.split)
+        still = add_logs(still, split)
+        ending = end_word(known, weights, beam, row, after)
+    is_word = node > ROOT and known.words[node] >= 0
+    begin_candidate(pool, beam, row, after, 0)
+    offer(pool, still, again, NONE)
+    for label in range(1, len(heard)):
+        ways = in_blank if label == last else either
+        come = np.float32(ways + heard[label])
+        if heard[label] < weights.least or ways <= DEAD:
+            continue
+        if label == weights.word_break:
+            # a break after a break is the same one
+            new = begin_candidate(pool, beam, row, after, int(is_open))
+            pool.ints[new, LAST] = label
+            pool.ints[new, ADDED] = label if is_open else BLANK
+            offer(pool, DEAD, np.float32(come + ending), heard[label])
+            continue
+        new = begin_candidate(pool, beam, row, after, 0)
+        pool.ints[new, ADDED] = label
+        cost = spell_on(known, weights, pool.ints, new, label)
+        offer(pool, DEAD, np.float32(come + cost), heard[label])
+        if is_word:
+            new = begin_candidate(pool, beam, row, after, 1)
+            pool.ints[new, ADDED], pool.ints[new, JOINED] = label, 1
+            cost = spell_on(known, weights, pool.ints, new, label)
+            offer(pool, DEAD, np.float32(come + cost + ending + weights.join), heard[label])
+
+
+@compiled
+def select(
+    known: Knowledge, weights: Weights, beam: Beam, history: History, frame: int, pool: Pool
+) -> None:
+    """Make the best candidates the beam; the best one's log-probability is 0 afterwards."""
+    width = len(beam.ints)
+    chosen = np.empty(width + 1, np.int32)
+    ranks = np.empty(width + 1, np.float32)
+    size = 0
+    for row in range(pool.size[0]):
+        rank = add_logs(pool.floats[row, IN_BLANK], pool.floats[row, IN_LABEL])
+        node = pool.ints[row, NODE]
+        if node > ROOT:
+            rank = np.float32(rank + weights.lm * known.best[node])
+        place = size
+        while place > 0 and ranks[place - 1] < rank:
+            ranks[place], chosen[place] = ranks[place - 1], chosen[place - 1]
+            place -= 1
+        ranks[place], chosen[place] = rank, row
+        size = min(size + 1, width)
+    while ranks[size - 1] < ranks[0] - weights.beam:
+        size -= 1
+    for to in range(size):
+        row = chosen[to]
+        for column in range(TAIL):
+            beam.ints[to, column] = pool.ints[row, column]
+        for column in (IN_BLANK, IN_LABEL):
+            beam.floats[to, column] = max(np.float32(pool.floats[row, column] - ranks[0]), DEAD)
+        tail = int(pool.ints[row, TAIL])
+        if pool.ints[row, JOINED]:
+            tail = remember(history, int(tail), int(weights.word_break), NO_FRAME, NONE)
+        if pool.ints[row, ADDED] != BLANK:
+            tail = remember(
+                history, int(tail), pool.ints[row, ADDED], frame, pool.floats[row, SCORE]
+            )
+        beam.ints[to, TAIL] = tail
+    beam.size[0] = size
+
+
+@entry
+def close_words(
+    known: Knowledge, weights: Weights, beam: Beam, history: History, told: Told
+) -> None:
+    """End all words where they stand, and go on from the best hypothesis alone."""
+    after, context = np.empty(3, np.int32), np.empty(3, np.int32)
+    best, found = np.float32(2 * DEAD), 0
+    for row in range(beam.size[0]):
+        rank = add_logs(beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL])
+        if beam.ints[row, LENGTH]:
+            rank = np.float32(rank + end_word(known, weights, beam, row, after))
+        else:
+            for size in range(3):
+                after[size] = beam.ints[row, CONTEXT + size]
+        if rank > best:
+            best, found = rank, row
+            for size in range(3):
+                context[size] = after[size]
+    ints, floats = beam.ints, beam.floats
+    top = max(floats[found, IN_BLANK], floats[found, IN_LABEL])
+    for column in (IN_BLANK, IN_LABEL):
+        floats[0, column] = max(np.float32(floats[found, column] - top), DEAD)
+    is_open = ints[found, LENGTH] > 0
+    ints[0, LAST], ints[0, TAIL] = ints[found, LAST], ints[found, TAIL]
+    ints[0, NODE], ints[0, SPELLING], ints[0, LENGTH] = ROOT, 0, 0
+    for size in range(3):
+        ints[0, CONTEXT + size] = context[size]
+    beam.size[0] = 1
+    tails = ints[:1, TAIL]
+    forget(history, tails, NOTHING)
+    if is_open:
+        tails[0] = remember(history, int(tails[0]), int(weights.word_break), NO_FRAME, NONE)
+    tell(history, tails, int(tails[0]), told)
+
+
+@compiled
+def settle(
+    known: Knowledge, weights: Weights, beam: Beam, history: History, frame: int, told: Told
+) -> None:
+    """Make final what has become so by ``frame``."""
+    tail = beam.ints[best_row(beam), TAIL]
+    if tail >= 0 and frame - history.entries[tail, FRAME] >= weights.pause:
+        close_words(known, weights, beam, history, told)
+        return
+    drop_stale(beam, history, frame - int(weights.pause))
+    tails = beam.ints[: beam.size[0], TAIL]
+    agreed = find_agreed(history, tails, int(weights.word_break))
+    if agreed >= 0:
+        tell(history, tails, int(agreed), told)
+    first, last_break, at = NOTHING, NOTHING, beam.ints[best_row(beam), TAIL]
+    while at >= 0:
+        first = at
+        if history.entries[at, LABEL] == weights.word_break:
+            last_break = at
+        at = history.entries[at, BEFORE]
+    if first == NOTHING or frame - history.entries[first, FRAME] < weights.longest_wait:
+        return
+    if last_break == NOTHING:
+        close_words(known, weights, beam, history, told)
+        return
+    insist(beam, history, int(last_break))
+    tell(history, beam.ints[: beam.size[0], TAIL], int(last_break), told)
+
+
+@entry
+def search(
+    known: Knowledge,
+    weights: Weights,
+    log_probs: Floats,
+    frame: int,
+    beam: Beam,
+    history: History,
+    told: Told,
+) -> None:
+    """Advance by (frames, symbols) log-probabilities, the first of frame number ``frame``."""
+    width, num_symbols = len(beam.ints), log_probs.shape[1]
+    capacity = 2 * width * num_symbols
+    slots = 1
+    while slots < 2 * capacity:
+        slots *= 2
+    pool = Pool(
+        np.zeros(1, np.int32),
+        np.empty((capacity + 1, POOL_COLUMNS), np.int32),
+        np.empty((capacity + 1, 4), np.float32),
+        np.empty(slots, np.int32),
+    )
+    heard, after = np.empty(num_symbols, np.float32), np.empty(3, np.int32)
+    for t in range(len(log_probs)):
+        for label in range(num_symbols):
+            value = log_probs[t, label]
+            # what is not a number is not above anything
+            heard[label] = value if value > FLOOR else FLOOR
+        if heard[BLANK] > CLEARLY_BLANK:
+            for row in range(beam.size[0]):
+                either = add_logs(beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL])
+                beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL] = either, DEAD
+        else:
+            pool.size[0] = 0
+            pool.table[:] = 0
+            for row in range(beam.size[0]):
+                extend(known, weights, beam, row, heard, after, pool)
+            select(known, weights, beam, history, frame + t, pool)
+        if history.size[0] + 2 * width > len(history.scores):
+            forget(history, beam.ints[: beam.size[0], TAIL], NOTHING)
+            if history.size[0] + 2 * width > len(history.scores):
+                close_words(known, weights, beam, history, told)
+        if (frame + t) % TIDY_FRAMES == 0:
+            settle(known, weights, beam, history, frame + t, told)
