@@ -12,7 +12,8 @@ trap 'rm -rf "$work"' EXIT
 wheel=$(echo "$work"/audiossm-*-py3-none-any.whl)
 "$python" -m zipfile -l "$wheel" > "$work/files"
 for name in audiossm/py.typed audiossm_kernels/__init__.py audiossm_apps/cli.py licenses/LICENSE \
-    licenses/NOTICE audiossm/_assets/lexicon/english.txt.xz; do
+    licenses/NOTICE audiossm/_assets/lexicon/english.txt.xz \
+    audiossm/_assets/lm/books/ngrams.safetensors; do
     grep -q "$name" "$work/files" || { echo "packaging: the wheel lacks $name" >&2; exit 1; }
 done
 for model in assets/models/*/; do

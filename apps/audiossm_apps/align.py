@@ -57,7 +57,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     parser.add_argument("--output", metavar="FILE", help="write there (default: standard output)")
     add_model_options(parser)
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run, parser=parser, decoder="greedy")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from audiossm_apps.complaint import complain
-from audiossm_apps.options import add_model_options, count, load_transcriber, positive
+from audiossm_apps.options import (
+    add_decoder_option,
+    add_model_options,
+    count,
+    load_transcriber,
+    positive,
+)
 
 if TYPE_CHECKING:
     from audiossm.evaluate.codec import CodecEvaluation, Means
@@ -90,6 +96,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         )
         task.add_argument("--json", action="store_true", help="print one JSON object")
     for task in (transcribe, parity):
+        add_decoder_option(task)
         add_model_options(task)
 
 

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from audiossm.streaming import AudioCodec, Transcriber
 
 __all__ = [
+    "add_decoder_option",
     "add_model_options",
     "count",
     "load_codec",
@@ -50,6 +51,16 @@ def add_model_options(parser: argparse.ArgumentParser, *, lookahead: bool = True
     )
 
 
+def add_decoder_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--decoder``."""
+    parser.add_argument(
+        "--decoder",
+        choices=["beam", "greedy"],
+        help="beam: words of a lexicon, weighed by a language model; greedy: each frame's best "
+        "letter (default: beam, if the model spells in letters)",
+    )
+
+
 def load_transcriber(args: argparse.Namespace) -> "Transcriber":
     """Load the model that the options name.
 
@@ -63,7 +74,7 @@ def load_transcriber(args: argparse.Namespace) -> "Transcriber":
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    return Transcriber.load(args.model, device=args.device)
+    return Transcriber.load(args.model, device=args.device, decoder=args.decoder)
 
 
 def load_codec(args: argparse.Namespace, name: str | None) -> "AudioCodec":

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from audiossm.errors import AudioError
 from audiossm_apps.complaint import complain, name_source
-from audiossm_apps.options import add_model_options, count, load_transcriber, seconds_list
+from audiossm_apps.options import (
+    add_decoder_option,
+    add_model_options,
+    count,
+    load_transcriber,
+    seconds_list,
+)
 from audiossm_apps.outputs import FORMATS, LiveText, TranscriptWriter, make_writer, open_output
 from audiossm_apps.progress import show_progress
 
@@ -63,12 +69,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         metavar="HZ",
         help="'-' is raw signed 16-bit little-endian mono at this rate (default: it has a header)",
     )
-    parser.add_argument(
-        "--decoder",
-        choices=["greedy"],
-        default="greedy",
-        help="how words are chosen (default: %(default)s)",
-    )
+    add_decoder_option(parser)
     parser.add_argument(
         "--live",
         action="store_true",

@@ -42,7 +42,7 @@ class BeamConfig:
     beam: float = 16.0  # worse than the best by more, one is given up
     least: float = -8.0  # labels below this are not tried
     lm_weight: float = 0.8
-    word_bonus: float = 0.0
+    word_bonus: float = 0.5
     spelled: float = -15.0  # a word that isn't in the lexicon
     letter: float = -1.0  # each of its letters
     join: float = -6.0  # a word begins, but no break was heard

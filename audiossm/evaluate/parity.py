@@ -11,14 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiossm.audio import resample
-from audiossm.decoding import DecodedToken, DecodedWord, GreedyDecoder, best_labels
+from audiossm.decoding import DecodedToken, DecodedWord, make_decoder
 from audiossm.evaluate.conformance import largest_difference
 from audiossm.evaluate.machine import describe_machine
 from audiossm.evaluate.recording import Recording, read_recording
 from audiossm.manifest import Utterance
-from audiossm.models import LoadedRecogniser
 from audiossm.nn import named_tensors
-from audiossm.streaming import Event, Session, Token, Word, step_rows
+from audiossm.streaming import Event, Session, Token, Transcriber, Word, step_rows
 
 __all__ = ["STATE_TOLERANCE", "Difference", "Parity", "Variant", "evaluate_parity"]
 
@@ -138,7 +137,7 @@ BATCHED = "batch mates"
 
 
 def evaluate_parity(
-    transcriber: LoadedRecogniser,
+    transcriber: Transcriber,
     utterances: Sequence[Utterance],
     *,
     lookahead_ms: int = 320,
@@ -199,7 +198,7 @@ def evaluate_parity(
 
 
 def run_session(
-    transcriber: LoadedRecogniser,
+    transcriber: Transcriber,
     recording: Recording,
     lookahead_ms: int,
     cut: Cut,
@@ -207,7 +206,7 @@ def run_session(
     rng: random.Random,
 ) -> Heard:
     """Push a recording in pieces, now and then going on from the session's bytes."""
-    session = Session(transcriber, recording.sample_rate, lookahead_ms)
+    session = transcriber.session(recording.sample_rate, lookahead_ms)
     events: list[Event] = []
     at, sizes = 0, cut(recording.sample_rate, rng)
     while at < len(recording.samples):
@@ -230,7 +229,7 @@ def run_session(
 
 
 def run_batch(
-    transcriber: LoadedRecogniser,
+    transcriber: Transcriber,
     recordings: Sequence[Recording],
     lookahead_ms: int,
     rng: random.Random,
@@ -238,7 +237,7 @@ def run_batch(
     """Step recordings as rows of one batch, each in random blocks of up to a second."""
     network, config = transcriber.network, transcriber.config
     right = transcriber.lookahead_frames(lookahead_ms)
-    decoder = GreedyDecoder(transcriber.vocabulary)
+    decoder = make_decoder(transcriber.decoder, transcriber.vocabulary)
     waiting = [prepare(transcriber, recording, right) for recording in recordings]
     states = [network.init_state(1, right) for _ in recordings]
     decoding = [decoder.init_state(right * config.stack) for _ in recordings]
@@ -251,7 +250,7 @@ def run_batch(
         with torch.inference_mode():
             outputs, states = step_rows(network, rows, states)
         for index, log_probs in enumerate(outputs):
-            items, decoding[index] = decoder.step(*best_labels(log_probs), decoding[index])
+            items, decoding[index] = decoder.decode(log_probs, decoding[index])
             found[index] += items
     for items, state in zip(found, decoding, strict=True):
         items += decoder.finish(state)
@@ -269,7 +268,7 @@ def run_batch(
     ]
 
 
-def prepare(transcriber: LoadedRecogniser, recording: Recording, right: int) -> Tensor:
+def prepare(transcriber: Transcriber, recording: Recording, right: int) -> Tensor:
     """Return (samples,) as the network takes a whole recording: resampled, silence behind it."""
     frame = transcriber.config.frame_size
     x = torch.from_numpy(recording.samples).unsqueeze(0)
@@ -277,7 +276,7 @@ def prepare(transcriber: LoadedRecogniser, recording: Recording, right: int) -> 
     return F.pad(x, (0, -len(x) % frame + right * frame)).to(transcriber.device)
 
 
-def find_margins(transcriber: LoadedRecogniser, recording: Recording, lookahead_ms: int) -> Tensor:
+def find_margins(transcriber: Transcriber, recording: Recording, lookahead_ms: int) -> Tensor:
     """Return (label frames,): the distance between the two best log-probabilities."""
     network, right = transcriber.network, transcriber.lookahead_frames(lookahead_ms)
     x = prepare(transcriber, recording, right).unsqueeze(0)

@@ -1,18 +1,15 @@
 """One stream from samples to words, whose whole state is a value."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from audiossm.audio import FrameBuffer, Resampler
 from audiossm.audio.samples import check_samples
-from audiossm.decoding import (
-    DecodedToken,
-    DecodedWord,
-    GreedyDecoder,
-    GreedyState,
-    best_labels,
-)
+from audiossm.decoding import DecodedToken, DecodedWord, DecoderName, make_decoder
 from audiossm.errors import AudioError, ConfigError, SessionError, SnapshotError
 from audiossm.models import LoadedRecogniser
 from audiossm.streaming.events import Event, Token, Word
@@ -35,17 +32,23 @@ class Session:
         transcriber: the model.
         sample_rate: of the samples to come, in Hz.
         lookahead_ms: how long a label waits for the future; one of the model's choices.
+        decoder: how words are chosen.
     """
 
     def __init__(
-        self, transcriber: LoadedRecogniser, sample_rate: int = 16000, lookahead_ms: int = 320
+        self,
+        transcriber: LoadedRecogniser,
+        sample_rate: int = 16000,
+        lookahead_ms: int = 320,
+        decoder: DecoderName = "greedy",
     ) -> None:
         self.transcriber = transcriber
         self.sample_rate, self.lookahead_ms = sample_rate, lookahead_ms
         network, config = transcriber.network, transcriber.network.config
         right = transcriber.lookahead_frames(lookahead_ms)
         self.late_samples = right * config.frame_size
-        self.decoder = GreedyDecoder(transcriber.vocabulary)
+        self.decoder_name = decoder
+        self.decoder = make_decoder(decoder, transcriber.vocabulary)
         self.resampler = Resampler(sample_rate, transcriber.sample_rate)
         self.buffer = FrameBuffer(config.frame_size)
         self.resample_state = self.resampler.init_state(1)
@@ -112,12 +115,12 @@ class Session:
 
     @property
     def partial(self) -> str:
-        """The word in progress."""
+        """What was heard and isn't told yet; it may change."""
         return self.decoder.partial(self.decoder_state)
 
     def fork(self) -> "Session":
         """Return a second session that goes on from here; neither disturbs the other."""
-        fork = Session(self.transcriber, self.sample_rate, self.lookahead_ms)
+        fork = Session(self.transcriber, self.sample_rate, self.lookahead_ms, self.decoder_name)
         # states are values: nothing ever writes into them, so they can be shared
         fork.resample_state, fork.buffer_state = self.resample_state, self.buffer_state
         fork.network_state, fork.decoder_state = self.network_state, self.decoder_state
@@ -130,7 +133,8 @@ class Session:
         return pack(
             self._arrays(),
             identity(self.transcriber)
-            | {"sample_rate": str(self.sample_rate), "lookahead_ms": str(self.lookahead_ms)},
+            | {"sample_rate": str(self.sample_rate), "lookahead_ms": str(self.lookahead_ms)}
+            | {"decoder": self.decoder_name, "decoder_hash": self.decoder.hash},
         )
 
     @classmethod
@@ -142,9 +146,15 @@ class Session:
         """
         arrays, header = unpack(data, identity(transcriber))
         try:
-            session = cls(transcriber, int(header["sample_rate"]), int(header["lookahead_ms"]))
+            rate, lookahead_ms = int(header["sample_rate"]), int(header["lookahead_ms"])
+            session = cls(transcriber, rate, lookahead_ms, cast(DecoderName, header["decoder"]))
         except (KeyError, ValueError, AudioError, ConfigError) as exc:
             raise SnapshotError(f"the snapshot's header is damaged ({exc!r})") from exc
+        if header.get("decoder_hash") != session.decoder.hash:
+            raise SnapshotError(
+                f"the snapshot's decoder {session.decoder_name!r} had another language model or "
+                "other weights than this one: it can't go on"
+            )
         session._load(arrays)
         return session
 
@@ -154,7 +164,7 @@ class Session:
         self.resample_state = fill_state(self.resample_state, "resampler", arrays)
         self.buffer_state = fill_state(self.buffer_state, "buffer", arrays)
         self.network_state = fill_state(self.network_state, "network", arrays)
-        self.decoder_state = GreedyState._make(
+        self.decoder_state = self.decoder_state._make(
             arrays[f"decoder.{name}"] for name in self.decoder_state._fields
         )
         counters = arrays["counters"].tolist()
@@ -187,13 +197,12 @@ class Session:
             log_probs, self.network_state = self.transcriber.network.step(
                 samples.to(self.transcriber.device), self.network_state
             )
-            labels, scores = best_labels(log_probs[0])
         if counted:
-            self.frames_taken += len(labels)
-        found, self.decoder_state = self.decoder.step(labels, scores, self.decoder_state)
+            self.frames_taken += log_probs.shape[1]
+        found, self.decoder_state = self.decoder.decode(log_probs[0], self.decoder_state)
         return self._events(found)
 
-    def _events(self, found: list[DecodedToken | DecodedWord]) -> list[Event]:
+    def _events(self, found: Sequence[DecodedToken | DecodedWord]) -> list[Event]:
         pieces, span = self.transcriber.vocabulary.pieces, self.transcriber.word_span
         return [
             Token(item.id, pieces[item.id], item.frame, item.confidence)

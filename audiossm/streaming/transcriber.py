@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audiossm.audio import open_audio
+from audiossm.decoding import DecoderName, choose_decoder, make_decoder
 from audiossm.models import LoadedRecogniser
 from audiossm.streaming.aligner import Alignment, align_recording, align_samples
 from audiossm.streaming.events import Word
@@ -30,9 +31,36 @@ class Transcript:
 class Transcriber(LoadedRecogniser):
     """A recogniser with its weights: ``Transcriber.load()``, then ``transcribe`` or ``session``."""
 
+    decoder: DecoderName = "greedy"
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path | None = None,
+        *,
+        device: str = "cpu",
+        decoder: DecoderName | None = None,
+    ) -> Self:
+        """Load a shipped model by name (default: the best one) or a model folder.
+
+        Args:
+            name: of the model.
+            device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
+            decoder: how words are chosen; by default ``beam`` for a model that spells in letters.
+
+        Raises:
+            ConfigError: the decoder can't serve the model.
+            ModelError: there is none, or it is damaged or of another version.
+            DeviceError: ``device`` is not here.
+        """
+        transcriber = super().load(name, device=device)
+        transcriber.decoder = decoder or choose_decoder(transcriber.vocabulary)
+        make_decoder(transcriber.decoder, transcriber.vocabulary)
+        return transcriber
+
     def session(self, sample_rate: int = 16000, lookahead_ms: int = 320) -> Session:
         """Begin a stream of samples at ``sample_rate`` Hz."""
-        return Session(self, sample_rate, lookahead_ms)
+        return Session(self, sample_rate, lookahead_ms, self.decoder)
 
     def transcribe(self, source: str | Path | BinaryIO, *, lookahead_ms: int = 320) -> Transcript:
         """Transcribe a recording; channels are mixed. Memory doesn't grow with its length.

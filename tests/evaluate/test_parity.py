@@ -9,6 +9,7 @@ import torch
 
 from audiossm.checkpoint import model_names
 from audiossm.codec import CausalSTFT, STFTState
+from audiossm.decoding import DECODERS
 from audiossm.evaluate import parity
 from audiossm.evaluate.parity import STATE_TOLERANCE, Parity, evaluate_parity
 from audiossm.manifest import read_manifest
@@ -118,7 +119,9 @@ def test_not_a_number_in_a_state_fails():
 def test_the_command_prints_a_table_or_json_and_its_exit_code_tells(
     utterances, monkeypatch, capsys
 ):
-    monkeypatch.setattr(Transcriber, "load", lambda name=None, *, device="cpu": make_transcriber())
+    monkeypatch.setattr(
+        Transcriber, "load", lambda name=None, *, device="cpu", decoder=None: make_transcriber()
+    )
     command = ["evaluate", "parity", str(MANIFEST), "--limit", "1"]
     assert main([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -138,7 +141,8 @@ def test_the_command_prints_a_table_or_json_and_its_exit_code_tells(
 
 
 @pytest.mark.skipif(DEFAULT_MODEL not in model_names(), reason="the model isn't in this checkout")
-def test_the_shipped_model_keeps_parity(utterances):
-    result = evaluate_parity(Transcriber.load(), utterances)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_shipped_model_keeps_parity(utterances, decoder):
+    result = evaluate_parity(Transcriber.load(decoder=decoder), utterances)
     assert result.passed, result.to_json()
     assert result.variants[0].tokens > 0
