@@ -286,8 +286,13 @@ class LiveText:
         self.live: Live | None = None
 
     def token(self, token: "Token") -> None:
-        self.partial += token.piece.replace("▁", " ")
-        self._show()
+        """Tokens come with their words; what comes before is ``unfinished``."""
+
+    def unfinished(self, partial: str) -> None:
+        """Show what was heard after the last word and may still change."""
+        if partial != self.partial:
+            self.partial = partial
+            self._show()
 
     def word(self, word: "Word") -> None:
         self.partial = ""

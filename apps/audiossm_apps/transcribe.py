@@ -142,7 +142,7 @@ def _transcribe_file(
     shows_bar: bool,
 ) -> None:
     from audiossm.audio import open_audio
-    from audiossm.streaming import Token, Transcript, Word
+    from audiossm.streaming import Session, Token, Transcript, Word
     from audiossm.streaming.files import transcribe_channels
 
     split = args.channels == "split"
@@ -152,18 +152,27 @@ def _transcribe_file(
         num_samples = 0
         complete = False
 
+        sessions: list[Session] = []
+
+        def begin_session() -> Session:
+            begun = transcriber.session(
+                sample_rate=reader.sample_rate, lookahead_ms=args.lookahead_ms
+            )
+            sessions.append(begun)
+            return begun
+
         def count_block(size: int) -> None:
             nonlocal num_samples
             num_samples += size
             advance(size)
+            if isinstance(writer, LiveText) and not split:
+                writer.unfinished(sessions[0].partial)
 
         try:
             with show_progress(reader.name, reader.num_samples, shown=shows_bar) as advance:
                 for channel, event in transcribe_channels(
                     reader,
-                    lambda: transcriber.session(
-                        sample_rate=reader.sample_rate, lookahead_ms=args.lookahead_ms
-                    ),
+                    begin_session,
                     channels=args.channels,
                     block_s=LIVE_BLOCK_S if args.live else BLOCK_S,
                     flush_at=args.flush_at,

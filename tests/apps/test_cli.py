@@ -37,6 +37,10 @@ class FakeSession:
         self.start = 0
         self.on_push = on_push
 
+    @property
+    def partial(self) -> str:
+        return "hm" if len(self.samples) % self.half else ""
+
     def push(self, samples: np.ndarray) -> list[Token | Word]:
         assert samples.ndim == 1 and samples.dtype == np.float32
         self.samples = np.concatenate([self.samples, samples])
@@ -432,7 +436,9 @@ def test_words_appear_on_a_terminal_as_they_come(model, talk, monkeypatch, capsy
     monkeypatch.setattr(transcribe.sys.stdout, "isatty", lambda: True)
     assert main(["transcribe", talk, "--live"]) == 0
     # a terminal would overwrite the growing line; what stands at last is the text
-    assert capsys.readouterr().out.splitlines()[-1].endswith(TEXT)
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].endswith(TEXT)
+    assert "hm" in out and "hm" not in out.splitlines()[-1]
 
 
 def test_info_tells_versions_and_devices(capsys):
