@@ -33,12 +33,13 @@ def main() -> int:
     parser.add_argument("source", type=Path, metavar="AUDIO|MANIFEST.jsonl")
     parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped one")
     parser.add_argument("--lookahead-ms", type=int, default=320, help="default: %(default)s")
+    parser.add_argument("--decoder", choices=["beam", "greedy"], help="default: beam")
     parser.add_argument("--limit", type=int, default=5, help="utterances (default: %(default)s)")
     parser.add_argument("--max-rtf", type=float, default=0.5, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="one object instead of the table")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    transcriber = Transcriber.load(args.model)
+    transcriber = Transcriber.load(args.model, decoder=args.decoder)
     if args.source.suffix == ".jsonl":
         utterances = read_manifest(args.source)[: args.limit]
     else:

@@ -46,6 +46,7 @@ def main() -> int:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped one")
     parser.add_argument("--lookahead-ms", type=int, default=320, help="default: %(default)s")
+    parser.add_argument("--decoder", choices=["beam", "greedy"], help="default: beam")
     parser.add_argument("--limit", type=int, help="utterances (default: all)")
     parser.add_argument("--orders", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
@@ -55,7 +56,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one object instead of the table")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    transcriber = Transcriber.load(args.model)
+    transcriber = Transcriber.load(args.model, decoder=args.decoder)
     utterances = read_manifest(args.manifest)[: args.limit]
     if len(utterances) < 3 or args.orders < 1:
         parser.error("thirds need 3 utterances or more, and an order")
