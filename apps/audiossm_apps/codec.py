@@ -2,9 +2,10 @@
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from audiossm.errors import AudioError, ModelError
 from audiossm_apps.complaint import complain, name_source
@@ -13,6 +14,10 @@ from audiossm_apps.outputs import ByteOutput, open_bytes
 from audiossm_apps.progress import show_progress
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from audiossm.audio import AudioReader
     from audiossm.codec import CodeReader
     from audiossm.streaming import AudioCodec
 
@@ -130,6 +135,40 @@ def run_info(args: argparse.Namespace) -> int:
     return 0
 
 
+class StoppableReader:
+    """A recording that Ctrl-C ends where it is read, so that nothing else is left half done.
+
+    A second Ctrl-C stops at once.
+    """
+
+    def __init__(self, reader: "AudioReader") -> None:
+        self.reader, self.sample_rate, self.channels = reader, reader.sample_rate, reader.channels
+        self.reading = self.stopped = False
+
+    def __enter__(self) -> Self:
+        self.before = signal.signal(signal.SIGINT, self.stop)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        signal.signal(signal.SIGINT, self.before)
+
+    def stop(self, *_: object) -> None:
+        """Take a Ctrl-C."""
+        if self.reading or self.stopped:
+            raise KeyboardInterrupt
+        self.stopped = True
+
+    def read(self, max_samples: int, /) -> "NDArray[np.float32]":
+        """Do what the reader's ``read`` does."""
+        self.reading = True
+        try:
+            if self.stopped:
+                raise KeyboardInterrupt
+            return self.reader.read(max_samples)
+        finally:
+            self.reading = False
+
+
 def _encode(codec: "AudioCodec", args: argparse.Namespace, stream: ByteOutput) -> None:
     from audiossm.audio import open_audio
     from audiossm.codec import CodeWriter
@@ -149,8 +188,9 @@ def _encode(codec: "AudioCodec", args: argparse.Namespace, stream: ByteOutput) -
         shown = sys.stderr.isatty()
         with show_progress(reader.name, reader.num_samples, shown=shown) as advance:
             try:
-                for codes in encode_stream(reader, session, on_block=advance):
-                    writer.write(codes)
+                with StoppableReader(reader) as source:
+                    for codes in encode_stream(source, session, on_block=advance):
+                        writer.write(codes)
             finally:
                 # what was encoded before damage or Ctrl-C is a whole file
                 if session.finished and session.num_samples:
