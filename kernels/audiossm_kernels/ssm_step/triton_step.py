@@ -12,7 +12,6 @@ float32. The output reads a bfloat16 state as it is stored.
 Letters as in ``audiossm_kernels``. Rows of every tensor may be any distance apart.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -21,11 +20,11 @@ import triton.language as tl
 from torch import Tensor
 
 from audiossm_kernels.state import Pairing, RawParams, SsmInputs, SsmParams, SsmState
+from audiossm_kernels.triton_math import TURN, cos_sin, halves, softplus, tanh
 
 __all__ = ["StepConfig", "choose_config", "launch_step"]
 
 EPS = tl.constexpr(1e-5)
-TURN = tl.constexpr(2 * math.pi)
 BELOW_TURN = tl.constexpr(6.2831850)  # the float32 below a full turn
 
 
@@ -42,41 +41,6 @@ CONFIGS = {
     2: {1: StepConfig(64, 4), 8: StepConfig(64, 4)},
     4: {1: StepConfig(64, 4), 8: StepConfig(64, 4)},
 }
-
-
-@triton.jit
-def tanh(x):
-    # the sigmoid alone would lose the leading digits of small rates, which add up over frames
-    square = x * x
-    small = x * (1 - square * (1 / 3 - square * (2 / 15 - square * (17 / 315))))
-    return tl.where(square < 0.04, small, 2 * tl.sigmoid(2 * x) - 1)
-
-
-@triton.jit
-def softplus(x):
-    e = tl.exp(tl.minimum(x, 20.0))
-    u = 1 + e
-    # log(u) corrected for what 1 + e rounded away
-    small = tl.where(u == 1, e, tl.log(u) * (e / tl.where(u == 1, 1.0, u - 1)))
-    return tl.where(x > 20, x, small)
-
-
-@triton.jit
-def cos_sin(turns):
-    """Return cosine and sine of an angle in [0, 1) turns, without the library's slow path."""
-    quarter = (4 * turns + 0.5).to(tl.int32)
-    x = (turns - 0.25 * quarter.to(tl.float32)) * TURN
-    square = x * x
-    sin = 1 / 120 + square * (-1 / 5040 + square * (1 / 362880))
-    sin = x + x * square * (-1 / 6 + square * sin)
-    cos = 1 / 24 + square * (-1 / 720 + square * (1 / 40320))
-    cos = 1 + square * (-1 / 2 + square * cos)
-    odd = quarter % 2 == 1
-    cos, sin = tl.where(odd, sin, cos), tl.where(odd, cos, sin)
-    return (
-        tl.where((quarter + 1) % 4 >= 2, -cos, cos),
-        tl.where(quarter % 4 >= 2, -sin, sin),
-    )
 
 
 @triton.jit
@@ -110,13 +74,6 @@ def load_tile(ssm_ptr, v_ptr, old_v_ptr, z_ptr, p, n, P: tl.constexpr, N: tl.con
     old_value = tl.load(old_v_ptr + p, mask=inside, other=0.0)
     gate = tl.load(z_ptr + p, mask=inside, other=0.0)
     return h, value, old_value, gate
-
-
-@triton.jit
-def halves(x):
-    """Return two bfloat16 whose sum has twice their digits."""
-    high = x.to(tl.bfloat16)
-    return high, (x - high.to(tl.float32)).to(tl.bfloat16)
 
 
 @triton.jit
