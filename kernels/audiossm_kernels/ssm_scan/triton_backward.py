@@ -67,6 +67,7 @@ class BackwardConfig(NamedTuple):
     num_warps: int  # of the chunks
     carry_block_p: int  # rows of the state in one program of the walk
     carry_warps: int
+    split: bool = True  # queries and keys in two launches, whose tiles fit the registers
     registers: int | None = None  # of a thread of the chunks at most; the compiler's choice
 
 
@@ -303,7 +304,10 @@ def chunk_kernel(
     ADJACENT: tl.constexpr,
     MIMO: tl.constexpr,
     PACKED: tl.constexpr,
-    PART: tl.constexpr,
+    NORMED: tl.constexpr,
+    GATE: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
     BLOCK_P: tl.constexpr,
     J: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -314,8 +318,9 @@ def chunk_kernel(
 ):
     """Compute a chunk's gradients for BLOCK_H heads of one group.
 
-    PART is "all", or with a norm "out" (what is behind the state's answers, and the gradient of
-    those to ``answers_ptr``) and then "in" (the rest).
+    GATE: those behind the state's answers, and with NORMED the gradient of the answers to
+    ``answers_ptr``, which the other parts then read. QUERIES: those of q, and KEYS: those of k, v
+    and the weights; decays and angles get their sum.
     """
     program = tl.program_id(0).to(tl.int64)
     blocks = heads // BLOCK_H
@@ -347,10 +352,12 @@ def chunk_kernel(
     earlier = step[:, None] > step[None, :]
     same = step[:, None] == step[None, :]
 
-    dq_first = tl.zeros([M, J], tl.float32)
-    dq_second = tl.zeros([M, J], tl.float32)
-    dk_first = tl.zeros([M, J], tl.float32)
-    dk_second = tl.zeros([M, J], tl.float32)
+    if QUERIES:
+        dq_first = tl.zeros([M, J], tl.float32)
+        dq_second = tl.zeros([M, J], tl.float32)
+    if KEYS:
+        dk_first = tl.zeros([M, J], tl.float32)
+        dk_second = tl.zeros([M, J], tl.float32)
     drate = tl.zeros([BLOCK_C, J], tl.float32)
     for index in range(BLOCK_H):
         head = block * BLOCK_H + index
@@ -394,36 +401,36 @@ def chunk_kernel(
         values = operand(value, ROUND, OPERAND)
         answer = answer_gradient(
             answers_ptr, dy_ptr, z_ptr, mimo_z_ptr, mimo_o_ptr, frame, inside, rank, p, head,
-            z_frame, heads, R, P, MIMO, PART == "in",
+            z_frame, heads, R, P, MIMO, NORMED and not GATE,
         )  # fmt: skip
         d_skip = tl.load(d_skip_ptr + head).to(tl.float32)
         state = (slot * heads + head) * (P * N)
         s_first, s_second = load_pairs(ssm_ptr + state, p * N, p_inside, N, J, ADJACENT)
-        s_first, s_second = operand(s_first, ROUND, OPERAND), operand(s_second, ROUND, OPERAND)
-        a = operand(scores * mask, ROUND, OPERAND)
         from_start = tl.exp(decay)
-        nothing = tl.zeros([M, BLOCK_P], tl.float32)
-        old = product(q_first, tl.trans(s_first), nothing, EXACT)
-        old = product(q_second, tl.trans(s_second), old, EXACT) * from_start[:, None]
-
+        at = c_frame * heads + head
         place = (slot * heads + head) * R
         at_ranks = ((place + r) * P)[:, None] + p[None, :]
-        if PART != "in":
+        if GATE or QUERIES:
+            s_a, s_b = operand(s_first, ROUND, OPERAND), operand(s_second, ROUND, OPERAND)
+            old = product(q_first, tl.trans(s_a), tl.zeros([M, BLOCK_P], tl.float32), EXACT)
+            old = product(q_second, tl.trans(s_b), old, EXACT) * from_start[:, None]
+        if GATE or KEYS:
+            a = operand(scores * mask, ROUND, OPERAND)
+        if GATE:
             o = product(a, values, old, EXACT) + d_skip * value
-            z = tl.load(
+            raw = tl.load(
                 z_ptr + (frame * z_frame + head * P)[:, None] + p[None, :], mask=rows, other=0.0
             ).to(tl.float32)
             dy = tl.load(
                 dy_ptr + ((frame * heads + head) * P)[:, None] + p[None, :], mask=rows, other=0.0
             ).to(tl.float32)
-            raw = z
-            out = dy
+            z, out = raw, dy
             if MIMO:
                 mimo_z = load_weights(mimo_z_ptr, head, rank, p, R, P)
                 z *= mimo_z
                 out *= load_weights(mimo_o_ptr, head, rank, p, R, P)
             sigmoid = tl.sigmoid(z)
-            if PART == "out":
+            if NORMED:
                 scale = tl.load(out_norm_ptr + head * P + p, mask=p_inside, other=0.0)
                 scale = scale.to(tl.float32)[None, :]
                 inverse = tl.rsqrt(tl.sum(o * o, axis=1) / P + EPS)[:, None]
@@ -434,8 +441,8 @@ def chunk_kernel(
                 answer *= scale
                 mean = tl.sum(answer * normed, axis=1)[:, None] / P
                 answer = (answer - normed * mean) * inverse
-                at = answers_ptr + (((frame * heads + head) * R + rank) * P)[:, None] + p[None, :]
-                tl.store(at, answer.to(answers_ptr.dtype.element_ty), mask=rows)
+                at_rows = (((frame * heads + head) * R + rank) * P)[:, None] + p[None, :]
+                tl.store(answers_ptr + at_rows, answer, mask=rows)
             dz = out * o * sigmoid * (1 + z * (1 - sigmoid))
             if MIMO:
                 dmimo_o = over_frames(dy * o * z * sigmoid, BLOCK_C, BLOCK_R, BLOCK_P)
@@ -443,91 +450,24 @@ def chunk_kernel(
                 dmimo_z = over_frames(dz * raw, BLOCK_C, BLOCK_R, BLOCK_P)
                 tl.store(dmimo_z_ptr + at_ranks, dmimo_z, mask=ranks)
                 dz = over_ranks(dz * mimo_z, BLOCK_C, BLOCK_R, BLOCK_P)
-            at = dz_ptr + ((c_frame * heads + head) * P)[:, None] + p[None, :]
-            tl.store(at, dz.to(dz_ptr.dtype.element_ty), mask=frames)
+            at_values = (at * P)[:, None] + p[None, :]
+            tl.store(dz_ptr + at_values, dz.to(dz_ptr.dtype.element_ty), mask=frames)
 
-        if PART != "out":
+        if QUERIES or KEYS:
             answers = operand(answer, ROUND, OPERAND)
-            at = (c_frame * heads + head).to(tl.int64)
-            to_end = tl.exp(total - decay)
-
-            # scores
             zeros = tl.zeros([M, M], tl.float32)
             dscores = product(answers, tl.trans(values), zeros, EXACT)
-            pairs = dscores * scores
-            dgamma = tl.sum(tl.where(same, pairs, 0.0), axis=0)
-            dweight = tl.sum(pairs * fade, axis=0)
-            pairs = pairs * fade * weight[None, :]
-            ddecay = tl.sum(pairs, axis=1) - tl.sum(pairs, axis=0)
-            ddecay += tl.sum(answer * old, axis=1)
             t = operand(dscores * mask, ROUND, OPERAND)
+            ddecay = tl.zeros([M], tl.float32)
+            dtotal = total * 0.0
+            turned = tl.zeros([M, J], tl.float32)
+            late = tl.zeros([J], tl.float32)
 
-            # values
-            c_first, c_second = load_pairs(carry_ptr + state, p * N, p_inside, N, J, ADJACENT)
-            dtotal = tl.sum(tl.sum(c_first.to(tl.float32) * s_first.to(tl.float32), axis=1), axis=0)
-            dtotal += tl.sum(
-                tl.sum(c_second.to(tl.float32) * s_second.to(tl.float32), axis=1), axis=0
-            )
-            border = tl.sum(
-                c_second.to(tl.float32) * s_first.to(tl.float32)
-                - c_first.to(tl.float32) * s_second.to(tl.float32),
-                axis=0,
-            )
-            c_first, c_second = operand(c_first, ROUND, OPERAND), operand(c_second, ROUND, OPERAND)
-            nothing = tl.zeros([M, BLOCK_P], tl.float32)
-            dvalue = product(k_first, tl.trans(c_first), nothing, EXACT)
-            dvalue = product(k_second, tl.trans(c_second), dvalue, EXACT)
-            dshare = tl.sum(dvalue * value, axis=1) * to_end
-            dweight += dshare
-            ddecay -= dshare * weight
-            dtotal = dtotal * tl.exp(total) + tl.sum(dshare * weight, axis=0)
-            dvalue = dvalue * (to_end * weight)[:, None] + answer * d_skip
-            dvalue = product(tl.trans(a), answers, dvalue, EXACT)
-            dskip = tl.sum(tl.sum(answer * value, axis=1), axis=0)
-            tl.store(dd_skip_ptr + slot * heads + head, dskip)
-            if MIMO:
-                dmimo_x = over_frames(dvalue * x, BLOCK_C, BLOCK_R, BLOCK_P)
-                tl.store(dmimo_x_ptr + at_ranks, dmimo_x, mask=ranks)
-                dvalue *= load_weights(mimo_x_ptr, head, rank, p, R, P)
-            dvalue = over_ranks(dvalue, BLOCK_C, BLOCK_R, BLOCK_P)
-            tl.store(
-                dv_ptr + (at * P)[:, None] + p[None, :],
-                dvalue.to(dv_ptr.dtype.element_ty),
-                mask=frames,
-            )
-
-            # factors of the frames
-            ddecay = tl.cumsum(sum_frames(ddecay, BLOCK_C, BLOCK_R), axis=0, reverse=True) + dtotal
-            adt = tl.load(adt_ptr + c_frame * adt_frame + head, mask=c_inside, other=0.0)
-            tl.store(dadt_ptr + at, tl.where(adt > 0, 0.0, ddecay), mask=c_inside)
-            dweight = sum_frames(dweight, BLOCK_C, BLOCK_R)
-            tl.store(dweight_ptr + at, dweight, mask=c_inside)
-            dgamma = sum_frames(dgamma, BLOCK_C, BLOCK_R) + dweight
-            tl.store(dgamma_ptr + at, dgamma, mask=c_inside)
-
-            # keys and queries: what the border's states give, then the chunk's own scores
+        if QUERIES:
+            ddecay += tl.sum(answer * old, axis=1)
             nothing = tl.zeros([M, J], tl.float32)
-            faded = (to_end * weight)[:, None]
-            own_first = product(values, c_first, nothing, EXACT) * faded
-            own_second = product(values, c_second, nothing, EXACT) * faded
-            border = border * tl.exp(total) + tl.sum(
-                own_second * k_first.to(tl.float32) - own_first * k_second.to(tl.float32), axis=0
-            )
-            own_first = product(tl.trans(t), q_first, own_first, EXACT)
-            own_second = product(tl.trans(t), q_second, own_second, EXACT)
-            turned = own_second * k_first.to(tl.float32) - own_first * k_second.to(tl.float32)
-            first = own_first * cos + own_second * sin
-            second = own_second * cos - own_first * sin
-            dk_first += first
-            dk_second += second
-            store_pairs(
-                dk_bias_ptr, (place + r) * N, r < R,
-                over_frames(first, BLOCK_C, BLOCK_R, J), over_frames(second, BLOCK_C, BLOCK_R, J),
-                N, J, ADJACENT,
-            )  # fmt: skip
-            nothing = tl.zeros([M, J], tl.float32)
-            own_first = product(answers, s_first, nothing, EXACT) * from_start[:, None]
-            own_second = product(answers, s_second, nothing, EXACT) * from_start[:, None]
+            own_first = product(answers, s_a, nothing, EXACT) * from_start[:, None]
+            own_second = product(answers, s_b, nothing, EXACT) * from_start[:, None]
             own_first = product(t, k_first, own_first, EXACT)
             own_second = product(t, k_second, own_second, EXACT)
             turned += own_second * q_first.to(tl.float32) - own_first * q_second.to(tl.float32)
@@ -541,37 +481,96 @@ def chunk_kernel(
                 N, J, ADJACENT,
             )  # fmt: skip
 
-            # angles: the sum over this frame and all later ones
+        if KEYS:
+            # the chunk's own scores
+            to_end = tl.exp(total - decay)
+            pairs = dscores * scores
+            dgamma = tl.sum(tl.where(same, pairs, 0.0), axis=0)
+            pairs *= fade
+            dweight = tl.sum(pairs, axis=0)
+            pairs *= weight[None, :]
+            ddecay += tl.sum(pairs, axis=1) - tl.sum(pairs, axis=0)
+
+            # the state handed on
+            c_first, c_second = load_pairs(carry_ptr + state, p * N, p_inside, N, J, ADJACENT)
+            s_first, s_second = s_first.to(tl.float32), s_second.to(tl.float32)
+            d_first, d_second = c_first.to(tl.float32), c_second.to(tl.float32)
+            dtotal += tl.sum(tl.sum(d_first * s_first + d_second * s_second, axis=1), axis=0)
+            border = tl.sum(d_second * s_first - d_first * s_second, axis=0) * tl.exp(total)
+            c_first, c_second = operand(c_first, ROUND, OPERAND), operand(c_second, ROUND, OPERAND)
+            nothing = tl.zeros([M, BLOCK_P], tl.float32)
+            dvalue = product(k_first, tl.trans(c_first), nothing, EXACT)
+            dvalue = product(k_second, tl.trans(c_second), dvalue, EXACT)
+            dshare = tl.sum(dvalue * value, axis=1) * to_end
+            dweight += dshare
+            dshare *= weight
+            ddecay -= dshare
+            dtotal = dtotal * tl.exp(total) + tl.sum(dshare, axis=0)
+            faded = (to_end * weight)[:, None]
+            dvalue = dvalue * faded + answer * d_skip
+            dvalue = product(tl.trans(a), answers, dvalue, EXACT)
+            dskip = tl.sum(tl.sum(answer * value, axis=1), axis=0)
+            tl.store(dd_skip_ptr + slot * heads + head, dskip)
+            if MIMO:
+                dmimo_x = over_frames(dvalue * x, BLOCK_C, BLOCK_R, BLOCK_P)
+                tl.store(dmimo_x_ptr + at_ranks, dmimo_x, mask=ranks)
+                dvalue *= load_weights(mimo_x_ptr, head, rank, p, R, P)
+            dvalue = over_ranks(dvalue, BLOCK_C, BLOCK_R, BLOCK_P)
+            at_values = (at * P)[:, None] + p[None, :]
+            tl.store(dv_ptr + at_values, dvalue.to(dv_ptr.dtype.element_ty), mask=frames)
+            dweight = sum_frames(dweight, BLOCK_C, BLOCK_R)
+            tl.store(dweight_ptr + at, dweight, mask=c_inside)
+            dgamma = sum_frames(dgamma, BLOCK_C, BLOCK_R) + dweight
+            tl.store(dgamma_ptr + at, dgamma, mask=c_inside)
+
+            nothing = tl.zeros([M, J], tl.float32)
+            own_first = product(values, c_first, nothing, EXACT) * faded
+            own_second = product(values, c_second, nothing, EXACT) * faded
             late = tl.load(late_ptr + (row * heads + head) * S + j, mask=j < S, other=0.0)
+            k_a, k_b = k_first.to(tl.float32), k_second.to(tl.float32)
+            late -= border + tl.sum(own_second * k_a - own_first * k_b, axis=0)
+            own_first = product(tl.trans(t), q_first, own_first, EXACT)
+            own_second = product(tl.trans(t), q_second, own_second, EXACT)
+            turned += own_second * k_a - own_first * k_b
+            first = own_first * cos + own_second * sin
+            second = own_second * cos - own_first * sin
+            dk_first += first
+            dk_second += second
+            store_pairs(
+                dk_bias_ptr, (place + r) * N, r < R,
+                over_frames(first, BLOCK_C, BLOCK_R, J), over_frames(second, BLOCK_C, BLOCK_R, J),
+                N, J, ADJACENT,
+            )  # fmt: skip
+
+        if QUERIES or KEYS:
+            # decays and angles: sums over this frame and all later ones
+            ddecay = tl.cumsum(sum_frames(ddecay, BLOCK_C, BLOCK_R), axis=0, reverse=True) + dtotal
+            adt = tl.load(adt_ptr + c_frame * adt_frame + head, mask=c_inside, other=0.0)
+            tl.store(dadt_ptr + at, tl.where(adt > 0, 0.0, ddecay), mask=c_inside)
             turned = over_ranks(turned, BLOCK_C, BLOCK_R, J)
-            turned = tl.cumsum(turned, axis=0, reverse=True) + (late - border)[None, :]
+            turned = tl.cumsum(turned, axis=0, reverse=True) + late[None, :]
             turned = tl.where((j < S)[None, :], turned, 0.0)
             tl.store(dturn_ptr + at, tl.sum(turned * rate, axis=1) * TURN, mask=c_inside)
+            angles = c_inside[:, None] & (j < S)[None, :]
             if RATE_HEADS == 1:
                 drate += turned * dt[:, None]
             else:
-                tl.store(
-                    drate_ptr + (at * S)[:, None] + j[None, :],
-                    turned * dt[:, None],
-                    mask=c_inside[:, None] & (j < S)[None, :],
-                )
+                tl.store(drate_ptr + (at * S)[:, None] + j[None, :], turned * dt[:, None], angles)
             if chunk == 0:
-                tl.store(
-                    dangle_ptr + ((row * heads + head) * S + j)[None, :] + c[:, None] * 0,
-                    turned,
-                    mask=(c == 0)[:, None] & (j < S)[None, :],
-                )
+                at_angle = ((row * heads + head) * S + j)[None, :] + c[:, None] * 0
+                tl.store(dangle_ptr + at_angle, turned, mask=angles & (c == 0)[:, None])
 
-    if PART != "out":
-        at = ((frame * R + rank) * blocks + block) * N
+    at = ((frame * R + rank) * blocks + block) * N
+    if QUERIES:
         store_pairs(dq_ptr, at, inside, dq_first, dq_second, N, J, ADJACENT)
+    if KEYS:
         store_pairs(dk_ptr, at, inside, dk_first, dk_second, N, J, ADJACENT)
-        if RATE_HEADS == 1:
-            tl.store(
-                drate_ptr + ((c_frame * blocks + block) * S)[:, None] + j[None, :],
-                drate,
-                mask=c_inside[:, None] & (j < S)[None, :],
-            )
+    if (QUERIES or KEYS) and RATE_HEADS == 1:
+        tl.store(
+            drate_ptr + ((c_frame * blocks + block) * S)[:, None] + j[None, :],
+            drate,
+            mask=c_inside[:, None] & (j < S)[None, :],
+        )
 
 
 def choose_config(itemsize: int, rank: int) -> BackwardConfig:
@@ -631,14 +630,12 @@ def launch_backward(
     num_angles, rate_heads = x.angles.shape[-1], x.angles.shape[2]
     device, rows, chunk, packed = x.v.device, layout.rows, layout.chunk, layout.packed
     if config is None:
-        config = choose_config(x.v.element_size(), rank)
+        config = choose_config(kept.ssm.element_size(), rank)
     block_h = max(n for n in range(1, config.heads + 1) if heads // groups % n == 0)
     blocks = heads // block_h
     interpreted = triton.knobs.runtime.interpret
-    rounded = tl.float32 if x.v.dtype == torch.float32 else tl.bfloat16
-    float16 = x.v.dtype == torch.float16
-    if float16:
-        rounded = tl.float16
+    narrow = kept.ssm.dtype != torch.float32
+    rounded = tl.bfloat16 if narrow else tl.float32
     x = SsmInputs._make(even_frames(part) for part in x)
     dy = dy.contiguous()
     given = [None if part is None else part.contiguous() for part in params]
@@ -681,9 +678,11 @@ def launch_backward(
     dq = empty(*lead, rank, groups, blocks // groups, d_state, dtype=partial)
     dk = torch.empty_like(dq)
     dv, dz = empty(*lead, heads, head_dim, dtype=x.v.dtype), torch.empty_like(dy, dtype=x.z.dtype)
-    dadt, dgamma, dweight, dturn = (empty(*lead, heads) for _ in range(4))
-    drate = empty(*lead, blocks if rate_heads == 1 else heads, num_angles)
-    dfirst_angle = torch.zeros_like(late)
+    dgamma, dweight = empty(*lead, heads), empty(*lead, heads)
+    parts = 2 if config.split else 1
+    dadt, dturn = empty(parts, *lead, heads), empty(parts, *lead, heads)
+    drate = empty(parts, *lead, blocks if rate_heads == 1 else heads, num_angles)
+    dfirst_angle = torch.zeros((parts, *late.shape), device=device)
     dq_bias, dk_bias = per_slot(rank, d_state), per_slot(rank, d_state)
     dd_skip = per_slot()
     dmimo = [per_slot(rank, head_dim) if mimo else nothing for _ in range(3)]
@@ -700,13 +699,14 @@ def launch_backward(
         "RATE_HEADS": rate_heads,
         "ADJACENT": pairing == "adjacent",
         "MIMO": mimo,
+        "NORMED": normed,
         "PACKED": packed,
         "J": max(16, triton.next_power_of_2(d_state) // 2),
         "BLOCK_R": triton.next_power_of_2(rank),
         "ROUND": rounded,
         # the interpreter has no products of bfloat16
         "OPERAND": tl.float32 if interpreted else rounded,
-        "EXACT": x.v.dtype == torch.float32,
+        "EXACT": not narrow,
         "num_stages": 1,  # loads are few and tiles large: a second copy would not fit
     }
     sizes["BLOCK_C"] = max(triton.next_power_of_2(chunk), 16 // sizes["BLOCK_R"])
@@ -714,35 +714,38 @@ def launch_backward(
     block_p = min(config.carry_block_p, whole)
     place = nothing if borders is None else borders
 
-    def run_chunks(part: str) -> None:
+    def run_chunks(index: int, *, gate: bool = False, queries: bool = False, keys: bool = False):
         chunk_kernel[(layout.slots * blocks,)](
-            *x[:7], turn_rate, q_bias, k_bias, d_skip, mimo_x, mimo_z, mimo_o, out_norm,
+            *x[:7], rate, q_bias, k_bias, d_skip, mimo_x, mimo_z, mimo_o, out_norm,
             kept.ssm, kept.angle, carry, dy, answers, late, row_of_slot, place,
-            dq, dk, dv, dz, dadt, dgamma, dweight, dturn, drate, dfirst_angle,
-            dq_bias, dk_bias, dd_skip, *dmimo, dout_norm,
+            dq, dk, dv, dz, dadt[index], dgamma, dweight, dturn[index], drate[index],
+            dfirst_angle[index], dq_bias, dk_bias, dd_skip, *dmimo, dout_norm,
             *strides, frames, heads,
             BLOCK_H=block_h,
-            PART=part,
+            GATE=gate,
+            QUERIES=queries,
+            KEYS=keys,
             BLOCK_P=whole,
             num_warps=config.num_warps,
             maxnreg=config.registers,
             **sizes,
         )  # fmt: skip
 
-    turn_rate = 0.5 * turn
+    rate = 0.5 * turn
     with torch.cuda.device_of(x.v):
         if normed:
-            run_chunks("out")
+            run_chunks(0, gate=True)
         carry_kernel[(rows * heads * -(-head_dim // block_p),)](
-            x.q, x.z, x.dt, x.adt, x.trap, turn_rate, q_bias, mimo_z, mimo_o, kept.angle,
+            x.q, x.z, x.dt, x.adt, x.trap, rate, q_bias, mimo_z, mimo_o, kept.angle,
             dy, answers, last, carry, dfirst, place,
             *(strides[i] for i in (0, 3, 4, 5, 6)), frames, heads,
-            NORMED=normed,
             BLOCK_P=block_p,
             num_warps=config.carry_warps,
             **sizes,
         )  # fmt: skip
-        run_chunks("in" if normed else "all")
+        run_chunks(0, gate=not normed, queries=True, keys=not config.split)
+        if config.split:
+            run_chunks(1, keys=True)
 
     # the first frame's share of the initial key and value
     if borders is None:
@@ -767,7 +770,7 @@ def launch_backward(
     toward = toward * share[:, :, None, None]
     first_key = ((weight * value * share[:, :, None, None]) @ dfirst).transpose(1, 2)
     first_value = (toward * weight).sum(2)
-    first_angle = dfirst_angle
+    first_angle = dfirst_angle.sum(0)
 
     # the sums
     dq_all = dq.sum(4, dtype=torch.float32)
@@ -795,11 +798,11 @@ def launch_backward(
         if dvalue is not None:
             first_value = first_value + dvalue * gone
 
-    drate_all = drate.sum(2, keepdim=True) if rate_heads == 1 else drate
-    ddt = lam * dgamma + (1 - lam) * dshare + dturn
+    drate_all = drate.sum((0, 3)).unsqueeze(2) if rate_heads == 1 else drate.sum(0)
+    ddt = lam * dgamma + (1 - lam) * dshare + dturn.sum(0)
     dtrap = lam * (1 - lam) * dt * (dgamma - dshare)
     dinputs = (
-        dq_all, dk_all, dv, dz, ddt, dadt, dtrap, math.pi * (1 - turn * turn) * drate_all,
+        dq_all, dk_all, dv, dz, ddt, dadt.sum(0), dtrap, math.pi * (1 - turn * turn) * drate_all,
     )  # fmt: skip
     dparams = (
         dq_bias.sum(0), dk_bias_all, dd_skip.sum(0), *dmimo_all,

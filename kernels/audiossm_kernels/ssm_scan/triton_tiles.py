@@ -25,6 +25,9 @@ __all__ = [
     "store_pairs",
 ]
 
+# Beyond e^-28 a frame has forgotten all; larger sums would blur the weak decays after them.
+LEAST_DECAY = tl.constexpr(-28.0)
+
 
 @triton.jit
 def operand(x, ROUND: tl.constexpr, OPERAND: tl.constexpr):
@@ -123,7 +126,7 @@ def chunk_factors(
 ):
     """Return the log decay since the chunk began, its total, gamma and weight of every row."""
     adt = tl.load(adt_ptr + frame * adt_frame + head, mask=inside, other=0.0).to(tl.float32)
-    adt = tl.where(r == 0, tl.minimum(adt, 0.0), 0.0)
+    adt = tl.where(r == 0, tl.minimum(tl.maximum(adt, LEAST_DECAY), 0.0), 0.0)
     decay = tl.cumsum(adt, axis=0)
     dt = tl.load(dt_ptr + frame * dt_frame + head, mask=inside, other=0.0).to(tl.float32)
     trap = tl.load(trap_ptr + frame * trap_frame + head, mask=inside, other=0.0).to(tl.float32)
