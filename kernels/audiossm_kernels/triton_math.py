@@ -5,9 +5,19 @@ import math
 import triton
 import triton.language as tl
 
-__all__ = ["TURN", "cos_sin", "halves", "softplus", "tanh"]
+__all__ = ["TURN", "bound", "cos_sin", "halves", "softplus", "tanh"]
 
 TURN = tl.constexpr(2 * math.pi)
+INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+
+
+@triton.jit
+def bound(x):
+    """Return a scalar that ``tl.range`` takes."""
+    if INTERPRETED:  # there a scalar is an array, which numpy 2.4 doesn't take for an index
+        return x.handle.data.item()
+    else:
+        return x
 
 
 @triton.jit
