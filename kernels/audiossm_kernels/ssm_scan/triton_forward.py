@@ -22,13 +22,12 @@ from torch import Tensor
 
 from audiossm_kernels.ssm_scan.layout import ScanLayout, chunk_frames
 from audiossm_kernels.state import Pairing, SsmInputs, SsmParams, SsmState
-from audiossm_kernels.triton_math import TURN, bound, cos_sin, tanh
+from audiossm_kernels.triton_math import LOG2_E, TURN, bound, exp2, fast_cos_sin, sigmoid
 
 __all__ = ["CONFIGS", "Kept", "ScanConfig", "choose_config", "launch_forward"]
 
 EPS = tl.constexpr(1e-5)
 BELOW_TURN = tl.constexpr(6.2831850)  # the float32 below a full turn
-LOG2_E = tl.constexpr(1.4426950408889634)
 # Beyond 2^-40 a frame has forgotten all; larger sums would blur the weak decays after them.
 LEAST_DECAY = tl.constexpr(-40.0)
 
@@ -101,7 +100,7 @@ def load_parts(
     if BLOCK_REST > 0:
         i = rest_index(N, S, BLOCK_REST, ADJACENT)[None, :]
         c = tl.load(rows + i, mask=inside & (i < N), other=0.0)
-    return a.to(tl.float32), b.to(tl.float32), c.to(tl.float32)
+    return a, b, c
 
 
 @triton.jit
@@ -138,9 +137,20 @@ def turn(x, bias, cos, sin):
     """Add the bias to the parts of vectors and turn their pairs."""
     a, b, c = x
     a_bias, b_bias, c_bias = bias
-    a += a_bias
-    b += b_bias
-    return a * cos - b * sin, a * sin + b * cos, c + c_bias
+    a = a.to(tl.float32) + a_bias.to(tl.float32)
+    b = b.to(tl.float32) + b_bias.to(tl.float32)
+    c = c.to(tl.float32) + c_bias.to(tl.float32)
+    return a * cos - b * sin, a * sin + b * cos, c
+
+
+@triton.jit
+def add_first(a, x, y, next_a, next_x, next_y):
+    """Sum the first of three.
+
+    The others go along only to be seen as results of a scan: else the compiler would make them
+    anew, loads and all, for each layout that they are needed in, which takes all registers.
+    """
+    return a + next_a, next_x, next_y
 
 
 @triton.jit
@@ -172,7 +182,7 @@ def first_state(
         ssm_ptr + place * (P * N) + p * N, inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT
     )
     dt = tl.load(dt_ptr, mask=any_frame, other=0.0).to(tl.float32)
-    share = dt * tl.sigmoid(-tl.load(trap_ptr, mask=any_frame, other=0.0).to(tl.float32))
+    share = dt * sigmoid(-tl.load(trap_ptr, mask=any_frame, other=0.0).to(tl.float32))
     old_value = share * tl.load(old_v_ptr + place * P + p, mask=inside, other=0.0)
     one = tl.arange(0, 1)
     for r in tl.static_range(R):
@@ -212,7 +222,7 @@ def walk_kernel(
     dt_ptr,
     a_ptr,
     trap_ptr,
-    angles_ptr,
+    rates_ptr,
     borders_ptr,
     # parameters
     q_bias_ptr,
@@ -246,7 +256,7 @@ def walk_kernel(
     dt_row,
     a_row,
     trap_row,
-    angles_row,
+    rates_row,
     q_frame,
     k_frame,
     v_frame,
@@ -254,7 +264,7 @@ def walk_kernel(
     dt_frame,
     a_frame,
     trap_frame,
-    angles_frame,
+    rates_frame,
     rows,
     frames,
     segments,
@@ -264,7 +274,7 @@ def walk_kernel(
     N: tl.constexpr,
     S: tl.constexpr,
     R: tl.constexpr,
-    ANGLES_STRIDE: tl.constexpr,
+    RATES_STRIDE: tl.constexpr,
     ADJACENT: tl.constexpr,
     MIMO: tl.constexpr,
     OUT_NORM: tl.constexpr,
@@ -304,7 +314,7 @@ def walk_kernel(
         dt_ptr += row * dt_row
         a_ptr += row * a_row
         trap_ptr += row * trap_row
-        angles_ptr += row * angles_row
+        rates_ptr += row * rates_row
     begin = segment * SEGMENT
     if OUTPUTS:
         if (segment > 0) & (begin >= length):  # a slot that packing left free
@@ -319,7 +329,7 @@ def walk_kernel(
     dt_ptr += start * dt_frame + head
     a_ptr += start * a_frame + head
     trap_ptr += start * trap_frame + head
-    angles_ptr += start * angles_frame + head * ANGLES_STRIDE
+    rates_ptr += start * rates_frame + head * RATES_STRIDE
     y_ptr += (first_y * heads + head) * P
 
     p = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -372,19 +382,11 @@ def walk_kernel(
     ROWS: tl.constexpr = CHUNK * R
     i = tl.arange(0, ROWS)
     time, rank = i // R, i % R
-    if R == 1:  # a vector that stays; more ranks are read again from the cache
+    if R == 1:  # one vector for all frames
         bias_rows, bias_inside = tl.arange(0, 1), tl.arange(0, 1) == 0
     else:
         bias_rows, bias_inside = rank, i >= 0
     bias_rows = (head * R + bias_rows) * N
-    if R == 1:
-        k_bias = load_parts(
-            k_bias_ptr + bias_rows, bias_inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT
-        )
-        if OUTPUTS:
-            q_bias = load_parts(
-                q_bias_ptr + bias_rows, bias_inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT
-            )
     if OUTPUTS:
         d_skip = tl.load(d_skip_ptr + head).to(tl.float32)
     weights = (head * R + rank)[:, None] * P + p[None, :]
@@ -421,9 +423,9 @@ def walk_kernel(
         next_trap = tl.load(trap_here + trap_frame, mask=follows, other=0.0).to(tl.float32)
         a_here = a_ptr + here * a_frame + time * a_frame
         a = tl.load(a_here, mask=inside & (rank == 0), other=0.0).to(tl.float32)
-        angles_here = angles_ptr + here * angles_frame + (time * angles_frame)[:, None] + s[None, :]
+        rates_here = rates_ptr + here * rates_frame + (time * rates_frame)[:, None] + s[None, :]
         turns = (inside & (rank == 0))[:, None] & (s < S)[None, :]
-        rate = tl.load(angles_here, mask=turns, other=0.0).to(tl.float32)
+        rate = tl.load(rates_here, mask=turns, other=0.0)
 
         value = tl.load(
             v_ptr + here * v_frame + (time * v_frame)[:, None] + p[None, :],
@@ -435,39 +437,37 @@ def walk_kernel(
         if OUTPUTS:
             q_rows = q_ptr + here * q_frame + (time * q_frame + rank * (G * N))
             query = load_parts(q_rows, inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
-        if R > 1:
-            k_bias = load_parts(
-                k_bias_ptr + bias_rows, bias_inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT
-            )
-            if OUTPUTS:
-                q_bias = load_parts(
-                    q_bias_ptr + bias_rows, bias_inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT
-                )
         if MIMO:
             x_in = tl.load(mimo_x_ptr + weights, mask=inside_p[None, :], other=0.0)
             value *= x_in.to(tl.float32)
 
         # rows of further ranks add nothing to the sums over frames
-        gamma = tl.sigmoid(trap) * dt
-        weight = gamma + tl.sigmoid(-next_trap) * next_dt
+        gamma = sigmoid(trap) * dt
+        weight = gamma + sigmoid(-next_trap) * next_dt
         a = tl.minimum(tl.maximum(a * LOG2_E, LEAST_DECAY), 0.0)
-        decay = tl.cumsum(a, axis=0)
         total = tl.sum(a, axis=0)
-        step = 0.5 * tanh(rate) * dt[:, None]
+        decay, gamma, weight = tl.associative_scan((a, gamma, weight), 0, add_first)
+        step = rate * dt[:, None]
         step -= tl.floor(step + 0.5)
         angle = phi[None, :] + tl.cumsum(step, axis=0)
-        angle -= tl.floor(angle)
-        cos, sin = cos_sin(angle)
+        cos, sin = fast_cos_sin(angle)
         phi += tl.sum(step, axis=0)
         phi -= tl.floor(phi)
 
+        # biases are read again from the cache: the registers are short
+        k_bias = load_parts(
+            k_bias_ptr + bias_rows, bias_inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT
+        )
         key_a, key_b, key_c = turn(key, k_bias, cos, sin)
         key_a, key_b = key_a.to(OPERAND), key_b.to(OPERAND)
         key_c = key_c.to(OPERAND)
-        to_end = tl.exp2(tl.minimum(total - decay, 0.0)) * weight
+        to_end = exp2(tl.minimum(total - decay, 0.0)) * weight
         gain = tl.trans((value * to_end[:, None]).to(OPERAND))
 
         if OUTPUTS:
+            q_bias = load_parts(
+                q_bias_ptr + bias_rows, bias_inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT
+            )
             query_a, query_b, query_c = turn(query, q_bias, cos, sin)
             query_a, query_b = query_a.to(OPERAND), query_b.to(OPERAND)
             query_c = query_c.to(OPERAND)
@@ -480,16 +480,16 @@ def walk_kernel(
                 scores = tl.dot(query_c, tl.trans(key_c), acc=scores, input_precision="ieee")
                 old_c = ssm_c.to(OPERAND)
                 o = tl.dot(query_c, tl.trans(old_c), acc=o, input_precision="ieee")
-            o *= tl.exp2(decay)[:, None]
+            o *= exp2(decay)[:, None]
             # gamma itself beside the diagonal, not weight minus the share: that leaks rounding
             past = time[:, None] > time[None, :]
             factor = tl.where(past, weight[None, :], gamma[None, :])
-            factor *= tl.exp2(tl.minimum(decay[:, None] - decay[None, :], 0.0))
+            factor *= exp2(tl.minimum(decay[:, None] - decay[None, :], 0.0))
             factor = tl.where(time[:, None] >= time[None, :], factor, 0.0)
             scores = (scores * factor).to(OPERAND)
             o = tl.dot(scores, value.to(OPERAND), acc=o, input_precision="ieee")
 
-        kept_share = tl.exp2(total)
+        kept_share = exp2(total)
         ssm_a = tl.dot(gain, key_a, acc=ssm_a * kept_share, input_precision="ieee")
         ssm_b = tl.dot(gain, key_b, acc=ssm_b * kept_share, input_precision="ieee")
         if BLOCK_REST > 0:
@@ -510,7 +510,7 @@ def walk_kernel(
                 o *= tl.rsqrt(tl.sum(o * o, axis=1) / P + EPS)[:, None]
                 scale = tl.load(out_norm_ptr + head * P + p, mask=inside_p, other=0.0)
                 o *= scale.to(tl.float32)[None, :]
-            o *= gate * tl.sigmoid(gate)
+            o *= gate * sigmoid(gate)
             if MIMO:
                 x_out = tl.load(mimo_o_ptr + weights, mask=inside_p[None, :], other=0.0)
                 o *= x_out.to(tl.float32)
@@ -546,7 +546,7 @@ def walk_kernel(
             if tl.program_id(1) == 0:
                 r = tl.arange(0, R)
                 ranks = (head * R + r) * N
-                cos, sin = cos_sin(phi)
+                cos, sin = fast_cos_sin(phi)
                 key = load_parts(
                     k_ptr + end * k_frame + r * (G * N),
                     (r >= 0) & (length > 0),
@@ -683,8 +683,8 @@ def join_kernel(
         if tl.program_id(1) == 0:
             tl.store(start_angle_ptr + part * S + s, phi, mask=s < S)
         more = segment + 1 < count  # the last one's part was not made
-        share = tl.exp2(tl.load(part_decay_ptr + part, mask=more, other=0.0))
-        cos, sin = cos_sin(phi)
+        share = exp2(tl.load(part_decay_ptr + part, mask=more, other=0.0))
+        cos, sin = fast_cos_sin(phi)
         cos, sin = cos[None, :], sin[None, :]
         x = tl.load(part_ssm_ptr + place + s[None, :], mask=inside & more, other=0.0)
         y = tl.load(part_ssm_ptr + place + BLOCK_S + s[None, :], mask=inside & more, other=0.0)
@@ -740,6 +740,8 @@ def launch_forward(
         config = choose_config(itemsize, rank, d_state)
     chunk = chunk_frames(rank, itemsize) if keep else max(1, config.rows // rank)
     layout = ScanLayout(rows, frames, chunk, borders is not None)
+    # turns per unit of dt, once for all heads
+    x = x._replace(angles=torch.tanh(x.angles.float()).mul_(0.5))
     x = SsmInputs._make(whole_frames(part) for part in x)
     params = SsmParams._make(None if part is None else part.contiguous() for part in params)
     state = SsmState._make(part.contiguous() for part in state)
@@ -805,7 +807,7 @@ def launch_forward(
             heads,
             **sizes,
             G=groups,
-            ANGLES_STRIDE=0 if x.angles.shape[2] == 1 else num_angles,
+            RATES_STRIDE=0 if x.angles.shape[2] == 1 else num_angles,
             OUT_NORM=params.out_norm is not None,
             CHUNK=chunk,
             CUT=cut,
