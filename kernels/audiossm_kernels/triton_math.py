@@ -5,9 +5,20 @@ import math
 import triton
 import triton.language as tl
 
-__all__ = ["TURN", "cos_sin", "halves", "softplus", "tanh"]
+__all__ = ["LOG2_E", "TURN", "bound", "cos_sin", "exp2", "fast_cos_sin", "halves", "sigmoid", "softplus", "tanh"]
 
 TURN = tl.constexpr(2 * math.pi)
+LOG2_E = tl.constexpr(1 / math.log(2))
+INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+
+
+@triton.jit
+def bound(x):
+    """Return a scalar that ``tl.range`` takes."""
+    if INTERPRETED:  # there a scalar is an array, which numpy 2.4 doesn't take for an index
+        return x.handle.data.item()
+    else:
+        return x
 
 
 @triton.jit
@@ -43,6 +54,50 @@ def cos_sin(turns):
         tl.where((quarter + 1) % 4 >= 2, -cos, cos),
         tl.where(quarter % 4 >= 2, -sin, sin),
     )
+
+
+@triton.jit
+def fast_cos_sin(turns):
+    """Return cosine and sine of any few turns by the card's own units, off by 1e-6 at most."""
+    turns -= tl.floor(turns + 0.5)
+    if INTERPRETED:
+        return tl.cos(turns * TURN), tl.sin(turns * TURN)
+    else:
+        x = turns * TURN
+        cos = tl.inline_asm_elementwise(
+            "cos.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+        sin = tl.inline_asm_elementwise(
+            "sin.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+        return cos, sin
+
+
+@triton.jit
+def exp2(x):
+    """Return 2^x, 0 where that is below 2^-126: the exact form takes three times as long."""
+    if INTERPRETED:
+        return tl.exp2(x)
+    else:
+        return tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+
+
+@triton.jit
+def sigmoid(x):
+    """Return the sigmoid, off by 3e-7 at most of its value."""
+    if INTERPRETED:
+        return tl.sigmoid(x)
+    else:
+        return tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;",
+            "=f,f",
+            [1 + exp2(-LOG2_E * x)],
+            dtype=tl.float32,
+            is_pure=True,
+            pack=1,
+        )
 
 
 @triton.jit

@@ -1,11 +1,13 @@
 """Many frames of the Mamba-3 mixer core: contract and choice of implementation."""
 
+import torch
 from torch import Tensor
 
 from audiossm_kernels.errors import KernelError
 from audiossm_kernels.ssm_scan.chunked import scan_chunked
 from audiossm_kernels.ssm_scan.packed import run_packed, sequence_lengths
 from audiossm_kernels.ssm_scan.reference import scan_reference
+from audiossm_kernels.ssm_step import interpreted
 from audiossm_kernels.state import (
     Pairing,
     SsmInputs,
@@ -18,6 +20,12 @@ from audiossm_kernels.state import (
 )
 
 __all__ = ["ssm_scan"]
+
+# what the Triton form takes
+INPUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+RANKS = (1, 2, 4, 8)
+MAX_D_STATE = 256
+MAX_HEAD_DIM = 128  # with a norm of the output, which needs the whole head in one tile
 
 
 def ssm_scan(
@@ -65,14 +73,17 @@ def ssm_scan(
         cu_seqlens: (n + 1,) integers, the borders of n sequences packed in one row (B = 1);
             ``state`` then has n rows. A sequence may be empty.
         chunk_size: frames of a chunk of the chunked form; a good one for the rank by default.
-        impl: "auto", "chunked" or "reference"; a named one never falls back.
+        impl: "auto", "triton", "chunked" or "reference"; a named one never falls back. "auto" is
+            "chunked" everywhere: the Triton form has only run in Triton's interpreter yet.
     Returns:
         y: (B, L, H, P), dtype of ``v``; and the state after the last frame.
     Raises:
-        KernelError: a shape that doesn't fit, or an unknown ``impl``.
+        KernelError: a shape that doesn't fit, an unknown ``impl``, or something it doesn't take.
     """
-    if impl not in ("auto", "reference", "chunked"):
-        raise KernelError(f"ssm_scan: impl must be 'auto', 'reference' or 'chunked', not {impl!r}")
+    if impl not in ("auto", "triton", "chunked", "reference"):
+        raise KernelError(
+            f"ssm_scan: impl must be 'auto', 'triton', 'chunked' or 'reference', not {impl!r}"
+        )
     if chunk_size is not None and chunk_size < 1:
         raise KernelError(f"ssm_scan: chunk_size must be 1 or more, not {chunk_size}")
     if q.dim() != 5:
@@ -84,6 +95,15 @@ def ssm_scan(
     rows = batch if lengths is None else len(lengths)
     x = SsmInputs(q, k, v, z, dt, adt, trap, angles)
     check_shapes("ssm_scan", (batch, frames), rows, x, params, state, pairing)
+    if impl == "triton":
+        if (reason := refusal(x, params, state, chunk_size)) is not None:
+            raise KernelError(f"ssm_scan(impl='triton'): {reason}")
+        from audiossm_kernels.ssm_scan.triton_forward import launch_forward
+
+        borders = None if cu_seqlens is None else cu_seqlens.to(v.device, torch.int64)
+        state = SsmState._make(part.float() for part in state)
+        y, new_state, _ = launch_forward(x, params, state, pairing, borders=borders)
+        return y, new_state
 
     def scan(x: SsmInputs, state: SsmState) -> tuple[Tensor, SsmState]:
         if impl == "reference":
@@ -97,3 +117,31 @@ def ssm_scan(
         else:
             y, new_state = run_packed(scan, x, state, lengths)
     return y.to(v.dtype), new_state
+
+
+def refusal(
+    x: SsmInputs, params: SsmParams, state: SsmState, chunk_size: int | None
+) -> str | None:
+    """Return what the Triton form doesn't take of these, or None."""
+    for label, part in zip(x._fields, x, strict=True):
+        if part.dtype not in INPUT_DTYPES:
+            return f"{label} is {part.dtype}, not float32, bfloat16 or float16"
+    given = [part for part in (*x, *params, *state) if part is not None]
+    devices = {str(part.device) for part in given}
+    if len(devices) > 1:
+        return f"tensors are on several devices: {', '.join(sorted(devices))}"
+    if x.v.device.type != "cuda" and not interpreted():
+        return f"tensors are on {x.v.device}, not on a CUDA device"
+    if torch.is_grad_enabled() and any(part.requires_grad for part in given):
+        return "it has no gradient, and a tensor requires one"
+    if chunk_size is not None:
+        return "chunk_size is of the chunked form: Triton's chunks are chosen for the card"
+    rank, _, d_state = x.q.shape[2:]
+    if rank not in RANKS:
+        return f"rank {rank} is none of {', '.join(map(str, RANKS))}"
+    if d_state > MAX_D_STATE:
+        return f"d_state={d_state} is more than {MAX_D_STATE}"
+    head_dim = x.v.shape[-1]
+    if params.out_norm is not None and head_dim > MAX_HEAD_DIM:
+        return f"with a norm of the output, head_dim={head_dim} is more than {MAX_HEAD_DIM}"
+    return None
