@@ -8,9 +8,9 @@ registers. Gradients per chunk of the small parameters, and per block of q, k an
 by torch. Nothing is added atomically: equal calls have equal bits.
 
 The other way round, a program per head that walks all chunks and keeps the state's gradient in
-registers, would not store it (at batch 8, 2048 frames, 64 heads of 64 x 128: 0.5 GB written and
-read once in SISO, 2.1 GB in MIMO of rank 4), but would store dq and dk of every head (1.1 and 4.3
-GB), and at batch 1 it would leave half of a large card idle.
+registers, would not store it (at batch 8, 2048 frames, 64 heads of 64 x 128: 0.3 GB written and
+read once in SISO, 1.1 GB in MIMO of rank 4), but would store dq and dk of every head (0.5 and 2.1
+GB, written and read), and at batch 1 it would leave half of a large card idle.
 
 Two sums over all later frames are not walked. Turning, or weakening, everything after a border is
 the same as turning or weakening the state S handed over it, so those sums are products of S and its
@@ -18,12 +18,12 @@ gradient dS: <dS, S> for the decay and -<dS, J S> for the angle, J a quarter tur
 rounding of S and dS then doesn't add up over chunks, and within a chunk the terms of two frames
 cancel exactly, since both frames get them from the same rounded scores.
 
-Letters as in ``audiossm_kernels``; w, the folded weights, as in ``chunked``; tiles as in
-``triton_tiles``. T and A are the scores' gradient and the scores, masked and weighted.
+Letters as in ``audiossm_kernels``; weight is the folded one of ``chunked``. Vectors of N elements
+stand in three parts and a frame once per rank, as in ``triton_forward``.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -32,32 +32,21 @@ from torch import Tensor
 
 from audiossm_kernels.rotary import rotate
 from audiossm_kernels.ssm_scan.layout import ScanLayout
-from audiossm_kernels.ssm_scan.triton_tiles import (
-    chunk_factors,
-    chunk_place,
-    chunk_turns,
-    load_pairs,
-    load_turned,
-    operand,
-    over_frames,
-    over_ranks,
-    product,
-    spread,
-    store_pairs,
+from audiossm_kernels.ssm_scan.triton_forward import (
+    LEAST_DECAY,
+    Kept,
+    find_row,
+    load_parts,
+    store_parts,
+    turn,
+    whole_frames,
 )
 from audiossm_kernels.state import Pairing, SsmInputs, SsmParams, SsmState
-from audiossm_kernels.triton_math import TURN
+from audiossm_kernels.triton_math import LOG2_E, TURN, bound, exp2, fast_cos_sin, sigmoid
 
-__all__ = ["BackwardConfig", "Kept", "choose_config", "launch_backward"]
+__all__ = ["CONFIGS", "BackwardConfig", "choose_config", "launch_backward"]
 
 EPS = tl.constexpr(1e-5)
-
-
-class Kept(NamedTuple):
-    """What the forward leaves of every chunk; slots as in ``layout``."""
-
-    ssm: Tensor  # (slots, H, P, N): the state before the chunk, look-ahead share included
-    angle: Tensor  # (slots, H, S) float32: turns in [0, 1) before the chunk's first frame
 
 
 class BackwardConfig(NamedTuple):
@@ -67,65 +56,184 @@ class BackwardConfig(NamedTuple):
     num_warps: int  # of the chunks
     carry_block_p: int  # rows of the state in one program of the walk
     carry_warps: int
-    split: bool = True  # queries and keys in two launches, whose tiles fit the registers
+    split: bool = True  # queries and keys in two launches, whose tiles fit the registers better
     registers: int | None = None  # of a thread of the chunks at most; the compiler's choice
 
 
 # By bytes of an element and by rank; the first entry whose rank is not smaller counts.
 CONFIGS = {
-    2: {1: BackwardConfig(8, 8, 32, 4), 8: BackwardConfig(8, 8, 32, 4)},
-    4: {8: BackwardConfig(4, 8, 32, 4)},
+    2: {1: BackwardConfig(8, 4, 32, 4), 8: BackwardConfig(8, 4, 32, 4)},
+    4: {8: BackwardConfig(4, 4, 32, 4)},
 }
 
 
 @triton.jit
-def load_weights(ptr, head, rank, column, R: tl.constexpr, P: tl.constexpr):
-    """Load a MIMO weight (H, R, P) for the ranks of rows and some columns."""
-    mask = (rank < R)[:, None] & (column < P)[None, :]
-    at = ptr + ((head * R + rank) * P)[:, None] + column[None, :]
-    return tl.load(at, mask=mask, other=0.0).to(tl.float32)
+def operand(x, ROUND: tl.constexpr, OPERAND: tl.constexpr):
+    """Round to what the products take; the interpreter has no products of bfloat16."""
+    return x.to(ROUND).to(OPERAND)
 
 
 @triton.jit
-def sum_frames(x, BLOCK_C: tl.constexpr, BLOCK_R: tl.constexpr):
-    """(C * R,) -> (C,): sum over the ranks."""
-    if BLOCK_R == 1:
+def operands(x, ROUND: tl.constexpr, OPERAND: tl.constexpr):
+    """Round the parts of vectors."""
+    a, b, c = x
+    return (
+        operand(a, ROUND, OPERAND),
+        operand(b, ROUND, OPERAND),
+        operand(c, ROUND, OPERAND),
+    )
+
+
+@triton.jit
+def inner(x, y, BLOCK_REST: tl.constexpr):
+    """Return all inner products (X, Y) of the vectors x (X, N) and y (Y, N), in parts."""
+    z = tl.dot(x[0], tl.trans(y[0]), input_precision="ieee")
+    z = tl.dot(x[1], tl.trans(y[1]), acc=z, input_precision="ieee")
+    if BLOCK_REST > 0:
+        z = tl.dot(x[2], tl.trans(y[2]), acc=z, input_precision="ieee")
+    return z
+
+
+@triton.jit
+def mix(weights, x, BLOCK_REST: tl.constexpr):
+    """Return weighted sums of the vectors x, in parts."""
+    a = tl.dot(weights, x[0], input_precision="ieee")
+    b = tl.dot(weights, x[1], input_precision="ieee")
+    c = a
+    if BLOCK_REST > 0:
+        c = tl.dot(weights, x[2], input_precision="ieee")
+    return a, b, c
+
+
+@triton.jit
+def add_mix(sums, scale, weights, x, BLOCK_REST: tl.constexpr):
+    """Return ``scale`` times ``sums``, plus weighted sums of the vectors x, in parts."""
+    a, b, c = sums
+    a = tl.dot(weights, x[0], acc=a * scale, input_precision="ieee")
+    b = tl.dot(weights, x[1], acc=b * scale, input_precision="ieee")
+    if BLOCK_REST > 0:
+        c = tl.dot(weights, x[2], acc=c * scale, input_precision="ieee")
+    return a, b, c
+
+
+@triton.jit
+def over_ranks(x, C: tl.constexpr, R: tl.constexpr, WIDTH: tl.constexpr):
+    """(C * R, WIDTH) -> (C, WIDTH): sum."""
+    if R == 1:
         return x
-    return tl.sum(tl.reshape(x, (BLOCK_C, BLOCK_R)), axis=1)
+    else:
+        return tl.sum(tl.reshape(x, (C, R, WIDTH)), axis=1)
 
 
 @triton.jit
-def answer_gradient(
+def over_frames(x, C: tl.constexpr, R: tl.constexpr, WIDTH: tl.constexpr):
+    """(C * R, WIDTH) -> (R, WIDTH): sum."""
+    if R == 1:
+        return tl.sum(x, axis=0)[None, :]
+    else:
+        return tl.sum(tl.reshape(x, (C, R, WIDTH)), axis=0)
+
+
+@triton.jit
+def store_back(
+    x,
+    bias_rows,
+    cos,
+    sin,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    N: tl.constexpr,
+    S: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_REST: tl.constexpr,
+    ADJACENT: tl.constexpr,
+):
+    """Turn gradients of vectors back, store their sum over the frames and return them."""
+    a = x[0] * cos + x[1] * sin
+    b = x[1] * cos - x[0] * sin
+    c = x[2]
+    bias_a, bias_b = over_frames(a, C, R, BLOCK_S), over_frames(b, C, R, BLOCK_S)
+    bias_c = bias_a
+    if BLOCK_REST > 0:
+        bias_c = over_frames(c, C, R, BLOCK_REST)
+    store_parts(
+        bias_rows, tl.arange(0, R) >= 0, bias_a, bias_b, bias_c, N, S, BLOCK_S, BLOCK_REST, ADJACENT
+    )
+    return a, b, c
+
+
+@triton.jit
+def load_decay(a_ptr, a_frame, time, inside, rank):
+    """Return the log2 of what fades in each frame; rows of further ranks add nothing."""
+    a = tl.load(a_ptr + time * a_frame, mask=inside & (rank == 0), other=0.0).to(tl.float32)
+    return tl.minimum(tl.maximum(a * LOG2_E, LEAST_DECAY), 0.0)
+
+
+@triton.jit
+def load_turns(phi_ptr, rate, dt, S: tl.constexpr, BLOCK_S: tl.constexpr):
+    """Return cosine and sine (C * R, S) of the angles in a chunk, as the forward has them."""
+    s = tl.arange(0, BLOCK_S)
+    step = rate * dt[:, None]
+    step -= tl.floor(step + 0.5)
+    start = tl.load(phi_ptr + s, mask=s < S, other=0.0)
+    return fast_cos_sin(start[None, :] + tl.cumsum(step, axis=0))
+
+
+@triton.jit
+def load_vectors(
+    rows,
+    inside,
+    bias_rows,
+    bias_inside,
+    cos,
+    sin,
+    N: tl.constexpr,
+    S: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_REST: tl.constexpr,
+    ADJACENT: tl.constexpr,
+    ROUND: tl.constexpr,
+    OPERAND: tl.constexpr,
+):
+    """Load the queries or keys of a head: with their biases, turned, as operands."""
+    x = load_parts(rows, inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
+    bias = load_parts(bias_rows, bias_inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
+    return operands(turn(x, bias, cos, sin), ROUND, OPERAND)
+
+
+@triton.jit
+def load_answers(
     answers_ptr,
     dy_ptr,
     z_ptr,
     mimo_z_ptr,
     mimo_o_ptr,
-    frame,
-    inside,
+    z_frame,
+    y_frame,
+    time,
     rank,
     p,
-    head,
-    z_frame,
-    heads,
-    R: tl.constexpr,
+    inside,
     P: tl.constexpr,
+    R: tl.constexpr,
     MIMO: tl.constexpr,
-    NORMED: tl.constexpr,
+    STORED: tl.constexpr,
 ):
-    """Return the gradient (C * R, P) of what the state answers: through the gate, or as stored."""
-    mask = inside[:, None] & (p < P)[None, :]
-    if NORMED:
-        at = answers_ptr + (((frame * heads + head) * R + rank) * P)[:, None] + p[None, :]
-        return tl.load(at, mask=mask, other=0.0).to(tl.float32)
-    at = dy_ptr + ((frame * heads + head) * P)[:, None] + p[None, :]
-    out = tl.load(at, mask=mask, other=0.0).to(tl.float32)
-    z = tl.load(z_ptr + (frame * z_frame + head * P)[:, None] + p[None, :], mask=mask, other=0.0)
-    z = z.to(tl.float32)
-    if MIMO:
-        z *= load_weights(mimo_z_ptr, head, rank, p, R, P)
-        out *= load_weights(mimo_o_ptr, head, rank, p, R, P)
-    return out * z * tl.sigmoid(z)
+    """Return the gradient (C * R, P) of what the state answers: as stored, or through the gate."""
+    if STORED:
+        at = (time * y_frame * R + rank * P)[:, None] + p[None, :]
+        return tl.load(answers_ptr + at, mask=inside, other=0.0).to(tl.float32)
+    else:
+        gate = tl.load(
+            z_ptr + (time * z_frame)[:, None] + p[None, :], mask=inside, other=0.0
+        ).to(tl.float32)
+        out = tl.load(dy_ptr + (time * y_frame)[:, None] + p[None, :], mask=inside, other=0.0)
+        out = out.to(tl.float32)
+        if MIMO:
+            weights = (rank * P)[:, None] + p[None, :]
+            gate *= tl.load(mimo_z_ptr + weights, mask=inside, other=0.0).to(tl.float32)
+            out *= tl.load(mimo_o_ptr + weights, mask=inside, other=0.0).to(tl.float32)
+        return out * gate * sigmoid(gate)
 
 
 @triton.jit
@@ -133,13 +241,12 @@ def carry_kernel(
     q_ptr,
     z_ptr,
     dt_ptr,
-    adt_ptr,
-    trap_ptr,
-    rate_ptr,
+    a_ptr,
+    rates_ptr,
     q_bias_ptr,
     mimo_z_ptr,
     mimo_o_ptr,
-    angle_ptr,
+    phi_ptr,
     dy_ptr,
     answers_ptr,
     last_ptr,
@@ -149,9 +256,8 @@ def carry_kernel(
     q_frame,
     z_frame,
     dt_frame,
-    adt_frame,
-    trap_frame,
-    L,
+    a_frame,
+    frames,
     heads,
     G: tl.constexpr,
     P: tl.constexpr,
@@ -165,77 +271,90 @@ def carry_kernel(
     NORMED: tl.constexpr,
     PACKED: tl.constexpr,
     BLOCK_P: tl.constexpr,
-    J: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_R: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_REST: tl.constexpr,
     ROUND: tl.constexpr,
     OPERAND: tl.constexpr,
-    EXACT: tl.constexpr,
 ):
     """Walk a head's chunks backwards; a program has BLOCK_P rows of its state."""
     program = tl.program_id(0).to(tl.int64)
-    blocks = tl.cdiv(P, BLOCK_P)
-    block, program = program % blocks, program // blocks
-    row, head = program // heads, program % heads
+    head, row = program % heads, program // heads
     group = head // (heads // G)
     if PACKED:
         begin = tl.load(borders_ptr + row).to(tl.int64)
-        end = tl.load(borders_ptr + row + 1).to(tl.int64)
+        length = (tl.load(borders_ptr + row + 1) - begin).to(tl.int32)
         slot = begin // C + row
     else:
-        begin, end = row * L, row * L + L
-        slot = row * tl.cdiv(L, C)
+        begin, length = row * frames, frames
+        slot = row * tl.cdiv(frames, C)
+    count = tl.cdiv(length, C)
+    rate_head = 0
+    if RATE_HEADS > 1:
+        rate_head = head
+    q_ptr += begin * q_frame + group * N
+    z_ptr += begin * z_frame + head * P
+    dt_ptr += begin * dt_frame + head
+    a_ptr += begin * a_frame + head
+    rates_ptr += (begin * RATE_HEADS + rate_head) * S
+    dy_ptr += (begin * heads + head) * P
+    answers_ptr += (begin * heads + head) * (R * P)
 
-    i = tl.arange(0, BLOCK_C * BLOCK_R)
-    step, rank = i // BLOCK_R, i % BLOCK_R
-    c = tl.arange(0, BLOCK_C)
-    j = tl.arange(0, J)
-    if BLOCK_R == 1:
-        bias_rank = tl.arange(0, 1)
+    i = tl.arange(0, C * R)
+    time, rank = i // R, i % R
+    if R == 1:  # one vector for all frames
+        bias_rows, bias_inside = tl.arange(0, 1), tl.arange(0, 1) == 0
     else:
-        bias_rank = rank
-    p = (block * BLOCK_P + tl.arange(0, BLOCK_P)).to(tl.int32)
-    p_inside = p < P
-    tile = (row * heads + head) * P * N
-    first, second = load_pairs(last_ptr + tile, p * N, p_inside, N, J, ADJACENT)
-    first, second = first.to(tl.float32), second.to(tl.float32)
-    chunk = tl.cdiv(end - begin, C) - 1
-    while chunk >= 0:
-        start = begin + chunk * C
-        at = carry_ptr + ((slot + chunk) * heads + head) * (P * N)
-        store_pairs(at, p * N, p_inside, first, second, N, J, ADJACENT)
-
-        frame = start + step
-        inside = (step < C) & (rank < R) & (frame < end)
-        decay, total, _, _ = chunk_factors(
-            adt_ptr, dt_ptr, trap_ptr, frame, inside, end, head, rank, adt_frame, dt_frame,
-            trap_frame,
+        bias_rows, bias_inside = rank, i >= 0
+    bias_rows = q_bias_ptr + (head * R + bias_rows) * N
+    s = tl.arange(0, BLOCK_S)
+    p = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
+    inside_p = p < P
+    place = row * heads + head
+    carry = load_parts(
+        last_ptr + place * (P * N) + p * N, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT
+    )
+    carry_a, carry_b, carry_c = carry
+    for back in tl.range(0, bound(count)):
+        chunk = (count - 1 - back).to(tl.int64)
+        here = chunk * C
+        place = (slot + chunk) * heads + head
+        store_parts(
+            carry_ptr + place * (P * N) + p * N, inside_p, carry_a, carry_b, carry_c,
+            N, S, BLOCK_S, BLOCK_REST, ADJACENT,
         )  # fmt: skip
-        c_frame = start + c
-        c_inside = (c < C) & (c_frame < end)
-        dt = tl.load(dt_ptr + c_frame * dt_frame + head, mask=c_inside, other=0.0).to(tl.float32)
+        inside = time < length - here.to(tl.int32)
+        a = load_decay(a_ptr + here * a_frame, a_frame, time, inside, rank)
+        total, decay = tl.sum(a, axis=0), tl.cumsum(a, axis=0)
+        dt = tl.load(dt_ptr + here * dt_frame + time * dt_frame, mask=inside, other=0.0)
         rate = tl.load(
-            rate_ptr + ((c_frame * RATE_HEADS + head % RATE_HEADS) * S)[:, None] + j[None, :],
-            mask=c_inside[:, None] & (j < S)[None, :],
+            rates_ptr + here * (RATE_HEADS * S) + (time * (RATE_HEADS * S))[:, None] + s[None, :],
+            mask=(inside & (rank == 0))[:, None] & (s < S)[None, :],
             other=0.0,
         )
-        cos, sin = chunk_turns(angle_ptr + ((slot + chunk) * heads + head) * S, rate, dt, S, J)
-        cos, sin = spread(cos, BLOCK_C, BLOCK_R, J), spread(sin, BLOCK_C, BLOCK_R, J)
-        q_first, q_second = load_turned(
-            q_ptr, frame * q_frame + (rank * G + group) * N, inside,
-            q_bias_ptr, (head * R + bias_rank) * N, bias_rank < R,
-            cos, sin, N, J, ADJACENT, ROUND, OPERAND,
+        cos, sin = load_turns(phi_ptr + place * S, rate, dt.to(tl.float32), S, BLOCK_S)
+        query = load_vectors(
+            q_ptr + here * q_frame + (time * q_frame + rank * (G * N)), inside,
+            bias_rows, bias_inside, cos, sin,
+            N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND, OPERAND,
         )  # fmt: skip
-        answer = answer_gradient(
-            answers_ptr, dy_ptr, z_ptr, mimo_z_ptr, mimo_o_ptr, frame, inside, rank, p, head,
-            z_frame, heads, R, P, MIMO, NORMED,
+        answer = load_answers(
+            answers_ptr + here * (heads * R * P),
+            dy_ptr + here * (heads * P),
+            z_ptr + here * z_frame,
+            mimo_z_ptr + head * (R * P),
+            mimo_o_ptr + head * (R * P),
+            z_frame, heads * P, time, rank, p, inside[:, None] & inside_p[None, :],
+            P, R, MIMO, NORMED,
         )  # fmt: skip
-        answer = operand(tl.trans(answer * tl.exp(decay)[:, None]), ROUND, OPERAND)
-        kept = tl.exp(total)
-        first = product(answer, q_first, first * kept, EXACT)
-        second = product(answer, q_second, second * kept, EXACT)
-        chunk -= 1
-    store_pairs(first_ptr + tile, p * N, p_inside, first, second, N, J, ADJACENT)
+        answer = tl.trans(operand(answer * exp2(decay)[:, None], ROUND, OPERAND))
+        carry_a, carry_b, carry_c = add_mix(
+            (carry_a, carry_b, carry_c), exp2(total), answer, query, BLOCK_REST
+        )
+    place = row * heads + head
+    store_parts(
+        first_ptr + place * (P * N) + p * N, inside_p, carry_a, carry_b, carry_c,
+        N, S, BLOCK_S, BLOCK_REST, ADJACENT,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -246,9 +365,9 @@ def chunk_kernel(
     v_ptr,
     z_ptr,
     dt_ptr,
-    adt_ptr,
+    a_ptr,
     trap_ptr,
-    rate_ptr,
+    rates_ptr,
     q_bias_ptr,
     k_bias_ptr,
     d_skip_ptr,
@@ -258,23 +377,22 @@ def chunk_kernel(
     out_norm_ptr,
     # per chunk: state and angle before it, gradient of the state after it
     ssm_ptr,
-    angle_ptr,
+    phi_ptr,
     carry_ptr,
     dy_ptr,
     answers_ptr,
     late_ptr,
-    row_ptr,
     borders_ptr,
     # gradients
     dq_ptr,
     dk_ptr,
     dv_ptr,
     dz_ptr,
-    dadt_ptr,
+    da_ptr,
     dgamma_ptr,
     dweight_ptr,
     dturn_ptr,
-    drate_ptr,
+    drates_ptr,
     dangle_ptr,
     dq_bias_ptr,
     dk_bias_ptr,
@@ -289,9 +407,10 @@ def chunk_kernel(
     v_frame,
     z_frame,
     dt_frame,
-    adt_frame,
+    a_frame,
     trap_frame,
-    L,
+    rows,
+    frames,
     heads,
     G: tl.constexpr,
     P: tl.constexpr,
@@ -303,274 +422,291 @@ def chunk_kernel(
     RATE_HEADS: tl.constexpr,
     ADJACENT: tl.constexpr,
     MIMO: tl.constexpr,
-    PACKED: tl.constexpr,
     NORMED: tl.constexpr,
     GATE: tl.constexpr,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
+    PACKED: tl.constexpr,
     BLOCK_P: tl.constexpr,
-    J: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_R: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_REST: tl.constexpr,
     ROUND: tl.constexpr,
     OPERAND: tl.constexpr,
-    EXACT: tl.constexpr,
 ):
     """Compute a chunk's gradients for BLOCK_H heads of one group.
 
     GATE: those behind the state's answers, and with NORMED the gradient of the answers to
     ``answers_ptr``, which the other parts then read. QUERIES: those of q, and KEYS: those of k, v
-    and the weights; decays and angles get their sum.
+    and the weights; decays and angles get the sum of both.
     """
     program = tl.program_id(0).to(tl.int64)
     blocks = heads // BLOCK_H
     slot, block = program // blocks, program % blocks
-    row, chunk, start, end = chunk_place(slot, row_ptr, borders_ptr, L, C, PACKED)
-    if start >= end:
-        return
     group = block * BLOCK_H // (heads // G)
-
-    M: tl.constexpr = BLOCK_C * BLOCK_R
-    i = tl.arange(0, M)
-    step, rank = i // BLOCK_R, i % BLOCK_R
-    frame = start + step
-    inside = (step < C) & (rank < R) & (frame < end)
-    c = tl.arange(0, BLOCK_C)
-    c_frame = start + c
-    c_inside = (c < C) & (c_frame < end)
-    r = tl.arange(0, BLOCK_R)
-    if BLOCK_R == 1:
-        bias_rank = tl.arange(0, 1)
+    if PACKED:
+        row = find_row(borders_ptr, slot, rows, C)
+        begin = tl.load(borders_ptr + row).to(tl.int64)
+        length = tl.load(borders_ptr + row + 1) - begin
+        chunk = slot - begin // C - row
     else:
-        bias_rank = rank
-    j = tl.arange(0, J)
+        row, chunk = slot // tl.cdiv(frames, C), slot % tl.cdiv(frames, C)
+        begin, length = row * frames, row * 0 + frames
+    start = begin + chunk * C
+    left = (length - chunk * C).to(tl.int32)
+    if left <= 0:  # a slot that packing left free
+        return
+
+    ROWS: tl.constexpr = C * R
+    i = tl.arange(0, ROWS)
+    time, rank = i // R, i % R
+    inside, follows, leads = time < left, time + 1 < left, (time < left) & (rank == 0)
+    c = tl.arange(0, C)
+    r = tl.arange(0, R)
+    s = tl.arange(0, BLOCK_S)
     p = tl.arange(0, BLOCK_P)
-    p_inside = p < P
-    rows = inside[:, None] & p_inside[None, :]
-    frames = c_inside[:, None] & p_inside[None, :]
-    ranks = (r < R)[:, None] & p_inside[None, :]
-    earlier = step[:, None] > step[None, :]
-    same = step[:, None] == step[None, :]
+    inside_p = p < P
+    inside_v = inside[:, None] & inside_p[None, :]
+    frames_v = (c < left)[:, None] & inside_p[None, :]
+    turns = leads[:, None] & (s < S)[None, :]
+    if R == 1:  # one vector for all frames
+        bias_rows, bias_inside = tl.arange(0, 1), tl.arange(0, 1) == 0
+    else:
+        bias_rows, bias_inside = rank, i >= 0
+    weights = (rank * P)[:, None] + p[None, :]
+    ranks = (r * P)[:, None] + p[None, :]
 
-    if QUERIES:
-        dq_first = tl.zeros([M, J], tl.float32)
-        dq_second = tl.zeros([M, J], tl.float32)
-    if KEYS:
-        dk_first = tl.zeros([M, J], tl.float32)
-        dk_second = tl.zeros([M, J], tl.float32)
-    drate = tl.zeros([BLOCK_C, J], tl.float32)
-    for index in range(BLOCK_H):
+    q_ptr += start * q_frame + group * N
+    k_ptr += start * k_frame + group * N
+    sum_a = tl.zeros([ROWS, BLOCK_S], tl.float32)
+    sum_b, other_a, other_b, drates = sum_a, sum_a, sum_a, sum_a
+    sum_c, other_c = sum_a, sum_a
+    if BLOCK_REST > 0:
+        sum_c = tl.zeros([ROWS, BLOCK_REST], tl.float32)
+        other_c = sum_c
+    for index in tl.range(0, BLOCK_H):
         head = block * BLOCK_H + index
-        decay, total, gamma, weight = chunk_factors(
-            adt_ptr, dt_ptr, trap_ptr, frame, inside, end, head, rank, adt_frame, dt_frame,
-            trap_frame,
-        )  # fmt: skip
-        dt = tl.load(dt_ptr + c_frame * dt_frame + head, mask=c_inside, other=0.0).to(tl.float32)
-        rate = tl.load(
-            rate_ptr + ((c_frame * RATE_HEADS + head % RATE_HEADS) * S)[:, None] + j[None, :],
-            mask=c_inside[:, None] & (j < S)[None, :],
-            other=0.0,
-        )
-        cos, sin = chunk_turns(angle_ptr + (slot * heads + head) * S, rate, dt, S, J)
-        cos, sin = spread(cos, BLOCK_C, BLOCK_R, J), spread(sin, BLOCK_C, BLOCK_R, J)
-        q_first, q_second = load_turned(
-            q_ptr, frame * q_frame + (rank * G + group) * N, inside,
-            q_bias_ptr, (head * R + bias_rank) * N, bias_rank < R,
-            cos, sin, N, J, ADJACENT, ROUND, OPERAND,
-        )  # fmt: skip
-        k_first, k_second = load_turned(
-            k_ptr, frame * k_frame + (rank * G + group) * N, inside,
-            k_bias_ptr, (head * R + bias_rank) * N, bias_rank < R,
-            cos, sin, N, J, ADJACENT, ROUND, OPERAND,
-        )  # fmt: skip
-        zeros = tl.zeros([M, M], tl.float32)
-        scores = product(q_first, tl.trans(k_first), zeros, EXACT)
-        scores = product(q_second, tl.trans(k_second), scores, EXACT)
-        # the mask comes before exp, else the future overflows
-        fade = tl.exp(tl.minimum(decay[:, None] - decay[None, :], 0.0))
-        fade = tl.where(earlier, fade, 0.0)
-        mask = fade * weight[None, :] + tl.where(same, gamma[None, :], 0.0)
+        place = slot * heads + head
+        frame = start * heads + head  # of tensors (B, L, H, ...)
+        a = load_decay(a_ptr + start * a_frame + head, a_frame, time, inside, rank)
+        total, decay = tl.sum(a, axis=0), tl.cumsum(a, axis=0)
+        dt_here = dt_ptr + start * dt_frame + head + time * dt_frame
+        trap_here = trap_ptr + start * trap_frame + head + time * trap_frame
+        dt = tl.load(dt_here, mask=inside, other=0.0).to(tl.float32)
+        trap = tl.load(trap_here, mask=inside, other=0.0).to(tl.float32)
+        next_dt = tl.load(dt_here + dt_frame, mask=follows, other=0.0).to(tl.float32)
+        next_trap = tl.load(trap_here + trap_frame, mask=follows, other=0.0).to(tl.float32)
+        gamma = sigmoid(trap) * dt
+        weight = gamma + sigmoid(-next_trap) * next_dt
 
-        x = tl.load(
-            v_ptr + (frame * v_frame + head * P)[:, None] + p[None, :], mask=rows, other=0.0
-        ).to(tl.float32)
+        rate_head = 0
+        if RATE_HEADS > 1:
+            rate_head = head
+        rates_here = rates_ptr + (start * RATE_HEADS + rate_head) * S
+        rates_here = rates_here + (time * (RATE_HEADS * S))[:, None] + s[None, :]
+        rate = tl.load(rates_here, mask=turns, other=0.0)
+        cos, sin = load_turns(phi_ptr + place * S, rate, dt, S, BLOCK_S)
+        key = load_vectors(
+            k_ptr + (time * k_frame + rank * (G * N)), inside,
+            k_bias_ptr + (head * R + bias_rows) * N, bias_inside, cos, sin,
+            N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND, OPERAND,
+        )  # fmt: skip
+        query = load_vectors(
+            q_ptr + (time * q_frame + rank * (G * N)), inside,
+            q_bias_ptr + (head * R + bias_rows) * N, bias_inside, cos, sin,
+            N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND, OPERAND,
+        )  # fmt: skip
+        scores = inner(query, key, BLOCK_REST)
+        past = time[:, None] > time[None, :]
+        fade = exp2(tl.minimum(decay[:, None] - decay[None, :], 0.0))
+        # gamma itself beside the diagonal, not weight minus the share: that leaks rounding
+        factor = tl.where(past, weight[None, :], gamma[None, :]) * fade
+        factor = tl.where(time[:, None] >= time[None, :], factor, 0.0)
+        if GATE or KEYS:
+            weighted = operand(scores * factor, ROUND, OPERAND)
+
+        v_here = v_ptr + start * v_frame + head * P + (time * v_frame)[:, None] + p[None, :]
+        value = tl.load(v_here, mask=inside_v, other=0.0).to(tl.float32)
         if MIMO:
-            value = x * load_weights(mimo_x_ptr, head, rank, p, R, P)
-        else:
-            value = x
-        values = operand(value, ROUND, OPERAND)
-        answer = answer_gradient(
-            answers_ptr, dy_ptr, z_ptr, mimo_z_ptr, mimo_o_ptr, frame, inside, rank, p, head,
-            z_frame, heads, R, P, MIMO, NORMED and not GATE,
+            x_in = tl.load(mimo_x_ptr + head * (R * P) + weights, mask=inside_v, other=0.0)
+            value *= x_in.to(tl.float32)
+        value = operand(value, ROUND, OPERAND)
+        z_here = z_ptr + start * z_frame + head * P
+        dy_here = dy_ptr + frame * P
+        answers_here = answers_ptr + frame * (R * P)
+        answer = load_answers(
+            answers_here, dy_here, z_here, mimo_z_ptr + head * (R * P), mimo_o_ptr + head * (R * P),
+            z_frame, heads * P, time, rank, p, inside_v, P, R, MIMO, NORMED and not GATE,
         )  # fmt: skip
         d_skip = tl.load(d_skip_ptr + head).to(tl.float32)
-        state = (slot * heads + head) * (P * N)
-        s_first, s_second = load_pairs(ssm_ptr + state, p * N, p_inside, N, J, ADJACENT)
-        from_start = tl.exp(decay)
-        at = c_frame * heads + head
-        place = (slot * heads + head) * R
-        at_ranks = ((place + r) * P)[:, None] + p[None, :]
+        state_rows = place * (P * N) + p * N
+        per_rank = place * (R * P) + ranks
+        if QUERIES or KEYS:
+            if not (NORMED and GATE):
+                answers = operand(answer, ROUND, OPERAND)
+                dscores = tl.dot(answers, tl.trans(value), input_precision="ieee")
+                dweighted = operand(dscores * factor, ROUND, OPERAND)
+            decays = tl.zeros([ROWS], tl.float32)
+            dtotal = 0.0
+            turned = tl.zeros([ROWS, BLOCK_S], tl.float32)
+            late = tl.zeros([BLOCK_S], tl.float32)
+
+        if KEYS:
+            pairs = dscores * scores * fade
+            dgamma = tl.sum(tl.where(time[:, None] == time[None, :], pairs, 0.0), axis=0)
+            pairs = tl.where(past, pairs, 0.0)
+            dweight = tl.sum(pairs, axis=0)
+            decays += tl.sum(pairs * weight[None, :], axis=1) - dweight * weight
+
         if GATE or QUERIES:
-            s_a, s_b = operand(s_first, ROUND, OPERAND), operand(s_second, ROUND, OPERAND)
-            old = product(q_first, tl.trans(s_a), tl.zeros([M, BLOCK_P], tl.float32), EXACT)
-            old = product(q_second, tl.trans(s_b), old, EXACT) * from_start[:, None]
-        if GATE or KEYS:
-            a = operand(scores * mask, ROUND, OPERAND)
+            state = load_parts(
+                ssm_ptr + state_rows, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT
+            )
+            state = operands(state, ROUND, OPERAND)
+            old = inner(query, state, BLOCK_REST) * exp2(decay)[:, None]
         if GATE:
-            o = product(a, values, old, EXACT) + d_skip * value
-            raw = tl.load(
-                z_ptr + (frame * z_frame + head * P)[:, None] + p[None, :], mask=rows, other=0.0
-            ).to(tl.float32)
-            dy = tl.load(
-                dy_ptr + ((frame * heads + head) * P)[:, None] + p[None, :], mask=rows, other=0.0
-            ).to(tl.float32)
-            z, out = raw, dy
+            o = tl.dot(weighted, value, acc=old, input_precision="ieee")
+            o += d_skip * value.to(tl.float32)
+            z_at = z_here + (time * z_frame)[:, None] + p[None, :]
+            raw = tl.load(z_at, mask=inside_v, other=0.0).to(tl.float32)
+            dy_at = dy_here + (time * (heads * P))[:, None] + p[None, :]
+            dy = tl.load(dy_at, mask=inside_v, other=0.0).to(tl.float32)
+            gate, out = raw, dy
             if MIMO:
-                mimo_z = load_weights(mimo_z_ptr, head, rank, p, R, P)
-                z *= mimo_z
-                out *= load_weights(mimo_o_ptr, head, rank, p, R, P)
-            sigmoid = tl.sigmoid(z)
+                x_gate = tl.load(mimo_z_ptr + head * (R * P) + weights, mask=inside_v, other=0.0)
+                x_gate = x_gate.to(tl.float32)
+                gate = raw * x_gate
+                x_out = tl.load(mimo_o_ptr + head * (R * P) + weights, mask=inside_v, other=0.0)
+                out = dy * x_out.to(tl.float32)
+            open_ = sigmoid(gate)
             if NORMED:
-                scale = tl.load(out_norm_ptr + head * P + p, mask=p_inside, other=0.0)
+                scale = tl.load(out_norm_ptr + head * P + p, mask=inside_p, other=0.0)
                 scale = scale.to(tl.float32)[None, :]
                 inverse = tl.rsqrt(tl.sum(o * o, axis=1) / P + EPS)[:, None]
                 normed = o * inverse
                 o = normed * scale
                 dscale = tl.sum(answer * normed, axis=0)
-                tl.store(dout_norm_ptr + (slot * heads + head) * P + p, dscale, mask=p_inside)
+                tl.store(dout_norm_ptr + place * P + p, dscale, mask=inside_p)
                 answer *= scale
                 mean = tl.sum(answer * normed, axis=1)[:, None] / P
                 answer = (answer - normed * mean) * inverse
-                at_rows = (((frame * heads + head) * R + rank) * P)[:, None] + p[None, :]
-                tl.store(answers_ptr + at_rows, answer, mask=rows)
-            dz = out * o * sigmoid * (1 + z * (1 - sigmoid))
+                at = (time * (heads * R * P) + rank * P)[:, None] + p[None, :]
+                tl.store(answers_here + at, answer, mask=inside_v)
+            dz = out * o * open_ * (1 + gate * (1 - open_))
             if MIMO:
-                dmimo_o = over_frames(dy * o * z * sigmoid, BLOCK_C, BLOCK_R, BLOCK_P)
-                tl.store(dmimo_o_ptr + at_ranks, dmimo_o, mask=ranks)
-                dmimo_z = over_frames(dz * raw, BLOCK_C, BLOCK_R, BLOCK_P)
-                tl.store(dmimo_z_ptr + at_ranks, dmimo_z, mask=ranks)
-                dz = over_ranks(dz * mimo_z, BLOCK_C, BLOCK_R, BLOCK_P)
-            at_values = (at * P)[:, None] + p[None, :]
-            tl.store(dz_ptr + at_values, dz.to(dz_ptr.dtype.element_ty), mask=frames)
-
-        if QUERIES or KEYS:
-            answers = operand(answer, ROUND, OPERAND)
-            zeros = tl.zeros([M, M], tl.float32)
-            dscores = product(answers, tl.trans(values), zeros, EXACT)
-            t = operand(dscores * mask, ROUND, OPERAND)
-            ddecay = tl.zeros([M], tl.float32)
-            dtotal = total * 0.0
-            turned = tl.zeros([M, J], tl.float32)
-            late = tl.zeros([J], tl.float32)
+                dmimo_o = over_frames(dy * o * gate * open_, C, R, BLOCK_P)
+                tl.store(dmimo_o_ptr + per_rank, dmimo_o, mask=inside_p[None, :])
+                dmimo_z = over_frames(dz * raw, C, R, BLOCK_P)
+                tl.store(dmimo_z_ptr + per_rank, dmimo_z, mask=inside_p[None, :])
+                dz = over_ranks(dz * x_gate, C, R, BLOCK_P)
+            at = (c * (heads * P))[:, None] + p[None, :]
+            tl.store(dz_ptr + frame * P + at, dz.to(dz_ptr.dtype.element_ty), mask=frames_v)
 
         if QUERIES:
-            ddecay += tl.sum(answer * old, axis=1)
-            nothing = tl.zeros([M, J], tl.float32)
-            own_first = product(answers, s_a, nothing, EXACT) * from_start[:, None]
-            own_second = product(answers, s_b, nothing, EXACT) * from_start[:, None]
-            own_first = product(t, k_first, own_first, EXACT)
-            own_second = product(t, k_second, own_second, EXACT)
-            turned += own_second * q_first.to(tl.float32) - own_first * q_second.to(tl.float32)
-            first = own_first * cos + own_second * sin
-            second = own_second * cos - own_first * sin
-            dq_first += first
-            dq_second += second
-            store_pairs(
-                dq_bias_ptr, (place + r) * N, r < R,
-                over_frames(first, BLOCK_C, BLOCK_R, J), over_frames(second, BLOCK_C, BLOCK_R, J),
-                N, J, ADJACENT,
+            decays += tl.sum(answers.to(tl.float32) * old, axis=1)
+            grad = mix(answers, state, BLOCK_REST)
+            grad_a, grad_b, grad_c = add_mix(
+                grad, exp2(decay)[:, None], dweighted, key, BLOCK_REST
+            )
+            turned += grad_b * query[0].to(tl.float32) - grad_a * query[1].to(tl.float32)
+            grad_a, grad_b, grad_c = store_back(
+                (grad_a, grad_b, grad_c), dq_bias_ptr + (place * R + r) * N,
+                cos, sin, C, R, N, S, BLOCK_S, BLOCK_REST, ADJACENT,
             )  # fmt: skip
+            sum_a += grad_a
+            sum_b += grad_b
+            if BLOCK_REST > 0:
+                sum_c += grad_c
 
         if KEYS:
-            # the chunk's own scores
-            to_end = tl.exp(total - decay)
-            pairs = dscores * scores
-            dgamma = tl.sum(tl.where(same, pairs, 0.0), axis=0)
-            pairs *= fade
-            dweight = tl.sum(pairs, axis=0)
-            pairs *= weight[None, :]
-            ddecay += tl.sum(pairs, axis=1) - tl.sum(pairs, axis=0)
-
-            # the state handed on
-            c_first, c_second = load_pairs(carry_ptr + state, p * N, p_inside, N, J, ADJACENT)
-            s_first, s_second = s_first.to(tl.float32), s_second.to(tl.float32)
-            d_first, d_second = c_first.to(tl.float32), c_second.to(tl.float32)
-            dtotal += tl.sum(tl.sum(d_first * s_first + d_second * s_second, axis=1), axis=0)
-            border = tl.sum(d_second * s_first - d_first * s_second, axis=0) * tl.exp(total)
-            c_first, c_second = operand(c_first, ROUND, OPERAND), operand(c_second, ROUND, OPERAND)
-            nothing = tl.zeros([M, BLOCK_P], tl.float32)
-            dvalue = product(k_first, tl.trans(c_first), nothing, EXACT)
-            dvalue = product(k_second, tl.trans(c_second), dvalue, EXACT)
-            dshare = tl.sum(dvalue * value, axis=1) * to_end
+            # through the state handed on
+            to_end = exp2(tl.minimum(total - decay, 0.0))
+            carry = load_parts(
+                carry_ptr + state_rows, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT
+            )
+            before = load_parts(
+                ssm_ptr + state_rows, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT
+            )
+            carry_a, carry_b = carry[0].to(tl.float32), carry[1].to(tl.float32)
+            before_a, before_b = before[0].to(tl.float32), before[1].to(tl.float32)
+            same = tl.sum(carry_a * before_a + carry_b * before_b, axis=1)
+            border = tl.sum(carry_b * before_a - carry_a * before_b, axis=0) * exp2(total)
+            if BLOCK_REST > 0:
+                same += tl.sum(carry[2].to(tl.float32) * before[2].to(tl.float32), axis=1)
+            carry = operands(carry, ROUND, OPERAND)
+            dvalue = inner(key, carry, BLOCK_REST)
+            dshare = tl.sum(dvalue * value.to(tl.float32), axis=1) * to_end
             dweight += dshare
             dshare *= weight
-            ddecay -= dshare
-            dtotal = dtotal * tl.exp(total) + tl.sum(dshare, axis=0)
+            decays -= dshare
+            dtotal += tl.sum(same, axis=0) * exp2(total) + tl.sum(dshare, axis=0)
             faded = (to_end * weight)[:, None]
-            dvalue = dvalue * faded + answer * d_skip
-            dvalue = product(tl.trans(a), answers, dvalue, EXACT)
-            dskip = tl.sum(tl.sum(answer * value, axis=1), axis=0)
-            tl.store(dd_skip_ptr + slot * heads + head, dskip)
+            dvalue = dvalue * faded + answers.to(tl.float32) * d_skip
+            dvalue = tl.dot(tl.trans(weighted), answers, acc=dvalue, input_precision="ieee")
+            dskip = tl.sum(answers.to(tl.float32) * value.to(tl.float32), axis=1)
+            tl.store(dd_skip_ptr + place, tl.sum(dskip, axis=0))
             if MIMO:
-                dmimo_x = over_frames(dvalue * x, BLOCK_C, BLOCK_R, BLOCK_P)
-                tl.store(dmimo_x_ptr + at_ranks, dmimo_x, mask=ranks)
-                dvalue *= load_weights(mimo_x_ptr, head, rank, p, R, P)
-            dvalue = over_ranks(dvalue, BLOCK_C, BLOCK_R, BLOCK_P)
-            at_values = (at * P)[:, None] + p[None, :]
-            tl.store(dv_ptr + at_values, dvalue.to(dv_ptr.dtype.element_ty), mask=frames)
-            dweight = sum_frames(dweight, BLOCK_C, BLOCK_R)
-            tl.store(dweight_ptr + at, dweight, mask=c_inside)
-            dgamma = sum_frames(dgamma, BLOCK_C, BLOCK_R) + dweight
-            tl.store(dgamma_ptr + at, dgamma, mask=c_inside)
+                x = tl.load(v_here, mask=inside_v, other=0.0).to(tl.float32)
+                dmimo_x = over_frames(dvalue * x, C, R, BLOCK_P)
+                tl.store(dmimo_x_ptr + per_rank, dmimo_x, mask=inside_p[None, :])
+                x_in = tl.load(mimo_x_ptr + head * (R * P) + weights, mask=inside_v, other=0.0)
+                dvalue *= x_in.to(tl.float32)
+            dvalue = over_ranks(dvalue, C, R, BLOCK_P)
+            at = (c * (heads * P))[:, None] + p[None, :]
+            tl.store(dv_ptr + frame * P + at, dvalue.to(dv_ptr.dtype.element_ty), mask=frames_v)
+            if R > 1:
+                dweight = tl.sum(tl.reshape(dweight, (C, R)), axis=1)
+                dgamma = tl.sum(tl.reshape(dgamma, (C, R)), axis=1)
+            tl.store(dweight_ptr + frame + c * heads, dweight, mask=c < left)
+            tl.store(dgamma_ptr + frame + c * heads, dgamma + dweight, mask=c < left)
 
-            nothing = tl.zeros([M, J], tl.float32)
-            own_first = product(values, c_first, nothing, EXACT) * faded
-            own_second = product(values, c_second, nothing, EXACT) * faded
-            late = tl.load(late_ptr + (row * heads + head) * S + j, mask=j < S, other=0.0)
-            k_a, k_b = k_first.to(tl.float32), k_second.to(tl.float32)
-            late -= border + tl.sum(own_second * k_a - own_first * k_b, axis=0)
-            own_first = product(tl.trans(t), q_first, own_first, EXACT)
-            own_second = product(tl.trans(t), q_second, own_second, EXACT)
-            turned += own_second * k_a - own_first * k_b
-            first = own_first * cos + own_second * sin
-            second = own_second * cos - own_first * sin
-            dk_first += first
-            dk_second += second
-            store_pairs(
-                dk_bias_ptr, (place + r) * N, r < R,
-                over_frames(first, BLOCK_C, BLOCK_R, J), over_frames(second, BLOCK_C, BLOCK_R, J),
-                N, J, ADJACENT,
+            grad_a, grad_b, grad_c = mix(value, carry, BLOCK_REST)
+            key_a, key_b = key[0].to(tl.float32), key[1].to(tl.float32)
+            late += tl.load(late_ptr + (row * heads + head) * S + s, mask=s < S, other=0.0)
+            late -= border + tl.sum((grad_b * key_a - grad_a * key_b) * faded, axis=0)
+            grad_a, grad_b, grad_c = add_mix(
+                (grad_a, grad_b, grad_c), faded, tl.trans(dweighted), query, BLOCK_REST
+            )
+            turned += grad_b * key_a - grad_a * key_b
+            grad_a, grad_b, grad_c = store_back(
+                (grad_a, grad_b, grad_c), dk_bias_ptr + (place * R + r) * N,
+                cos, sin, C, R, N, S, BLOCK_S, BLOCK_REST, ADJACENT,
             )  # fmt: skip
+            other_a += grad_a
+            other_b += grad_b
+            if BLOCK_REST > 0:
+                other_c += grad_c
 
         if QUERIES or KEYS:
-            # decays and angles: sums over this frame and all later ones
-            ddecay = tl.cumsum(sum_frames(ddecay, BLOCK_C, BLOCK_R), axis=0, reverse=True) + dtotal
-            adt = tl.load(adt_ptr + c_frame * adt_frame + head, mask=c_inside, other=0.0)
-            tl.store(dadt_ptr + at, tl.where(adt > 0, 0.0, ddecay), mask=c_inside)
-            turned = over_ranks(turned, BLOCK_C, BLOCK_R, J)
+            # decays and angles: sums over this frame and all later ones, in a frame's first row
+            decays = tl.cumsum(decays, axis=0, reverse=True) + dtotal
+            a = tl.load(a_ptr + start * a_frame + head + time * a_frame, mask=leads, other=0.0)
+            tl.store(da_ptr + frame + time * heads, tl.where(a > 0, 0.0, decays), mask=leads)
             turned = tl.cumsum(turned, axis=0, reverse=True) + late[None, :]
-            turned = tl.where((j < S)[None, :], turned, 0.0)
-            tl.store(dturn_ptr + at, tl.sum(turned * rate, axis=1) * TURN, mask=c_inside)
-            angles = c_inside[:, None] & (j < S)[None, :]
+            by_dt = tl.sum(turned * rate, axis=1) * TURN
+            tl.store(dturn_ptr + frame + time * heads, by_dt, mask=leads)
             if RATE_HEADS == 1:
-                drate += turned * dt[:, None]
+                drates += turned * dt[:, None]
             else:
-                tl.store(drate_ptr + (at * S)[:, None] + j[None, :], turned * dt[:, None], angles)
+                at = frame * S + (time * (heads * S))[:, None] + s[None, :]
+                tl.store(drates_ptr + at, turned * dt[:, None], mask=turns)
             if chunk == 0:
-                at_angle = ((row * heads + head) * S + j)[None, :] + c[:, None] * 0
-                tl.store(dangle_ptr + at_angle, turned, mask=angles & (c == 0)[:, None])
+                at = (row * heads + head) * S + time[:, None] * 0 + s[None, :]
+                tl.store(dangle_ptr + at, turned, mask=turns & (time == 0)[:, None])
 
-    at = ((frame * R + rank) * blocks + block) * N
+    vectors = ((start * R + i) * blocks + block) * N
     if QUERIES:
-        store_pairs(dq_ptr, at, inside, dq_first, dq_second, N, J, ADJACENT)
+        store_parts(
+            dq_ptr + vectors, inside, sum_a, sum_b, sum_c,
+            N, S, BLOCK_S, BLOCK_REST, ADJACENT,
+        )  # fmt: skip
     if KEYS:
-        store_pairs(dk_ptr, at, inside, dk_first, dk_second, N, J, ADJACENT)
+        store_parts(
+            dk_ptr + vectors, inside, other_a, other_b, other_c,
+            N, S, BLOCK_S, BLOCK_REST, ADJACENT,
+        )  # fmt: skip
     if (QUERIES or KEYS) and RATE_HEADS == 1:
-        tl.store(
-            drate_ptr + ((c_frame * blocks + block) * S)[:, None] + j[None, :],
-            drate,
-            mask=c_inside[:, None] & (j < S)[None, :],
-        )
+        at = (start * blocks + block) * S + (time * (blocks * S))[:, None] + s[None, :]
+        tl.store(drates_ptr + at, drates, mask=turns)
 
 
 def choose_config(itemsize: int, rank: int) -> BackwardConfig:
@@ -581,8 +717,8 @@ def choose_config(itemsize: int, rank: int) -> BackwardConfig:
 
 def even_frames(x: Tensor) -> Tensor:
     """Return ``x`` (B, L, ...) with contiguous frames, all the same distance apart."""
-    even = x.shape[0] == 1 or x.stride(0) == x.shape[1] * x.stride(1)
-    return x if even and x[:1, :1].is_contiguous() else x.contiguous()
+    x = whole_frames(x)
+    return x if len(x) == 1 or x.stride(0) == x.shape[1] * x.stride(1) else x.contiguous()
 
 
 def quarter_turn(gradient: Tensor, x: Tensor, num_angles: int, pairing: Pairing) -> Tensor:
@@ -633,7 +769,6 @@ def launch_backward(
         config = choose_config(kept.ssm.element_size(), rank)
     block_h = max(n for n in range(1, config.heads + 1) if heads // groups % n == 0)
     blocks = heads // block_h
-    interpreted = triton.knobs.runtime.interpret
     narrow = kept.ssm.dtype != torch.float32
     rounded = tl.bfloat16 if narrow else tl.float32
     x = SsmInputs._make(even_frames(part) for part in x)
@@ -652,12 +787,7 @@ def launch_backward(
         # a free slot of packed rows is not written
         return (torch.zeros if packed else torch.empty)((layout.slots, heads, *size), device=device)
 
-    row_of_slot = nothing
-    if borders is not None:
-        first_slots = borders[:-1] // chunk + torch.arange(rows, device=device)
-        slots = torch.arange(layout.slots, device=device)
-        row_of_slot = torch.searchsorted(first_slots, slots, right=True) - 1
-    turn = torch.tanh(x.angles.float())
+    tanh = torch.tanh(x.angles.float())
 
     dangle, dssm, dkey, dvalue = dstate
     last = empty(rows, heads, head_dim, d_state)
@@ -689,7 +819,10 @@ def launch_backward(
     dout_norm = per_slot(head_dim) if normed else nothing
 
     strides = [part.stride(1) for part in x[:7]]
-    sizes = {
+    rest = d_state - 2 * num_angles
+    whole = max(16, triton.next_power_of_2(head_dim))
+    block_p = min(config.carry_block_p, whole)
+    sizes: dict[str, Any] = {
         "G": groups,
         "P": head_dim,
         "N": d_state,
@@ -701,26 +834,24 @@ def launch_backward(
         "MIMO": mimo,
         "NORMED": normed,
         "PACKED": packed,
-        "J": max(16, triton.next_power_of_2(d_state) // 2),
-        "BLOCK_R": triton.next_power_of_2(rank),
+        "BLOCK_S": max(16, triton.next_power_of_2(num_angles)),
+        "BLOCK_REST": max(16, triton.next_power_of_2(rest)) if rest else 0,
         "ROUND": rounded,
         # the interpreter has no products of bfloat16
-        "OPERAND": tl.float32 if interpreted else rounded,
-        "EXACT": not narrow,
+        "OPERAND": tl.float32 if triton.knobs.runtime.interpret else rounded,
         "num_stages": 1,  # loads are few and tiles large: a second copy would not fit
     }
-    sizes["BLOCK_C"] = max(triton.next_power_of_2(chunk), 16 // sizes["BLOCK_R"])
-    whole = max(16, triton.next_power_of_2(head_dim))
-    block_p = min(config.carry_block_p, whole)
     place = nothing if borders is None else borders
 
-    def run_chunks(index: int, *, gate: bool = False, queries: bool = False, keys: bool = False):
+    def run_chunks(
+        index: int, *, gate: bool = False, queries: bool = False, keys: bool = False
+    ) -> None:
         chunk_kernel[(layout.slots * blocks,)](
-            *x[:7], rate, q_bias, k_bias, d_skip, mimo_x, mimo_z, mimo_o, out_norm,
-            kept.ssm, kept.angle, carry, dy, answers, late, row_of_slot, place,
+            *x[:7], rates, q_bias, k_bias, d_skip, mimo_x, mimo_z, mimo_o, out_norm,
+            kept.ssm, kept.angle, carry, dy, answers, late, place,
             dq, dk, dv, dz, dadt[index], dgamma, dweight, dturn[index], drate[index],
             dfirst_angle[index], dq_bias, dk_bias, dd_skip, *dmimo, dout_norm,
-            *strides, frames, heads,
+            *strides, rows, frames, heads,
             BLOCK_H=block_h,
             GATE=gate,
             QUERIES=queries,
@@ -731,14 +862,14 @@ def launch_backward(
             **sizes,
         )  # fmt: skip
 
-    rate = 0.5 * turn
+    rates = 0.5 * tanh
     with torch.cuda.device_of(x.v):
         if normed:
             run_chunks(0, gate=True)
-        carry_kernel[(rows * heads * -(-head_dim // block_p),)](
-            x.q, x.z, x.dt, x.adt, x.trap, rate, q_bias, mimo_z, mimo_o, kept.angle,
+        carry_kernel[(rows * heads, -(-head_dim // block_p))](
+            x.q, x.z, x.dt, x.adt, rates, q_bias, mimo_z, mimo_o, kept.angle,
             dy, answers, last, carry, dfirst, place,
-            *(strides[i] for i in (0, 3, 4, 5, 6)), frames, heads,
+            *(strides[i] for i in (0, 3, 4, 5)), frames, heads,
             BLOCK_P=block_p,
             num_warps=config.carry_warps,
             **sizes,
@@ -802,7 +933,7 @@ def launch_backward(
     ddt = lam * dgamma + (1 - lam) * dshare + dturn.sum(0)
     dtrap = lam * (1 - lam) * dt * (dgamma - dshare)
     dinputs = (
-        dq_all, dk_all, dv, dz, ddt, dadt.sum(0), dtrap, math.pi * (1 - turn * turn) * drate_all,
+        dq_all, dk_all, dv, dz, ddt, dadt.sum(0), dtrap, math.pi * (1 - tanh * tanh) * drate_all,
     )  # fmt: skip
     dparams = (
         dq_bias.sum(0), dk_bias_all, dd_skip.sum(0), *dmimo_all,
