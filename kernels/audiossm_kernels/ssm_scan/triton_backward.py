@@ -690,8 +690,8 @@ def chunk_kernel(
                 at = frame * S + (time * (heads * S))[:, None] + s[None, :]
                 tl.store(drates_ptr + at, turned * dt[:, None], mask=turns)
             if chunk == 0:
-                at = (row * heads + head) * S + time[:, None] * 0 + s[None, :]
-                tl.store(dangle_ptr + at, turned, mask=turns & (time == 0)[:, None])
+                angle = (row * heads + head) * S + time[:, None] * 0 + s[None, :]
+                tl.store(dangle_ptr + angle, turned, mask=turns & (time == 0)[:, None])
 
     vectors = ((start * R + i) * blocks + block) * N
     if QUERIES:
