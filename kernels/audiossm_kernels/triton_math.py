@@ -5,7 +5,19 @@ import math
 import triton
 import triton.language as tl
 
-__all__ = ["LOG2_E", "TURN", "bound", "cos_sin", "exp2", "fast_cos_sin", "halves", "sigmoid", "softplus", "tanh"]
+__all__ = [
+    "INTERPRETED",
+    "LOG2_E",
+    "TURN",
+    "bound",
+    "cos_sin",
+    "exp2",
+    "fast_cos_sin",
+    "halves",
+    "sigmoid",
+    "softplus",
+    "tanh",
+]
 
 TURN = tl.constexpr(2 * math.pi)
 LOG2_E = tl.constexpr(1 / math.log(2))

@@ -119,9 +119,7 @@ def ssm_scan(
     return y.to(v.dtype), new_state
 
 
-def refusal(
-    x: SsmInputs, params: SsmParams, state: SsmState, chunk_size: int | None
-) -> str | None:
+def refusal(x: SsmInputs, params: SsmParams, state: SsmState, chunk_size: int | None) -> str | None:
     """Return what the Triton form doesn't take of these, or None."""
     for label, part in zip(x._fields, x, strict=True):
         if part.dtype not in INPUT_DTYPES:

@@ -22,7 +22,15 @@ from torch import Tensor
 
 from audiossm_kernels.ssm_scan.layout import ScanLayout, chunk_frames
 from audiossm_kernels.state import Pairing, SsmInputs, SsmParams, SsmState
-from audiossm_kernels.triton_math import LOG2_E, TURN, bound, exp2, fast_cos_sin, sigmoid
+from audiossm_kernels.triton_math import (
+    INTERPRETED,
+    LOG2_E,
+    TURN,
+    bound,
+    exp2,
+    fast_cos_sin,
+    sigmoid,
+)
 
 __all__ = ["CONFIGS", "Kept", "ScanConfig", "choose_config", "launch_forward"]
 
@@ -63,9 +71,7 @@ CONFIGS = {
 
 
 @triton.jit
-def rest_index(
-    N: tl.constexpr, S: tl.constexpr, BLOCK_REST: tl.constexpr, ADJACENT: tl.constexpr
-):
+def rest_index(N: tl.constexpr, S: tl.constexpr, BLOCK_REST: tl.constexpr, ADJACENT: tl.constexpr):
     """Return the dimensions that don't turn."""
     j = tl.arange(0, BLOCK_REST)
     if ADJACENT:
@@ -248,7 +254,7 @@ def walk_kernel(
     kept_ssm_ptr,
     kept_angle_ptr,
     y_ptr,
-    # distances between rows and between frames
+    # distances between rows
     q_row,
     k_row,
     v_row,
@@ -257,18 +263,10 @@ def walk_kernel(
     a_row,
     trap_row,
     rates_row,
-    q_frame,
-    k_frame,
-    v_frame,
-    z_frame,
-    dt_frame,
-    a_frame,
-    trap_frame,
-    rates_frame,
     rows,
     frames,
     segments,
-    heads,
+    H: tl.constexpr,
     G: tl.constexpr,
     P: tl.constexpr,
     N: tl.constexpr,
@@ -289,10 +287,19 @@ def walk_kernel(
     BLOCK_REST: tl.constexpr,
     OPERAND: tl.constexpr,
     STAGES: tl.constexpr,
+    # distances between frames: constants, for the offsets would take half of the registers
+    Q_FRAME: tl.constexpr,
+    K_FRAME: tl.constexpr,
+    V_FRAME: tl.constexpr,
+    Z_FRAME: tl.constexpr,
+    DT_FRAME: tl.constexpr,
+    A_FRAME: tl.constexpr,
+    TRAP_FRAME: tl.constexpr,
+    RATES_FRAME: tl.constexpr,
 ):
     program = tl.program_id(0).to(tl.int64)
-    head, slot = program % heads, program // heads
-    group = head // (heads // G)
+    head, slot = program % H, program // H
+    group = head // (H // G)
     if PACKED:
         row = find_row(borders_ptr, slot, rows, SEGMENT)
         start = tl.load(borders_ptr + row).to(tl.int64)
@@ -322,21 +329,21 @@ def walk_kernel(
     elif begin + SEGMENT >= length:  # nothing follows a row's last segment
         return
 
-    q_ptr += start * q_frame + group * N
-    k_ptr += start * k_frame + group * N
-    v_ptr += start * v_frame + head * P
-    z_ptr += start * z_frame + head * P
-    dt_ptr += start * dt_frame + head
-    a_ptr += start * a_frame + head
-    trap_ptr += start * trap_frame + head
-    rates_ptr += start * rates_frame + head * RATES_STRIDE
-    y_ptr += (first_y * heads + head) * P
+    q_ptr += start * Q_FRAME + group * N
+    k_ptr += start * K_FRAME + group * N
+    v_ptr += start * V_FRAME + head * P
+    z_ptr += start * Z_FRAME + head * P
+    dt_ptr += start * DT_FRAME + head
+    a_ptr += start * A_FRAME + head
+    trap_ptr += start * TRAP_FRAME + head
+    rates_ptr += start * RATES_FRAME + head * RATES_STRIDE
+    y_ptr += (first_y * H + head) * P
 
     p = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
     inside_p = p < P
     s = tl.arange(0, BLOCK_S)
     WIDTH: tl.constexpr = 2 * BLOCK_S + BLOCK_REST
-    part = slot * heads + head
+    part = slot * H + head
     part_rows = part_ssm_ptr + (part * P + p)[:, None] * WIDTH
     if CUT and OUTPUTS:
         ssm_a = tl.load(part_rows + s[None, :], mask=inside_p[:, None], other=0.0)
@@ -357,7 +364,7 @@ def walk_kernel(
             length > 0,
             row,
             head,
-            heads,
+            H,
             p,
             P,
             N,
@@ -368,7 +375,7 @@ def walk_kernel(
             BLOCK_REST,
             ADJACENT,
         )
-        phi = tl.load(angle_ptr + (row * heads + head) * S + s, mask=s < S, other=0.0) / TURN
+        phi = tl.load(angle_ptr + (row * H + head) * S + s, mask=s < S, other=0.0) / TURN
         phi -= tl.floor(phi)
     else:
         ssm_a = tl.zeros([BLOCK_P, BLOCK_S], tl.float32)
@@ -397,7 +404,7 @@ def walk_kernel(
         inside = frame < length
         here = start * 0 + chunk * CHUNK  # as int64
         if KEEP:
-            kept = (chunk_slot + chunk) * heads + head
+            kept = (chunk_slot + chunk) * H + head
             store_parts(
                 kept_ssm_ptr + (kept * P + p) * N,
                 inside_p,
@@ -414,28 +421,28 @@ def walk_kernel(
                 kept_phi = tl.where(phi >= 1, 0.0, phi)
                 tl.store(kept_angle_ptr + kept * S + s, kept_phi, mask=s < S)
 
-        dt_here = dt_ptr + here * dt_frame + time * dt_frame
-        trap_here = trap_ptr + here * trap_frame + time * trap_frame
+        dt_here = dt_ptr + here * DT_FRAME + time * DT_FRAME
+        trap_here = trap_ptr + here * TRAP_FRAME + time * TRAP_FRAME
         dt = tl.load(dt_here, mask=inside, other=0.0).to(tl.float32)
         trap = tl.load(trap_here, mask=inside, other=0.0).to(tl.float32)
         follows = frame + 1 < length
-        next_dt = tl.load(dt_here + dt_frame, mask=follows, other=0.0).to(tl.float32)
-        next_trap = tl.load(trap_here + trap_frame, mask=follows, other=0.0).to(tl.float32)
-        a_here = a_ptr + here * a_frame + time * a_frame
+        next_dt = tl.load(dt_here + DT_FRAME, mask=follows, other=0.0).to(tl.float32)
+        next_trap = tl.load(trap_here + TRAP_FRAME, mask=follows, other=0.0).to(tl.float32)
+        a_here = a_ptr + here * A_FRAME + time * A_FRAME
         a = tl.load(a_here, mask=inside & (rank == 0), other=0.0).to(tl.float32)
-        rates_here = rates_ptr + here * rates_frame + (time * rates_frame)[:, None] + s[None, :]
+        rates_here = rates_ptr + here * RATES_FRAME + (time * RATES_FRAME)[:, None] + s[None, :]
         turns = (inside & (rank == 0))[:, None] & (s < S)[None, :]
         rate = tl.load(rates_here, mask=turns, other=0.0)
 
         value = tl.load(
-            v_ptr + here * v_frame + (time * v_frame)[:, None] + p[None, :],
+            v_ptr + here * V_FRAME + (time * V_FRAME)[:, None] + p[None, :],
             mask=inside[:, None] & inside_p[None, :],
             other=0.0,
         ).to(tl.float32)
-        k_rows = k_ptr + here * k_frame + (time * k_frame + rank * (G * N))
+        k_rows = k_ptr + here * K_FRAME + (time * K_FRAME + rank * (G * N))
         key = load_parts(k_rows, inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
         if OUTPUTS:
-            q_rows = q_ptr + here * q_frame + (time * q_frame + rank * (G * N))
+            q_rows = q_ptr + here * Q_FRAME + (time * Q_FRAME + rank * (G * N))
             query = load_parts(q_rows, inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
         if MIMO:
             x_in = tl.load(mimo_x_ptr + weights, mask=inside_p[None, :], other=0.0)
@@ -446,7 +453,12 @@ def walk_kernel(
         weight = gamma + sigmoid(-next_trap) * next_dt
         a = tl.minimum(tl.maximum(a * LOG2_E, LEAST_DECAY), 0.0)
         total = tl.sum(a, axis=0)
-        decay, gamma, weight = tl.associative_scan((a, gamma, weight), 0, add_first)
+        if INTERPRETED:  # there the other form is slow
+            decay = tl.cumsum(a, axis=0)
+        else:
+            decay, gamma, weight = tl.associative_scan((a, gamma, weight), 0, add_first)
+        # log of what a frame weighs at the start of the chunk
+        reach = tl.log2(tl.maximum(weight, 1e-37)) - decay
         step = rate * dt[:, None]
         step -= tl.floor(step + 0.5)
         angle = phi[None, :] + tl.cumsum(step, axis=0)
@@ -481,11 +493,10 @@ def walk_kernel(
                 old_c = ssm_c.to(OPERAND)
                 o = tl.dot(query_c, tl.trans(old_c), acc=o, input_precision="ieee")
             o *= exp2(decay)[:, None]
-            # gamma itself beside the diagonal, not weight minus the share: that leaks rounding
             past = time[:, None] > time[None, :]
-            factor = tl.where(past, weight[None, :], gamma[None, :])
-            factor *= exp2(tl.minimum(decay[:, None] - decay[None, :], 0.0))
-            factor = tl.where(time[:, None] >= time[None, :], factor, 0.0)
+            factor = exp2(tl.where(past, decay[:, None] + reach[None, :], -1000.0))
+            # gamma itself, not weight minus the share: rounding would leak the next frame in
+            factor = tl.where(time[:, None] == time[None, :], gamma[None, :], factor)
             scores = (scores * factor).to(OPERAND)
             o = tl.dot(scores, value.to(OPERAND), acc=o, input_precision="ieee")
 
@@ -498,10 +509,20 @@ def walk_kernel(
 
         if OUTPUTS:
             gate = tl.load(
-                z_ptr + here * z_frame + (time * z_frame)[:, None] + p[None, :],
+                z_ptr + here * Z_FRAME + (time * Z_FRAME)[:, None] + p[None, :],
                 mask=inside[:, None] & inside_p[None, :],
                 other=0.0,
             ).to(tl.float32)
+            # again from the cache, for the registers
+            value = tl.load(
+                v_ptr + here * V_FRAME + (time * V_FRAME)[:, None] + p[None, :],
+                mask=inside[:, None] & inside_p[None, :],
+                other=0.0,
+                cache_modifier=".cg",
+            ).to(tl.float32)
+            if MIMO:
+                x_skip = tl.load(mimo_x_ptr + weights, mask=inside_p[None, :], other=0.0)
+                value *= x_skip.to(tl.float32)
             o += d_skip * value
             if MIMO:
                 x_gate = tl.load(mimo_z_ptr + weights, mask=inside_p[None, :], other=0.0)
@@ -518,12 +539,12 @@ def walk_kernel(
                 o = tl.sum(tl.reshape(o, (CHUNK, R, BLOCK_P)), axis=1)
             t = tl.arange(0, CHUNK)
             y_inside = (chunk * CHUNK + t < length)[:, None] & inside_p[None, :]
-            y_rows = y_ptr + here * (heads * P) + (t * (heads * P))[:, None]
+            y_rows = y_ptr + here * (H * P) + (t * (H * P))[:, None]
             tl.store(y_rows + p[None, :], o.to(y_ptr.dtype.element_ty), mask=y_inside)
 
     if OUTPUTS:
         if begin + SEGMENT >= length:
-            place = row * heads + head
+            place = row * H + head
             store_parts(
                 new_ssm_ptr + (place * P + p) * N,
                 inside_p,
@@ -537,7 +558,7 @@ def walk_kernel(
                 ADJACENT,
             )
             end = tl.maximum(length - 1, 0).to(tl.int64)
-            last_v = tl.load(v_ptr + end * v_frame + p, mask=inside_p & (length > 0), other=0.0)
+            last_v = tl.load(v_ptr + end * V_FRAME + p, mask=inside_p & (length > 0), other=0.0)
             last_v = last_v.to(tl.float32)
             if PACKED:  # an empty sequence leaves its state as it is
                 old_v = tl.load(old_v_ptr + place * P + p, mask=inside_p, other=0.0)
@@ -548,7 +569,7 @@ def walk_kernel(
                 ranks = (head * R + r) * N
                 cos, sin = fast_cos_sin(phi)
                 key = load_parts(
-                    k_ptr + end * k_frame + r * (G * N),
+                    k_ptr + end * K_FRAME + r * (G * N),
                     (r >= 0) & (length > 0),
                     N,
                     S,
@@ -556,12 +577,10 @@ def walk_kernel(
                     BLOCK_REST,
                     ADJACENT,
                 )
-                bias = load_parts(
-                    k_bias_ptr + ranks, r >= 0, N, S, BLOCK_S, BLOCK_REST, ADJACENT
-                )
+                bias = load_parts(k_bias_ptr + ranks, r >= 0, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
                 key_a, key_b, key_c = turn(key, bias, cos[None, :], sin[None, :])
                 angle = tl.minimum(tl.where(phi >= 1, 0.0, phi) * TURN, BELOW_TURN)
-                k_place = ((row * R + r) * heads + head) * N
+                k_place = ((row * R + r) * H + head) * N
                 if PACKED:
                     old = load_parts(
                         old_k_ptr + k_place, r >= 0, N, S, BLOCK_S, BLOCK_REST, ADJACENT
@@ -786,6 +805,10 @@ def launch_forward(
         "BLOCK_S": block_s,
         "BLOCK_REST": block_rest,
     }
+    distances = {
+        f"{label}_FRAME": part.stride(1)
+        for label, part in zip(("Q", "K", "V", "Z", "DT", "A", "TRAP", "RATES"), x, strict=True)
+    }
     # the interpreter has no products of bfloat16
     operand = tl.bfloat16 if narrow and not triton.knobs.runtime.interpret else tl.float32
 
@@ -800,12 +823,12 @@ def launch_forward(
             *(kept or (nothing, nothing)),
             y,
             *(part.stride(0) for part in x),
-            *(part.stride(1) for part in x),
             rows,
             frames,
             parts.chunks_per_row,
-            heads,
             **sizes,
+            **distances,
+            H=heads,
             G=groups,
             RATES_STRIDE=0 if x.angles.shape[2] == 1 else num_angles,
             OUT_NORM=params.out_norm is not None,
