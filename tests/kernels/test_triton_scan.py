@@ -300,8 +300,9 @@ def test_what_the_kernels_do_not_take_is_refused_with_the_value():
 
     with pytest.raises(KernelError, match=r"impl='triton'\): q is torch.float64, not float32"):
         scan(in_float64(inputs))
-    with pytest.raises(KernelError, match="it has no gradient"):
-        scan(inputs._replace(v=inputs.v.clone().requires_grad_()))
+    large = make_inputs(dataclasses.replace(SISO, head_dim=300), device=DEVICE)
+    with pytest.raises(KernelError, match="with a gradient, head_dim=300 is more than 128"):
+        scan(large._replace(v=large.v.requires_grad_()))
     with pytest.raises(KernelError, match="chunk_size is of the chunked form"):
         scan(inputs, chunk_size=16)
     with pytest.raises(KernelError, match="d_state=512 is more than 256"):

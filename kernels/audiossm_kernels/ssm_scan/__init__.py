@@ -25,7 +25,7 @@ __all__ = ["ssm_scan"]
 INPUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 RANKS = (1, 2, 4, 8)
 MAX_D_STATE = 256
-MAX_HEAD_DIM = 128  # with a norm of the output, which needs the whole head in one tile
+MAX_HEAD_DIM = 128  # with a norm of the output or a gradient: the whole head is one tile
 
 
 def ssm_scan(
@@ -98,12 +98,10 @@ def ssm_scan(
     if impl == "triton":
         if (reason := refusal(x, params, state, chunk_size)) is not None:
             raise KernelError(f"ssm_scan(impl='triton'): {reason}")
-        from audiossm_kernels.ssm_scan.triton_forward import launch_forward
+        from audiossm_kernels.ssm_scan.triton_scan import scan_triton
 
         borders = None if cu_seqlens is None else cu_seqlens.to(v.device, torch.int64)
-        state = SsmState._make(part.float() for part in state)
-        y, new_state, _ = launch_forward(x, params, state, pairing, borders=borders)
-        return y, new_state
+        return scan_triton(x, params, state, pairing, borders)
 
     def scan(x: SsmInputs, state: SsmState) -> tuple[Tensor, SsmState]:
         if impl == "reference":
@@ -130,8 +128,6 @@ def refusal(x: SsmInputs, params: SsmParams, state: SsmState, chunk_size: int | 
         return f"tensors are on several devices: {', '.join(sorted(devices))}"
     if x.v.device.type != "cuda" and not interpreted():
         return f"tensors are on {x.v.device}, not on a CUDA device"
-    if torch.is_grad_enabled() and any(part.requires_grad for part in given):
-        return "it has no gradient, and a tensor requires one"
     if chunk_size is not None:
         return "chunk_size is of the chunked form: Triton's chunks are chosen for the card"
     rank, _, d_state = x.q.shape[2:]
@@ -142,4 +138,7 @@ def refusal(x: SsmInputs, params: SsmParams, state: SsmState, chunk_size: int | 
     head_dim = x.v.shape[-1]
     if params.out_norm is not None and head_dim > MAX_HEAD_DIM:
         return f"with a norm of the output, head_dim={head_dim} is more than {MAX_HEAD_DIM}"
+    needs_gradient = torch.is_grad_enabled() and any(part.requires_grad for part in given)
+    if needs_gradient and head_dim > MAX_HEAD_DIM:
+        return f"with a gradient, head_dim={head_dim} is more than {MAX_HEAD_DIM}"
     return None

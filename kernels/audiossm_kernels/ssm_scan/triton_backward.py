@@ -895,7 +895,8 @@ def launch_backward(
     toward = key @ dfirst.transpose(-1, -2)  # (rows, H, R, P)
     dshare = torch.zeros_like(dweight).flatten(0, 1)
     dshare[1:] = dweight.flatten(0, 1)[:-1]
-    dshare.index_fill_(0, begin, 0.0)
+    opens = torch.zeros(total, device=device).index_add_(0, begin, live.float())
+    dshare *= (opens == 0)[:, None]
     dshare.index_add_(0, begin, (toward * weight * value).sum((2, 3)) * live[:, None])
     dshare = dshare.view_as(dweight)
     toward = toward * share[:, :, None, None]
