@@ -224,9 +224,9 @@ def load_answers(
         at = (time * y_frame * R + rank * P)[:, None] + p[None, :]
         return tl.load(answers_ptr + at, mask=inside, other=0.0).to(tl.float32)
     else:
-        gate = tl.load(
-            z_ptr + (time * z_frame)[:, None] + p[None, :], mask=inside, other=0.0
-        ).to(tl.float32)
+        gate = tl.load(z_ptr + (time * z_frame)[:, None] + p[None, :], mask=inside, other=0.0).to(
+            tl.float32
+        )
         out = tl.load(dy_ptr + (time * y_frame)[:, None] + p[None, :], mask=inside, other=0.0)
         out = out.to(tl.float32)
         if MIMO:
@@ -558,9 +558,7 @@ def chunk_kernel(
             decays += tl.sum(pairs * weight[None, :], axis=1) - dweight * weight
 
         if GATE or QUERIES:
-            state = load_parts(
-                ssm_ptr + state_rows, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT
-            )
+            state = load_parts(ssm_ptr + state_rows, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
             state = operands(state, ROUND, OPERAND)
             old = inner(query, state, BLOCK_REST) * exp2(decay)[:, None]
         if GATE:
@@ -604,9 +602,7 @@ def chunk_kernel(
         if QUERIES:
             decays += tl.sum(answers.to(tl.float32) * old, axis=1)
             grad = mix(answers, state, BLOCK_REST)
-            grad_a, grad_b, grad_c = add_mix(
-                grad, exp2(decay)[:, None], dweighted, key, BLOCK_REST
-            )
+            grad_a, grad_b, grad_c = add_mix(grad, exp2(decay)[:, None], dweighted, key, BLOCK_REST)
             turned += grad_b * query[0].to(tl.float32) - grad_a * query[1].to(tl.float32)
             grad_a, grad_b, grad_c = store_back(
                 (grad_a, grad_b, grad_c), dq_bias_ptr + (place * R + r) * N,
@@ -623,9 +619,7 @@ def chunk_kernel(
             carry = load_parts(
                 carry_ptr + state_rows, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT
             )
-            before = load_parts(
-                ssm_ptr + state_rows, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT
-            )
+            before = load_parts(ssm_ptr + state_rows, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
             carry_a, carry_b = carry[0].to(tl.float32), carry[1].to(tl.float32)
             before_a, before_b = before[0].to(tl.float32), before[1].to(tl.float32)
             same = tl.sum(carry_a * before_a + carry_b * before_b, axis=1)
@@ -722,7 +716,7 @@ def even_frames(x: Tensor) -> Tensor:
 
 
 def quarter_turn(gradient: Tensor, x: Tensor, num_angles: int, pairing: Pairing) -> Tensor:
-    """Return the gradient (..., S) of a turn of each pair of ``x`` (..., N), given that of ``x``."""
+    """Return the gradient (..., S) of a turn of the pairs of ``x`` (..., N), given that of x."""
     if pairing == "adjacent":
         pairs = slice(0, 2 * num_angles, 2), slice(1, 2 * num_angles, 2)
     else:

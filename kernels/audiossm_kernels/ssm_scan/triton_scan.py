@@ -35,9 +35,7 @@ class Scan(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """Run the scan; ``tensors`` are inputs, parameters and state."""
         x, params, state = sort_out(tensors)
-        y, new_state, kept = launch_forward(
-            x, params, state, pairing, borders=borders, keep=True
-        )
+        y, new_state, kept = launch_forward(x, params, state, pairing, borders=borders, keep=True)
         assert kept is not None
         ctx.pairing, ctx.borders = pairing, borders
         ctx.set_materialize_grads(False)
