@@ -160,6 +160,16 @@ def add_first(a, x, y, next_a, next_x, next_y):
 
 
 @triton.jit
+def repeat(x, R: tl.constexpr):
+    """Return every row of a tile R times."""
+    if R == 1:
+        return x
+    else:
+        many = tl.broadcast_to(x[:, None, :], (x.shape[0], R, x.shape[1]))
+        return tl.reshape(many, (x.shape[0] * R, x.shape[1]))
+
+
+@triton.jit
 def first_state(
     ssm_ptr,
     old_k_ptr,
@@ -262,7 +272,6 @@ def walk_kernel(
     dt_row,
     a_row,
     trap_row,
-    rates_row,
     rows,
     frames,
     segments,
@@ -272,7 +281,7 @@ def walk_kernel(
     N: tl.constexpr,
     S: tl.constexpr,
     R: tl.constexpr,
-    RATES_STRIDE: tl.constexpr,
+    RATE_HEADS: tl.constexpr,
     ADJACENT: tl.constexpr,
     MIMO: tl.constexpr,
     OUT_NORM: tl.constexpr,
@@ -295,7 +304,6 @@ def walk_kernel(
     DT_FRAME: tl.constexpr,
     A_FRAME: tl.constexpr,
     TRAP_FRAME: tl.constexpr,
-    RATES_FRAME: tl.constexpr,
 ):
     program = tl.program_id(0).to(tl.int64)
     head, slot = program % H, program // H
@@ -321,7 +329,7 @@ def walk_kernel(
         dt_ptr += row * dt_row
         a_ptr += row * a_row
         trap_ptr += row * trap_row
-        rates_ptr += row * rates_row
+        rates_ptr += row * RATE_HEADS * S * frames
     begin = segment * SEGMENT
     if OUTPUTS:
         if (segment > 0) & (begin >= length):  # a slot that packing left free
@@ -336,7 +344,7 @@ def walk_kernel(
     dt_ptr += start * DT_FRAME + head
     a_ptr += start * A_FRAME + head
     trap_ptr += start * TRAP_FRAME + head
-    rates_ptr += start * RATES_FRAME + head * RATES_STRIDE
+    rates_ptr += start + (head % RATE_HEADS) * S * frames
     y_ptr += (first_y * H + head) * P
 
     p = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -389,6 +397,7 @@ def walk_kernel(
     ROWS: tl.constexpr = CHUNK * R
     i = tl.arange(0, ROWS)
     time, rank = i // R, i % R
+    t = tl.arange(0, CHUNK)
     if R == 1:  # one vector for all frames
         bias_rows, bias_inside = tl.arange(0, 1), tl.arange(0, 1) == 0
     else:
@@ -430,9 +439,12 @@ def walk_kernel(
         next_trap = tl.load(trap_here + TRAP_FRAME, mask=follows, other=0.0).to(tl.float32)
         a_here = a_ptr + here * A_FRAME + time * A_FRAME
         a = tl.load(a_here, mask=inside & (rank == 0), other=0.0).to(tl.float32)
-        rates_here = rates_ptr + here * RATES_FRAME + (time * RATES_FRAME)[:, None] + s[None, :]
-        turns = (inside & (rank == 0))[:, None] & (s < S)[None, :]
-        rate = tl.load(rates_here, mask=turns, other=0.0)
+        # time runs along the last axis here: a sum over frames then stays within a warp
+        on = chunk * CHUNK + t < length
+        half_dt = dt_ptr + here * DT_FRAME + t * DT_FRAME
+        half_dt = 0.5 * tl.load(half_dt, mask=on, other=0.0).to(tl.float32)
+        rates_here = rates_ptr + here + (s.to(tl.int64) * frames)[:, None] + t[None, :]
+        rate = tl.load(rates_here, mask=(s < S)[:, None] & on[None, :], other=0.0)
 
         value = tl.load(
             v_ptr + here * V_FRAME + (time * V_FRAME)[:, None] + p[None, :],
@@ -441,9 +453,6 @@ def walk_kernel(
         ).to(tl.float32)
         k_rows = k_ptr + here * K_FRAME + (time * K_FRAME + rank * (G * N))
         key = load_parts(k_rows, inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
-        if OUTPUTS:
-            q_rows = q_ptr + here * Q_FRAME + (time * Q_FRAME + rank * (G * N))
-            query = load_parts(q_rows, inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
         if MIMO:
             x_in = tl.load(mimo_x_ptr + weights, mask=inside_p[None, :], other=0.0)
             value *= x_in.to(tl.float32)
@@ -459,12 +468,12 @@ def walk_kernel(
             decay, gamma, weight = tl.associative_scan((a, gamma, weight), 0, add_first)
         # log of what a frame weighs at the start of the chunk
         reach = tl.log2(tl.maximum(weight, 1e-37)) - decay
-        step = rate * dt[:, None]
+        step = rate * half_dt[None, :]
         step -= tl.floor(step + 0.5)
-        angle = phi[None, :] + tl.cumsum(step, axis=0)
-        cos, sin = fast_cos_sin(angle)
-        phi += tl.sum(step, axis=0)
+        cos, sin = fast_cos_sin(phi[:, None] + tl.cumsum(step, axis=1))
+        phi += tl.sum(step, axis=1)
         phi -= tl.floor(phi)
+        cos, sin = repeat(tl.trans(cos), R), repeat(tl.trans(sin), R)
 
         # biases are read again from the cache: the registers are short
         k_bias = load_parts(
@@ -477,6 +486,8 @@ def walk_kernel(
         gain = tl.trans((value * to_end[:, None]).to(OPERAND))
 
         if OUTPUTS:
+            q_rows = q_ptr + here * Q_FRAME + (time * Q_FRAME + rank * (G * N))
+            query = load_parts(q_rows, inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
             q_bias = load_parts(
                 q_bias_ptr + bias_rows, bias_inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT
             )
@@ -537,7 +548,6 @@ def walk_kernel(
                 o *= x_out.to(tl.float32)
             if R > 1:
                 o = tl.sum(tl.reshape(o, (CHUNK, R, BLOCK_P)), axis=1)
-            t = tl.arange(0, CHUNK)
             y_inside = (chunk * CHUNK + t < length)[:, None] & inside_p[None, :]
             y_rows = y_ptr + here * (H * P) + (t * (H * P))[:, None]
             tl.store(y_rows + p[None, :], o.to(y_ptr.dtype.element_ty), mask=y_inside)
@@ -759,8 +769,8 @@ def launch_forward(
         config = choose_config(itemsize, rank, d_state)
     chunk = chunk_frames(rank, itemsize) if keep else max(1, config.rows // rank)
     layout = ScanLayout(rows, frames, chunk, borders is not None)
-    # turns per unit of dt, once for all heads
-    x = x._replace(angles=torch.tanh(x.angles.float()).mul_(0.5))
+    # half turns per unit of dt, once for all heads, time along the last axis
+    rates = torch.tanh(x.angles.permute(0, 2, 3, 1).float().contiguous())
     x = SsmInputs._make(whole_frames(part) for part in x)
     params = SsmParams._make(None if part is None else part.contiguous() for part in params)
     state = SsmState._make(part.contiguous() for part in state)
@@ -807,14 +817,15 @@ def launch_forward(
     }
     distances = {
         f"{label}_FRAME": part.stride(1)
-        for label, part in zip(("Q", "K", "V", "Z", "DT", "A", "TRAP", "RATES"), x, strict=True)
+        for label, part in zip(("Q", "K", "V", "Z", "DT", "A", "TRAP"), x[:7], strict=True)
     }
     # the interpreter has no products of bfloat16
     operand = tl.bfloat16 if narrow and not triton.knobs.runtime.interpret else tl.float32
 
     def walk(made: tuple[Tensor, ...], *, outputs: bool) -> None:
         walk_kernel[(parts.slots * heads, triton.cdiv(head_dim, block_p))](
-            *x,
+            *x[:7],
+            rates,
             borders_or_not,
             *(nothing if part is None else part for part in params),
             *state,
@@ -822,7 +833,7 @@ def launch_forward(
             *made,
             *(kept or (nothing, nothing)),
             y,
-            *(part.stride(0) for part in x),
+            *(part.stride(0) for part in x[:7]),
             rows,
             frames,
             parts.chunks_per_row,
@@ -830,7 +841,7 @@ def launch_forward(
             **distances,
             H=heads,
             G=groups,
-            RATES_STRIDE=0 if x.angles.shape[2] == 1 else num_angles,
+            RATE_HEADS=x.angles.shape[2],
             OUT_NORM=params.out_norm is not None,
             CHUNK=chunk,
             CUT=cut,
