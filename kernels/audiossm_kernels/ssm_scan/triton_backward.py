@@ -35,14 +35,24 @@ from audiossm_kernels.ssm_scan.layout import ScanLayout
 from audiossm_kernels.ssm_scan.triton_forward import (
     LEAST_DECAY,
     Kept,
+    add_first,
     find_row,
     load_parts,
+    repeat,
     store_parts,
     turn,
     whole_frames,
 )
 from audiossm_kernels.state import Pairing, SsmInputs, SsmParams, SsmState
-from audiossm_kernels.triton_math import LOG2_E, TURN, bound, exp2, fast_cos_sin, sigmoid
+from audiossm_kernels.triton_math import (
+    INTERPRETED,
+    LOG2_E,
+    TURN,
+    bound,
+    exp2,
+    fast_cos_sin,
+    sigmoid,
+)
 
 __all__ = ["CONFIGS", "BackwardConfig", "choose_config", "launch_backward"]
 
@@ -170,13 +180,19 @@ def load_decay(a_ptr, a_frame, time, inside, rank):
 
 
 @triton.jit
-def load_turns(phi_ptr, rate, dt, S: tl.constexpr, BLOCK_S: tl.constexpr):
-    """Return cosine and sine (C * R, S) of the angles in a chunk, as the forward has them."""
+def load_turns(
+    phi_ptr, rates_ptr, half_dt, frames, on, S: tl.constexpr, BLOCK_S: tl.constexpr, R: tl.constexpr
+):
+    """Return the rates (S, C) of a chunk, and cosine and sine (C * R, S) of its angles."""
     s = tl.arange(0, BLOCK_S)
-    step = rate * dt[:, None]
+    t = tl.arange(0, half_dt.shape[0])
+    at = rates_ptr + (s.to(tl.int64) * frames)[:, None] + t[None, :]
+    rate = tl.load(at, mask=(s < S)[:, None] & on[None, :], other=0.0)
+    step = rate * half_dt[None, :]
     step -= tl.floor(step + 0.5)
     start = tl.load(phi_ptr + s, mask=s < S, other=0.0)
-    return fast_cos_sin(start[None, :] + tl.cumsum(step, axis=0))
+    cos, sin = fast_cos_sin(start[:, None] + tl.cumsum(step, axis=1))
+    return rate, repeat(tl.trans(cos), R), repeat(tl.trans(sin), R)
 
 
 @triton.jit
@@ -253,12 +269,12 @@ def carry_kernel(
     carry_ptr,
     first_ptr,
     borders_ptr,
-    q_frame,
-    z_frame,
-    dt_frame,
-    a_frame,
+    q_frame: tl.constexpr,
+    z_frame: tl.constexpr,
+    dt_frame: tl.constexpr,
+    a_frame: tl.constexpr,
     frames,
-    heads,
+    heads: tl.constexpr,
     G: tl.constexpr,
     P: tl.constexpr,
     N: tl.constexpr,
@@ -288,14 +304,15 @@ def carry_kernel(
         begin, length = row * frames, frames
         slot = row * tl.cdiv(frames, C)
     count = tl.cdiv(length, C)
-    rate_head = 0
-    if RATE_HEADS > 1:
-        rate_head = head
+    rates_ptr += (head % RATE_HEADS) * S * frames
+    if PACKED:
+        rates_ptr += begin
+    else:
+        rates_ptr += row * (RATE_HEADS * S) * frames
     q_ptr += begin * q_frame + group * N
     z_ptr += begin * z_frame + head * P
     dt_ptr += begin * dt_frame + head
     a_ptr += begin * a_frame + head
-    rates_ptr += (begin * RATE_HEADS + rate_head) * S
     dy_ptr += (begin * heads + head) * P
     answers_ptr += (begin * heads + head) * (R * P)
 
@@ -306,7 +323,7 @@ def carry_kernel(
     else:
         bias_rows, bias_inside = rank, i >= 0
     bias_rows = q_bias_ptr + (head * R + bias_rows) * N
-    s = tl.arange(0, BLOCK_S)
+    c = tl.arange(0, C)
     p = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
     inside_p = p < P
     place = row * heads + head
@@ -325,13 +342,11 @@ def carry_kernel(
         inside = time < length - here.to(tl.int32)
         a = load_decay(a_ptr + here * a_frame, a_frame, time, inside, rank)
         total, decay = tl.sum(a, axis=0), tl.cumsum(a, axis=0)
-        dt = tl.load(dt_ptr + here * dt_frame + time * dt_frame, mask=inside, other=0.0)
-        rate = tl.load(
-            rates_ptr + here * (RATE_HEADS * S) + (time * (RATE_HEADS * S))[:, None] + s[None, :],
-            mask=(inside & (rank == 0))[:, None] & (s < S)[None, :],
-            other=0.0,
+        on = c < length - here.to(tl.int32)
+        dt = tl.load(dt_ptr + here * dt_frame + c * dt_frame, mask=on, other=0.0).to(tl.float32)
+        _, cos, sin = load_turns(
+            phi_ptr + place * S, rates_ptr + here, 0.5 * dt, frames, on, S, BLOCK_S, R
         )
-        cos, sin = load_turns(phi_ptr + place * S, rate, dt.to(tl.float32), S, BLOCK_S)
         query = load_vectors(
             q_ptr + here * q_frame + (time * q_frame + rank * (G * N)), inside,
             bias_rows, bias_inside, cos, sin,
@@ -402,16 +417,16 @@ def chunk_kernel(
     dmimo_o_ptr,
     dout_norm_ptr,
     # distances between frames
-    q_frame,
-    k_frame,
-    v_frame,
-    z_frame,
-    dt_frame,
-    a_frame,
-    trap_frame,
+    q_frame: tl.constexpr,
+    k_frame: tl.constexpr,
+    v_frame: tl.constexpr,
+    z_frame: tl.constexpr,
+    dt_frame: tl.constexpr,
+    a_frame: tl.constexpr,
+    trap_frame: tl.constexpr,
     rows,
     frames,
-    heads,
+    heads: tl.constexpr,
     G: tl.constexpr,
     P: tl.constexpr,
     N: tl.constexpr,
@@ -467,18 +482,30 @@ def chunk_kernel(
     inside_p = p < P
     inside_v = inside[:, None] & inside_p[None, :]
     frames_v = (c < left)[:, None] & inside_p[None, :]
-    turns = leads[:, None] & (s < S)[None, :]
+    turns = (s < S)[:, None] & (c < left)[None, :]
     if R == 1:  # one vector for all frames
         bias_rows, bias_inside = tl.arange(0, 1), tl.arange(0, 1) == 0
     else:
         bias_rows, bias_inside = rank, i >= 0
+    by_rates = (s.to(tl.int64) * frames)[:, None] + c[None, :]
+    if PACKED:
+        by_rates += start
+    elif RATE_HEADS == 1:
+        by_rates += row * blocks * S * frames + chunk * C
+    else:
+        by_rates += row * heads * S * frames + chunk * C
     weights = (rank * P)[:, None] + p[None, :]
     ranks = (r * P)[:, None] + p[None, :]
 
+    if PACKED:
+        rates_ptr += start
+    else:
+        rates_ptr += row * (RATE_HEADS * S) * frames + chunk * C
     q_ptr += start * q_frame + group * N
     k_ptr += start * k_frame + group * N
     sum_a = tl.zeros([ROWS, BLOCK_S], tl.float32)
-    sum_b, other_a, other_b, drates = sum_a, sum_a, sum_a, sum_a
+    sum_b, other_a, other_b = sum_a, sum_a, sum_a
+    drates = tl.zeros([BLOCK_S, C], tl.float32)
     sum_c, other_c = sum_a, sum_a
     if BLOCK_REST > 0:
         sum_c = tl.zeros([ROWS, BLOCK_REST], tl.float32)
@@ -488,7 +515,7 @@ def chunk_kernel(
         place = slot * heads + head
         frame = start * heads + head  # of tensors (B, L, H, ...)
         a = load_decay(a_ptr + start * a_frame + head, a_frame, time, inside, rank)
-        total, decay = tl.sum(a, axis=0), tl.cumsum(a, axis=0)
+        total = tl.sum(a, axis=0)
         dt_here = dt_ptr + start * dt_frame + head + time * dt_frame
         trap_here = trap_ptr + start * trap_frame + head + time * trap_frame
         dt = tl.load(dt_here, mask=inside, other=0.0).to(tl.float32)
@@ -497,14 +524,16 @@ def chunk_kernel(
         next_trap = tl.load(trap_here + trap_frame, mask=follows, other=0.0).to(tl.float32)
         gamma = sigmoid(trap) * dt
         weight = gamma + sigmoid(-next_trap) * next_dt
-
-        rate_head = 0
-        if RATE_HEADS > 1:
-            rate_head = head
-        rates_here = rates_ptr + (start * RATE_HEADS + rate_head) * S
-        rates_here = rates_here + (time * (RATE_HEADS * S))[:, None] + s[None, :]
-        rate = tl.load(rates_here, mask=turns, other=0.0)
-        cos, sin = load_turns(phi_ptr + place * S, rate, dt, S, BLOCK_S)
+        if INTERPRETED:
+            decay = tl.cumsum(a, axis=0)
+        else:
+            decay, gamma, weight = tl.associative_scan((a, gamma, weight), 0, add_first)
+        t_dt = dt_ptr + start * dt_frame + head + c * dt_frame
+        t_dt = tl.load(t_dt, mask=c < left, other=0.0).to(tl.float32)
+        rate, cos, sin = load_turns(
+            phi_ptr + place * S, rates_ptr + (head % RATE_HEADS) * S * frames, 0.5 * t_dt,
+            frames, c < left, S, BLOCK_S, R,
+        )  # fmt: skip
         key = load_vectors(
             k_ptr + (time * k_frame + rank * (G * N)), inside,
             k_bias_ptr + (head * R + bias_rows) * N, bias_inside, cos, sin,
@@ -675,17 +704,18 @@ def chunk_kernel(
             decays = tl.cumsum(decays, axis=0, reverse=True) + dtotal
             a = tl.load(a_ptr + start * a_frame + head + time * a_frame, mask=leads, other=0.0)
             tl.store(da_ptr + frame + time * heads, tl.where(a > 0, 0.0, decays), mask=leads)
-            turned = tl.cumsum(turned, axis=0, reverse=True) + late[None, :]
-            by_dt = tl.sum(turned * rate, axis=1) * TURN
-            tl.store(dturn_ptr + frame + time * heads, by_dt, mask=leads)
+            turned = tl.trans(over_ranks(turned, C, R, BLOCK_S))
+            turned = tl.cumsum(turned, axis=1, reverse=True) + late[:, None]
+            by_dt = tl.sum(turned * rate, axis=0) * (0.5 * TURN)
+            tl.store(dturn_ptr + frame + c * heads, by_dt, mask=c < left)
+            by_rate = turned * t_dt[None, :]
             if RATE_HEADS == 1:
-                drates += turned * dt[:, None]
+                drates += by_rate
             else:
-                at = frame * S + (time * (heads * S))[:, None] + s[None, :]
-                tl.store(drates_ptr + at, turned * dt[:, None], mask=turns)
+                tl.store(drates_ptr + (head * S * frames) + by_rates, by_rate, mask=turns)
             if chunk == 0:
-                angle = (row * heads + head) * S + time[:, None] * 0 + s[None, :]
-                tl.store(dangle_ptr + angle, turned, mask=turns & (time == 0)[:, None])
+                angle = (row * heads + head) * S + s[:, None] + c[None, :] * 0
+                tl.store(dangle_ptr + angle, turned, mask=turns & (c == 0)[None, :])
 
     vectors = ((start * R + i) * blocks + block) * N
     if QUERIES:
@@ -699,8 +729,7 @@ def chunk_kernel(
             N, S, BLOCK_S, BLOCK_REST, ADJACENT,
         )  # fmt: skip
     if (QUERIES or KEYS) and RATE_HEADS == 1:
-        at = (start * blocks + block) * S + (time * (blocks * S))[:, None] + s[None, :]
-        tl.store(drates_ptr + at, drates, mask=turns)
+        tl.store(drates_ptr + block * S * frames + by_rates, drates, mask=turns)
 
 
 def choose_config(itemsize: int, rank: int) -> BackwardConfig:
@@ -781,7 +810,8 @@ def launch_backward(
         # a free slot of packed rows is not written
         return (torch.zeros if packed else torch.empty)((layout.slots, heads, *size), device=device)
 
-    tanh = torch.tanh(x.angles.float())
+    # half turns per unit of dt, time along the last axis
+    rates = torch.tanh(x.angles.permute(0, 2, 3, 1).float().contiguous())
 
     dangle, dssm, dkey, dvalue = dstate
     last = empty(rows, heads, head_dim, d_state)
@@ -805,7 +835,7 @@ def launch_backward(
     dgamma, dweight = empty(*lead, heads), empty(*lead, heads)
     parts = 2 if config.split else 1
     dadt, dturn = empty(parts, *lead, heads), empty(parts, *lead, heads)
-    drate = empty(parts, *lead, blocks if rate_heads == 1 else heads, num_angles)
+    drate = empty(parts, batch, blocks if rate_heads == 1 else heads, num_angles, frames)
     dfirst_angle = torch.zeros((parts, *late.shape), device=device)
     dq_bias, dk_bias = per_slot(rank, d_state), per_slot(rank, d_state)
     dd_skip = per_slot()
@@ -856,7 +886,6 @@ def launch_backward(
             **sizes,
         )  # fmt: skip
 
-    rates = 0.5 * tanh
     with torch.cuda.device_of(x.v):
         if normed:
             run_chunks(0, gate=True)
@@ -924,11 +953,12 @@ def launch_backward(
         if dvalue is not None:
             first_value = first_value + dvalue * gone
 
-    drate_all = drate.sum((0, 3)).unsqueeze(2) if rate_heads == 1 else drate.sum(0)
+    drate_all = drate.sum((0, 2)).unsqueeze(1) if rate_heads == 1 else drate.sum(0)
+    drate_all = (math.pi * (1 - rates * rates) * drate_all).permute(0, 3, 1, 2)
     ddt = lam * dgamma + (1 - lam) * dshare + dturn.sum(0)
     dtrap = lam * (1 - lam) * dt * (dgamma - dshare)
     dinputs = (
-        dq_all, dk_all, dv, dz, ddt, dadt.sum(0), dtrap, math.pi * (1 - tanh * tanh) * drate_all,
+        dq_all, dk_all, dv, dz, ddt, dadt.sum(0), dtrap, drate_all,
     )  # fmt: skip
     dparams = (
         dq_bias.sum(0), dk_bias_all, dd_skip.sum(0), *dmimo_all,
