@@ -797,7 +797,7 @@ def launch_backward(
     x = SsmInputs._make(even_frames(part) for part in x)
     dy = dy.contiguous()
     given = [None if part is None else part.contiguous() for part in params]
-    nothing = given[2]  # stands for what the variant hasn't
+    nothing = params.d_skip.contiguous()  # stands for what the variant hasn't
     q_bias, k_bias, d_skip, mimo_x, mimo_z, mimo_o, out_norm = (
         nothing if part is None else part for part in given
     )
@@ -931,9 +931,10 @@ def launch_backward(
     dq_all = dq.sum(4, dtype=torch.float32)
     dk_all = dk.sum(4, dtype=torch.float32)
     dk_bias_all = dk_bias.sum(0)
-    dmimo_all = [part.sum(0) for part in dmimo] if mimo else [None] * 3
+    dmimo_all: list[Tensor | None] = [None] * 3
     if mimo:
-        dmimo_all[0] = dmimo_all[0] + (toward * value).sum(0)
+        dmimo_x, dmimo_z, dmimo_o = (part.sum(0) for part in dmimo)
+        dmimo_all = [dmimo_x + (toward * value).sum(0), dmimo_z, dmimo_o]
     if dkey is not None:
         cos, sin = new_state.angle.cos().unsqueeze(-2), new_state.angle.sin().unsqueeze(-2)
         last_key = rotate(dkey.float().transpose(1, 2), cos, -sin, pairing)

@@ -43,7 +43,7 @@ class Scan(torch.autograd.Function):
         return y, *new_state
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor | None, *dstate: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients of ``tensors``."""
         tensors = ctx.saved_tensors
@@ -86,7 +86,7 @@ def scan_triton(
     state = SsmState._make(part.float() for part in state)
     tensors = (*x, *params, *state)
     if torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in tensors):
-        y, *new = Scan.apply(pairing, borders, *tensors)
+        y, *new = Scan.apply(pairing, borders, *tensors)  # type: ignore[no-untyped-call]  # torch's own
         return y, SsmState._make(new)
     y, new_state, _ = launch_forward(x, params, state, pairing, borders=borders)
     return y, new_state
