@@ -562,30 +562,9 @@ def chunk_kernel(
         z_here = z_ptr + start * z_frame + head * P
         dy_here = dy_ptr + frame * P
         answers_here = answers_ptr + frame * (R * P)
-        answer = load_answers(
-            answers_here, dy_here, z_here, mimo_z_ptr + head * (R * P), mimo_o_ptr + head * (R * P),
-            z_frame, heads * P, time, rank, p, inside_v, P, R, MIMO, NORMED and not GATE,
-        )  # fmt: skip
         d_skip = tl.load(d_skip_ptr + head).to(tl.float32)
         state_rows = place * (P * N) + p * N
         per_rank = place * (R * P) + ranks
-        if QUERIES or KEYS:
-            if not (NORMED and GATE):
-                answers = operand(answer, ROUND, OPERAND)
-                dscores = tl.dot(answers, tl.trans(value), input_precision="ieee")
-                dweighted = operand(dscores * factor, ROUND, OPERAND)
-            decays = tl.zeros([ROWS], tl.float32)
-            dtotal = 0.0
-            turned = tl.zeros([ROWS, BLOCK_S], tl.float32)
-            late = tl.zeros([BLOCK_S], tl.float32)
-
-        if KEYS:
-            pairs = dscores * scores * fade
-            dgamma = tl.sum(tl.where(time[:, None] == time[None, :], pairs, 0.0), axis=0)
-            pairs = tl.where(past, pairs, 0.0)
-            dweight = tl.sum(pairs, axis=0)
-            decays += tl.sum(pairs * weight[None, :], axis=1) - dweight * weight
-
         if GATE or QUERIES:
             state = load_parts(ssm_ptr + state_rows, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
             state = operands(state, ROUND, OPERAND)
@@ -605,6 +584,7 @@ def chunk_kernel(
                 x_out = tl.load(mimo_o_ptr + head * (R * P) + weights, mask=inside_v, other=0.0)
                 out = dy * x_out.to(tl.float32)
             open_ = sigmoid(gate)
+            answer = out * gate * open_
             if NORMED:
                 scale = tl.load(out_norm_ptr + head * P + p, mask=inside_p, other=0.0)
                 scale = scale.to(tl.float32)[None, :]
@@ -627,6 +607,28 @@ def chunk_kernel(
                 dz = over_ranks(dz * x_gate, C, R, BLOCK_P)
             at = (c * (heads * P))[:, None] + p[None, :]
             tl.store(dz_ptr + frame * P + at, dz.to(dz_ptr.dtype.element_ty), mask=frames_v)
+        else:
+            answer = load_answers(
+                answers_here, dy_here, z_here,
+                mimo_z_ptr + head * (R * P), mimo_o_ptr + head * (R * P),
+                z_frame, heads * P, time, rank, p, inside_v, P, R, MIMO, NORMED,
+            )  # fmt: skip
+
+        if QUERIES or KEYS:
+            answers = operand(answer, ROUND, OPERAND)
+            dscores = tl.dot(answers, tl.trans(value), input_precision="ieee")
+            dweighted = operand(dscores * factor, ROUND, OPERAND)
+            decays = tl.zeros([ROWS], tl.float32)
+            dtotal = 0.0
+            turned = tl.zeros([ROWS, BLOCK_S], tl.float32)
+            late = tl.zeros([BLOCK_S], tl.float32)
+
+        if KEYS:
+            pairs = dscores * scores * fade
+            dgamma = tl.sum(tl.where(time[:, None] == time[None, :], pairs, 0.0), axis=0)
+            pairs = tl.where(past, pairs, 0.0)
+            dweight = tl.sum(pairs, axis=0)
+            decays += tl.sum(pairs * weight[None, :], axis=1) - dweight * weight
 
         if QUERIES:
             decays += tl.sum(answers.to(tl.float32) * old, axis=1)
