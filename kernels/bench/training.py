@@ -55,16 +55,18 @@ TOLERANCE = {torch.float32: (2e-4, 2e-4), torch.bfloat16: (2e-2, 5e-2)}
 
 # the best guesses come first
 GRID = [
-    BackwardConfig(8, 4, 32, 4),
-    BackwardConfig(1, 4, 32, 4),
-    BackwardConfig(4, 4, 64, 4),
+    BackwardConfig(8, 4, 64, 4),
+    BackwardConfig(1, 4, 64, 4),
+    BackwardConfig(4, 4, 32, 4),
     BackwardConfig(8, 8, 32, 8),
-    BackwardConfig(8, 8, 64, 8, split=False),
-    BackwardConfig(2, 4, 16, 4),
+    BackwardConfig(1, 4, 64, 4, registers=168),
+    BackwardConfig(8, 4, 64, 4, registers=168),
+    BackwardConfig(2, 4, 64, 8),
     BackwardConfig(1, 8, 64, 8),
     BackwardConfig(16, 4, 16, 2),
-    BackwardConfig(8, 4, 32, 4, registers=128),
-    BackwardConfig(8, 4, 32, 2, split=False),
+    BackwardConfig(1, 4, 64, 4, registers=128),
+    BackwardConfig(1, 8, 32, 2, split=False),
+    BackwardConfig(8, 8, 64, 8, split=False),
 ]
 
 

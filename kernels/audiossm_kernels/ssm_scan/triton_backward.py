@@ -57,6 +57,8 @@ from audiossm_kernels.triton_math import (
 __all__ = ["CONFIGS", "BackwardConfig", "choose_config", "launch_backward"]
 
 EPS = tl.constexpr(1e-5)
+# the walk is cut along the state's rows, as far as it goes, until there are so many programs
+CARRY_PROGRAMS = 256
 
 
 class BackwardConfig(NamedTuple):
@@ -64,7 +66,7 @@ class BackwardConfig(NamedTuple):
 
     heads: int  # of a block, at most; they share a program's sums
     num_warps: int  # of the chunks
-    carry_block_p: int  # rows of the state in one program of the walk
+    carry_block_p: int  # rows of the state in one program of the walk, at most
     carry_warps: int
     split: bool = True  # queries and keys in two launches, whose tiles fit the registers better
     registers: int | None = None  # of a thread of the chunks at most; the compiler's choice
@@ -72,7 +74,7 @@ class BackwardConfig(NamedTuple):
 
 # By bytes of an element and by rank; the first entry whose rank is not smaller counts.
 CONFIGS = {
-    2: {1: BackwardConfig(8, 4, 32, 4), 8: BackwardConfig(8, 4, 32, 4)},
+    2: {1: BackwardConfig(8, 4, 64, 4), 8: BackwardConfig(8, 4, 64, 4)},
     4: {8: BackwardConfig(4, 4, 32, 4)},
 }
 
@@ -583,8 +585,10 @@ def chunk_kernel(
                 gate = raw * x_gate
                 x_out = tl.load(mimo_o_ptr + head * (R * P) + weights, mask=inside_v, other=0.0)
                 out = dy * x_out.to(tl.float32)
-            open_ = sigmoid(gate)
-            answer = out * gate * open_
+            slope = sigmoid(gate)
+            opened = gate * slope  # silu
+            slope += opened * (1 - slope)
+            answer = out * opened
             if NORMED:
                 scale = tl.load(out_norm_ptr + head * P + p, mask=inside_p, other=0.0)
                 scale = scale.to(tl.float32)[None, :]
@@ -598,9 +602,9 @@ def chunk_kernel(
                 answer = (answer - normed * mean) * inverse
                 at = (time * (heads * R * P) + rank * P)[:, None] + p[None, :]
                 tl.store(answers_here + at, answer, mask=inside_v)
-            dz = out * o * open_ * (1 + gate * (1 - open_))
+            dz = out * o * slope
             if MIMO:
-                dmimo_o = over_frames(dy * o * gate * open_, C, R, BLOCK_P)
+                dmimo_o = over_frames(dy * o * opened, C, R, BLOCK_P)
                 tl.store(dmimo_o_ptr + per_rank, dmimo_o, mask=inside_p[None, :])
                 dmimo_z = over_frames(dz * raw, C, R, BLOCK_P)
                 tl.store(dmimo_z_ptr + per_rank, dmimo_z, mask=inside_p[None, :])
@@ -848,6 +852,8 @@ def launch_backward(
     rest = d_state - 2 * num_angles
     whole = max(16, triton.next_power_of_2(head_dim))
     block_p = min(config.carry_block_p, whole)
+    while block_p > 16 and rows * heads * (whole // block_p) < CARRY_PROGRAMS:
+        block_p //= 2
     sizes: dict[str, Any] = {
         "G": groups,
         "P": head_dim,
