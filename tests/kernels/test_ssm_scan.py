@@ -323,8 +323,8 @@ def test_wrong_inputs_are_refused_with_the_numbers():
         ssm_scan(*inputs._replace(state=state), pairing="adjacent")
     with pytest.raises(KernelError, match="1 frame or more"):
         ssm_scan(*cut(inputs, 0, 0), *inputs[8:], pairing="adjacent")
-    with pytest.raises(KernelError, match="'auto', 'reference' or 'chunked', not 'triton'"):
-        ssm_scan(*inputs, pairing="adjacent", impl="triton")
+    with pytest.raises(KernelError, match="'auto', 'triton', 'chunked' or 'reference', not 'cuda'"):
+        ssm_scan(*inputs, pairing="adjacent", impl="cuda")
     with pytest.raises(KernelError, match="chunk_size must be 1 or more, not 0"):
         ssm_scan(*inputs, pairing="adjacent", chunk_size=0)
     with pytest.raises(KernelError, match="'adjacent' or 'halved', not 'both'"):

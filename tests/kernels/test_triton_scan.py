@@ -26,13 +26,12 @@ with_triton = pytest.mark.skipif(
     not INTERPRETED and DEVICE == "cpu", reason="runs in the interpreter's process"
 )
 
-SISO = ScanShape(frames=37, heads=2, head_dim=16, d_state=32)
-MIMO = ScanShape(frames=19, heads=2, head_dim=16, d_state=16, rank=2)
+SISO = ScanShape(frames=37, batch=1, heads=2, head_dim=16, d_state=32)
+MIMO = ScanShape(frames=19, batch=1, heads=2, head_dim=16, d_state=16, rank=2)
 SHAPES = {
-    "siso": dataclasses.replace(SISO, frames=70, batch=1),
+    "siso": dataclasses.replace(SISO, frames=70),
     "siso, groups, all turn, norm, odd head": ScanShape(
         frames=21,
-        batch=1,
         head_dim=20,
         d_state=24,
         groups=2,
@@ -40,7 +39,7 @@ SHAPES = {
         out_norm=True,
         angle_heads=4,
     ),
-    "siso, odd state": dataclasses.replace(SISO, frames=33, d_state=23, batch=1),
+    "siso, odd state": dataclasses.replace(SISO, frames=33, d_state=23),
     "siso, several segments and tiles": ScanShape(
         frames=70, batch=1, heads=1, head_dim=80, d_state=128
     ),
@@ -48,9 +47,9 @@ SHAPES = {
     "siso, one frame": dataclasses.replace(SISO, frames=1),
     "rank 2, groups": dataclasses.replace(MIMO, batch=1, groups=2, head_dim=48, d_state=64),
     "rank 4, groups, all turn, norm": dataclasses.replace(
-        MIMO, batch=1, rank=4, groups=2, rope_fraction=1.0, out_norm=True, angle_heads=2
+        MIMO, rank=4, groups=2, rope_fraction=1.0, out_norm=True, angle_heads=2
     ),
-    "rank 8": dataclasses.replace(MIMO, batch=1, rank=8, head_dim=32, d_state=24),
+    "rank 8": dataclasses.replace(MIMO, rank=8, head_dim=32, d_state=24),
 }
 # relative L2 error: of the output, of the state
 TOLERANCE = {
@@ -132,6 +131,7 @@ def test_float16_inputs_and_bfloat16_scalars():
 def test_segments_change_no_more_than_the_rounding(shape):
     from audiossm_kernels.ssm_scan.triton_forward import ScanConfig, launch_forward
 
+    shape = dataclasses.replace(shape, batch=2)
     inputs = make_inputs(shape, device=DEVICE)
     y, state, kept = launch_forward(
         SsmInputs(*inputs[:8]),
@@ -224,7 +224,7 @@ def test_packed_sequences_of_no_frame_keep_their_states(shape):
 @with_triton
 @each_variant
 def test_rows_runs_and_the_future_change_no_bit(shape):
-    inputs = make_inputs(shape, torch.bfloat16, DEVICE)
+    inputs = make_inputs(dataclasses.replace(shape, batch=2), torch.bfloat16, DEVICE)
     y, state = ssm_scan(*inputs, pairing=shape.pairing, impl="triton")
     again, state_again = ssm_scan(*inputs, pairing=shape.pairing, impl="triton")
     for part, other in zip((y, *state), (again, *state_again), strict=True):

@@ -47,8 +47,9 @@ class ScanConfig(NamedTuple):
     num_warps: int
     num_stages: int = 1  # chunks that are loaded at a time
     block_p: int = 64  # rows of the state in one program
-    segment: int = 32  # frames of a segment for each head; no batch size in it, so that a row's
-    # bits don't depend on how many rows there are
+    # frames of a segment for each head: no batch size in it, so that a row's bits don't depend on
+    # how many rows there are
+    segment: int = 32
 
 
 class Kept(NamedTuple):
@@ -61,7 +62,7 @@ class Kept(NamedTuple):
 # By bytes of an operand; then the first whose rank and d_state are not smaller.
 CONFIGS = {
     2: {
-        (1, 128): ScanConfig(64, 4),
+        (1, 128): ScanConfig(64, 4, 2),
         (1, 256): ScanConfig(64, 4, block_p=32),
         (8, 128): ScanConfig(64, 4),
         (8, 256): ScanConfig(64, 4, block_p=32),
