@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 from audiossm_kernels.ssm_scan.layout import ScanLayout, chunk_frames
 from audiossm_kernels.ssm_scan.triton_backward import launch_backward
 from audiossm_kernels.ssm_scan.triton_forward import Kept, launch_forward
-from audiossm_kernels.state import Pairing, SsmInputs, SsmParams, SsmState
+from audiossm_kernels.state import Pairing, SsmInputs, SsmParams, SsmState, full_precision
 
 __all__ = ["scan_triton"]
 
@@ -52,18 +52,19 @@ class Scan(torch.autograd.Function):
         rows, frames, rank = state.angle.shape[0], x.v.shape[1], x.q.shape[2]
         chunk = chunk_frames(rank, kept.ssm.element_size())
         layout = ScanLayout(rows, frames, chunk, ctx.borders is not None)
-        dx, dparams, dfirst = launch_backward(
-            x,
-            params,
-            state,
-            ctx.pairing,
-            layout,
-            kept,
-            new_state,
-            torch.zeros_like(x.v) if dy is None else dy,
-            dstate,
-            borders=ctx.borders,
-        )
+        with full_precision(x.v.device.type):
+            dx, dparams, dfirst = launch_backward(
+                x,
+                params,
+                state,
+                ctx.pairing,
+                layout,
+                kept,
+                new_state,
+                torch.zeros_like(x.v) if dy is None else dy,
+                dstate,
+                borders=ctx.borders,
+            )
         return None, None, *dx, *dparams, *dfirst
 
 
