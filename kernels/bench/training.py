@@ -23,10 +23,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from measure import WrongKernel, eager_ms, error, matmul_rate, median_ms
 from scan import LAYER, SMALL, Layer, Work, long_inputs
 
-from audiossm_kernels.ssm_scan import ssm_scan
+from audiossm_kernels.ssm_scan import ssm_scan, triton_forward, triton_scan
 from audiossm_kernels.ssm_scan.cases import ScanInputs, ScanShape, make_inputs
 from audiossm_kernels.ssm_scan.layout import ScanLayout, chunk_frames
 from audiossm_kernels.ssm_scan.triton_backward import (
+    CONFIGS,
     BackwardConfig,
     choose_config,
     launch_backward,
@@ -204,9 +205,27 @@ def measure_layer(work: Work, rate: float) -> dict[str, Any]:
     }
 
 
-def compile_all(seconds: float) -> None:
+def change_rows(rows: int) -> None:
+    """Make chunks of ``rows`` rows in this process, for bfloat16 inputs."""
+
+    def frames(rank: int, itemsize: int) -> int:
+        return max(1, (rows if itemsize == 2 else 32) // rank)
+
+    for module in (sys.modules[__name__], triton_forward, triton_scan):
+        module.chunk_frames = frames  # type: ignore[attr-defined]
+    warps = 8 if rows > 64 else 4
+    triton_forward.CONFIGS[2] = {(8, 256): triton_forward.ScanConfig(rows, warps)}
+    for rank, config in CONFIGS[2].items():
+        CONFIGS[2][rank] = config._replace(num_warps=warps)
+    GRID[:] = [config._replace(num_warps=warps) for config in GRID]
+
+
+def compile_all(seconds: float, rows: int | None) -> None:
     """Compile every layout of the grid, each in a process of its own."""
-    command = [sys.executable, __file__, "--compile"]
+    command = [sys.executable, __file__]
+    if rows is not None:
+        command += ["--rows", str(rows)]
+    command.append("--compile")
     running = [
         subprocess.Popen([*command, str(index)], stderr=subprocess.DEVNULL)
         for index in range(len(GRID) * len(WORKS))
@@ -262,6 +281,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--seconds", type=float, default=240, help="no new layout after that long (%(default)s)"
     )
     parser.add_argument("--checks", type=int, default=len(CHECKS), help="how many (%(default)s)")
+    parser.add_argument(
+        "--rows", type=int, help="rows of a chunk's products, for both directions (as shipped)"
+    )
     parser.add_argument("--compile", type=int, help=argparse.SUPPRESS)
     return parser
 
@@ -273,6 +295,8 @@ def main(argv: list[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print("training.py: error: needs a CUDA device: nothing measured", file=sys.stderr)
         return 1
+    if args.rows is not None:
+        change_rows(args.rows)
     if args.compile is not None:
         return compile_one(args.compile)
     report: dict[str, Any] = {"device": torch.cuda.get_device_name(0)}
@@ -289,7 +313,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{work.name:22}{forward:9.3f}{backward:9.3f}  {tuple(config)}", flush=True)
             print_kernels(case.backward)
         if args.grid:
-            compile_all(args.seconds / 2)
+            compile_all(args.seconds / 2, args.rows)
             report["grid"] = try_grid(cases, begin + args.seconds)
         del cases, case
         torch.cuda.empty_cache()

@@ -889,7 +889,8 @@ def launch_backward(
             QUERIES=queries,
             KEYS=keys,
             BLOCK_P=whole,
-            num_warps=config.num_warps,
+            # a large state needs the registers of more threads
+            num_warps=8 if whole * d_state > 2**13 else config.num_warps,
             maxnreg=config.registers,
             **sizes,
         )  # fmt: skip
