@@ -512,7 +512,8 @@ def chunk_kernel(
     if BLOCK_REST > 0:
         sum_c = tl.zeros([ROWS, BLOCK_REST], tl.float32)
         other_c = sum_c
-    for index in tl.range(0, BLOCK_H):
+    # what could leave the loop is cheap, and would wait in registers that are short
+    for index in tl.range(0, BLOCK_H, disable_licm=True):
         head = block * BLOCK_H + index
         place = slot * heads + head
         frame = start * heads + head  # of tensors (B, L, H, ...)
