@@ -33,18 +33,16 @@ CUT, WHOLE = 16, 1024
 
 # the best guesses come first
 GRID = [
-    ScanConfig(64, 4, 2),
-    ScanConfig(64, 8, 1),
-    ScanConfig(64, 4, 1, segment=64),
-    ScanConfig(64, 8, 2),
-    ScanConfig(64, 4, 2, segment=64),
+    ScanConfig(64, 4, 1, registers=168),
+    ScanConfig(64, 4, 2, registers=168),
+    ScanConfig(64, 4, 1, registers=128),
+    ScanConfig(32, 4, 1, registers=128),
     ScanConfig(128, 8, 1),
-    ScanConfig(64, 4, 1, segment=16),
     ScanConfig(64, 4, 1, block_p=32),
-    ScanConfig(32, 4, 1),
-    ScanConfig(64, 4, 3),
+    ScanConfig(64, 4, 2, segment=62),
     ScanConfig(32, 4, 2),
-    ScanConfig(128, 8, 2),
+    ScanConfig(32, 4, 1, registers=168),
+    ScanConfig(64, 4, 2),
     ScanConfig(64, 4, 1),
 ]
 

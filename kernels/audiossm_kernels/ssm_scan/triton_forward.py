@@ -50,6 +50,7 @@ class ScanConfig(NamedTuple):
     # frames of a segment for each head: no batch size in it, so that a row's bits don't depend on
     # how many rows there are
     segment: int = 32
+    registers: int | None = None  # of a thread at most; the compiler's choice by default
 
 
 class Kept(NamedTuple):
@@ -852,6 +853,7 @@ def launch_forward(
             OPERAND=operand,
             STAGES=config.num_stages,
             num_warps=config.num_warps,
+            maxnreg=config.registers,
         )
 
     with torch.cuda.device_of(y):
