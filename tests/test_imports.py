@@ -22,6 +22,7 @@ HEIGHTS = {
     "audiossm.subtitles": 1,
     "audiossm.textgrid": 1,
     "audiossm.lexicon": 1,
+    "audiossm.pictures": 1,
     "audiossm.protocol": 1,
     "audiossm.checkpoint": 1,
     "audiossm.nn": 2,

@@ -1,8 +1,11 @@
-"""A run's log as a picture; the one module that imports matplotlib."""
+"""A run's log as a picture."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+
+from audiossm.errors import DependencyError
+from audiossm.pictures import load_pyplot
 
 __all__ = ["draw_curves"]
 
@@ -23,12 +26,9 @@ def draw_curves(runs: Sequence[Path], out: Path) -> bool:
         whether there is a picture: without matplotlib (extra ``train``) there is none.
     """
     try:
-        import matplotlib
-    except ImportError:
+        pyplot = load_pyplot()
+    except DependencyError:
         return False
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     figure, axes = pyplot.subplots(1, len(PANELS), figsize=(15, 4.5), layout="constrained")
     by_panel = dict(zip(PANELS, axes, strict=True))
     for run in runs:
