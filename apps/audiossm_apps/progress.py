@@ -1,10 +1,11 @@
-"""A bar on standard error that shows how far a recording is."""
+"""A bar on standard error that shows how far a recording, or a list of them, is."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["show_progress"]
+__all__ = ["count_progress", "show_progress"]
 
 
 @contextlib.contextmanager
@@ -22,3 +23,17 @@ def show_progress(
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(Path(source).name, total=num_samples)
         yield lambda size: progress.advance(task, size)
+
+
+@contextlib.contextmanager
+def count_progress(total: int, doing: str = "transcribing") -> Iterator[Callable[[], None]]:
+    """Yield a function to call after each of ``total`` things; a terminal shows how far it is."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(doing, total=total)
+        yield lambda: progress.advance(task)

@@ -1,7 +1,8 @@
-"""How close decoded speech is to its original: PESQ, STOI and log-mel distance."""
+"""How close decoded speech is to its original: a number for each measure that was asked for."""
 
 import importlib
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import torch
@@ -9,6 +10,15 @@ from torch import Tensor
 
 from audiossm.errors import AudioError, DependencyError, ShapeError
 from audiossm.evaluate.mel_distance import mel_distance
+from audiossm.evaluate.metrics import DEFAULT_METRICS
+from audiossm.evaluate.pitch import (
+    PitchErrors,
+    PitchTrack,
+    count_pitch_errors,
+    require_librosa,
+    track_pitch,
+)
+from audiossm.evaluate.si_sdr import si_sdr
 
 __all__ = ["SAMPLE_RATE", "Quality", "measure_quality", "pesq_wb", "require_metrics", "stoi"]
 
@@ -21,36 +31,63 @@ MAX_PESQ_SAMPLES = 18 * SAMPLE_RATE
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """One decoded recording; None stands for a measure that refused it, ``refusals`` says why."""
+    """One decoded recording; None stands for a measure that wasn't asked for or refused it.
 
-    pesq_wb: float | None  # MOS-LQO, 1.04 to 4.64
-    stoi: float | None  # 0 to 1
-    mel_distance: float
+    ``refusals`` says why it refused.
+    """
+
+    pesq_wb: float | None = None  # MOS-LQO, 1.04 to 4.64
+    stoi: float | None = None  # 0 to 1
+    mel_distance: float | None = None
+    si_sdr_db: float | None = None
+    pitch: PitchErrors | None = None
     refusals: dict[str, str] = field(default_factory=dict)
 
 
-def measure_quality(original: Tensor, decoded: Tensor) -> Quality:
+def measure_quality(
+    original: Tensor,
+    decoded: Tensor,
+    metrics: Collection[str] = DEFAULT_METRICS,
+    *,
+    pitch: PitchTrack | None = None,
+) -> Quality:
     """Compare a decoded recording with its original, level and all; neither is changed.
 
     Args:
         original: (samples,) float32 in [-1, 1] at 16000 Hz.
         decoded: as long, without delay.
+        metrics: which of ``METRICS``; ``wer`` isn't measured here.
+        pitch: the original's ``track_pitch``, if it is known, for ``f0``.
 
     Raises:
         ShapeError: the signals differ in length, or are empty or not one-dimensional.
-        DependencyError: pesq or pystoi is not installed.
+        DependencyError: a package that measures is not installed.
     """
-    require_metrics()
-    distance = mel_distance(original, decoded, SAMPLE_RATE)
+    require_metrics(metrics)
     found: dict[str, float | None] = {}
     refusals = {}
-    for name, measure in (("PESQ", pesq_wb), ("STOI", stoi)):
-        try:
-            found[name] = measure(original, decoded)
-        except AudioError as exc:
-            found[name], refusals[name] = None, str(exc)
+    for metric, name, measure in (
+        ("pesq", "PESQ", pesq_wb),
+        ("stoi", "STOI", stoi),
+        ("sisdr", "SI-SDR", si_sdr),
+    ):
+        found[metric] = None
+        if metric in metrics:
+            try:
+                found[metric] = measure(original, decoded)
+            except AudioError as exc:
+                refusals[name] = str(exc)
+    errors = None
+    if "f0" in metrics:
+        track = track_pitch(original, SAMPLE_RATE) if pitch is None else pitch
+        errors = count_pitch_errors(track, track_pitch(decoded, SAMPLE_RATE))
     return Quality(
-        pesq_wb=found["PESQ"], stoi=found["STOI"], mel_distance=distance, refusals=refusals
+        pesq_wb=found["pesq"],
+        stoi=found["stoi"],
+        mel_distance=mel_distance(original, decoded, SAMPLE_RATE) if "mel" in metrics else None,
+        si_sdr_db=found["sisdr"],
+        pitch=errors,
+        refusals=refusals,
     )
 
 
@@ -111,9 +148,11 @@ def check_pair(original: Tensor, decoded: Tensor) -> None:
         raise AudioError("samples that are no finite numbers")
 
 
-def require_metrics() -> None:
-    """Raise ``DependencyError`` if pesq or pystoi is missing."""
-    for measure, package in (("PESQ", "pesq"), ("STOI", "pystoi")):
+def require_metrics(metrics: Collection[str] = DEFAULT_METRICS) -> None:
+    """Raise ``DependencyError`` if a package that measures is missing."""
+    for metric, measure, package in (("pesq", "PESQ", "pesq"), ("stoi", "STOI", "pystoi")):
+        if metric not in metrics:
+            continue
         try:
             importlib.import_module(package)
         except ImportError as exc:
@@ -121,3 +160,5 @@ def require_metrics() -> None:
                 f"{measure} is measured by {package}, which is not installed: "
                 "pip install 'audiossm[eval]'"
             ) from exc
+    if "f0" in metrics:
+        require_librosa()

@@ -15,20 +15,18 @@ from audiossm.codec import Codec, CodecConfig, LoadedCodec
 from audiossm.config import to_dict
 from audiossm.errors import AudioError, ConfigError, DependencyError, ModelError, ShapeError
 from audiossm.evaluate import codec as evaluation
-from audiossm.evaluate.codec import (
-    CodecEvaluation,
-    Means,
-    Score,
-    draw_losses,
-    evaluate_codec,
-    make_coders,
-    run_opus,
-)
+from audiossm.evaluate.codec import Measurement, evaluate_codec
+from audiossm.evaluate.codec_scores import CodecEvaluation, Means, Score
+from audiossm.evaluate.coders import Coded, Coder, draw_losses, make_coders, run_opus
 from audiossm.evaluate.delay import find_delay, remove_delay
 from audiossm.evaluate.mel_distance import WINDOWS, get_filters, mel_distance
+from audiossm.evaluate.metrics import DEFAULT_METRICS
 from audiossm.evaluate.opus import code_opus, require_av
+from audiossm.evaluate.pitch import PitchErrors
 from audiossm.evaluate.quality import Quality, measure_quality, pesq_wb, require_metrics, stoi
+from audiossm.evaluate.wer import WordErrors, count_word_errors
 from audiossm.manifest import read_manifest
+from audiossm.streaming import Transcriber
 from audiossm_apps.cli import main
 from tiny_model import SPEECH, make_transcriber, read_speech
 
@@ -146,6 +144,7 @@ def test_equal_signals_have_the_best_values(metrics, speech):
     assert quality.pesq_wb == pytest.approx(4.644, abs=1e-3)
     assert quality.stoi == pytest.approx(1, abs=1e-6)
     assert quality.mel_distance == 0 and not quality.refusals
+    assert quality.si_sdr_db == 100 and quality.pitch is None
 
 
 def test_noise_makes_all_values_worse(metrics, speech, noise):
@@ -274,11 +273,27 @@ def test_opus_keeps_the_level(opus, speech):
 def test_means_are_over_the_files_that_a_measure_took():
     def score(key: str, pesq: float | None, mel: float) -> Score:
         refusals = {} if pesq else {"PESQ": "no speech"}
-        quality = Quality(pesq_wb=pesq, stoi=0.5, mel_distance=mel, refusals=refusals)
-        return Score(key=key, coder="x", quality=quality, payload_bps=1000 * mel, delay_s=0.015)
+        pitch = PitchErrors(10, 1, 4, 2, 400.0 * mel, 5, 3)
+        quality = Quality(
+            pesq_wb=pesq,
+            stoi=0.5,
+            mel_distance=mel,
+            si_sdr_db=-mel,
+            pitch=pitch,
+            refusals=refusals,
+        )
+        return Score(
+            key=key,
+            coder="x",
+            quality=quality,
+            payload_bps=1000 * mel,
+            delay_s=0.015,
+            words=WordErrors(1, 0, 0, words=round(mel)),
+        )
 
     scores = (score("a", 2.0, 1.0), score("b", None, 2.0), score("c", 3.0, 6.0))
-    found = Means.of("x", scores).to_json()
+    metrics = (*DEFAULT_METRICS, "f0", "wer")
+    found = Means.of("x", scores).to_json(metrics, WordErrors(1, 1, 0, words=9))
     assert found == {
         "coder": "x",
         "files": 3,
@@ -291,8 +306,22 @@ def test_means_are_over_the_files_that_a_measure_took():
         "stoi_files": 3,
         "stoi_refused_files": 0,
         "mel_distance_log10_power": 3.0,
+        "si_sdr_db": -3.0,
+        "si_sdr_files": 3,
+        "si_sdr_refused_files": 0,
+        # counted over all frames and words, not averaged over files
+        "f0_voicing_error_fraction": 0.1,
+        "f0_rmse_cents": 17.32,  # of 3600 over 12 frames
+        "f0_gross_error_fraction": 0.5,
+        "f0_yin_gross_error_fraction": 0.6,
+        "f0_frames": 30,
+        "f0_frames_voiced_in_original": 15,
+        "f0_frames_voiced_in_both": 12,
+        "wer": 0.33333,
+        "words": 9,
+        "wer_over_original": 1.5,
     }
-    nothing = Means.of("x", scores[1:2]).to_json()
+    nothing = Means.of("x", scores[1:2]).to_json(metrics, None)
     assert (nothing["pesq_wb_mos_lqo"], nothing["pesq_files"], nothing["files"]) == (None, 0, 1)
 
 
@@ -305,6 +334,8 @@ def test_refusals_are_listed_once_for_all_coders():
         scores=tuple(scores),
         failures={},
         audio_s=1,
+        metrics=DEFAULT_METRICS,
+        series={"x": ("x",), "y": ("y",)},
         codec=None,
         codec_hash=None,
         codec_latency_s=None,
@@ -353,19 +384,21 @@ def test_the_command_prints_a_table_or_json(metrics, opus, folder, tmp_path, cap
         soundfile.write(tmp_path / f"{name}.wav", read_speech(name)[: 2 * RATE], RATE)
     soundfile.write(tmp_path / "quiet.wav", np.zeros(RATE, np.float32), RATE)
     manifest = str(write_manifest(tmp_path, "river.wav", "quiet.wav", "bread.wav"))
-    command = ["evaluate", "codec", manifest, "--model", str(folder)]
+    command = ["evaluate", "codec", manifest, "--model", str(folder), "--jobs", "1"]
     assert main([*command, "--json"]) == 0
     printed = capsys.readouterr()
     found = json.loads(printed.out)
-    # half of the groups, and all
-    assert [row["coder"] for row in found["coders"][:2]] == ["toy, groups: 2", "toy, groups: 4"]
+    # a quarter of the groups, half, and all
+    names = ["toy, groups: 1", "toy, groups: 2", "toy, groups: 4"]
+    assert [row["coder"] for row in found["coders"][:3]] == names
+    assert found["metrics"] == ["pesq", "stoi", "mel", "sisdr"] and found["original_wer"] is None
     for row in found["coders"]:
         assert (row["files"], row["pesq_files"], row["pesq_refused_files"]) == (3, 2, 1)
     refused = [(item["key"], item["measure"]) for item in found["refusals"]]
-    assert refused == [("quiet", "PESQ"), ("quiet", "STOI")]
-    assert len(found["refusals"][0]["coders"]) == 5 and found["failures"] == []
+    assert refused == [("quiet", "PESQ"), ("quiet", "STOI"), ("quiet", "SI-SDR")]
+    assert len(found["refusals"][0]["coders"]) == 6 and found["failures"] == []
     assert found["machine"]["processor"] and found["packages"].keys() == {"pesq", "pystoi", "av"}
-    assert "quiet: PESQ refuses it (nothing but digital silence): toy, groups: 2; " in printed.err
+    assert "quiet: PESQ refuses it (nothing but digital silence): toy, groups: 1; " in printed.err
 
     assert main([*command, "--groups", "3", "--limit", "1"]) == 0
     printed = capsys.readouterr()
@@ -377,7 +410,7 @@ def test_the_command_prints_a_table_or_json(metrics, opus, folder, tmp_path, cap
 def test_opus_alone_needs_no_codec_and_an_unreadable_file_is_told(metrics, opus, tmp_path, capsys):
     soundfile.write(tmp_path / "river.wav", read_speech()[: 2 * RATE], RATE)
     manifest = str(write_manifest(tmp_path, "river.wav", "missing.wav"))
-    assert main(["evaluate", "codec", manifest, "--opus-only", "--json"]) == 1
+    assert main(["evaluate", "codec", manifest, "--opus-only", "--json", "--jobs", "1"]) == 1
     printed = capsys.readouterr()
     found = json.loads(printed.out)
     assert found["codec"] is None and [row["files"] for row in found["coders"]] == [1, 1, 1]
@@ -440,6 +473,10 @@ def test_groups_are_whole_numbers_and_about_a_codec(capsys):
         (["--loss", "0"], "'0' is not a number above 0"),
         (["--opus-only", "--groups", "4"], "--groups is about a codec"),
         (["--opus-only", "--model", "toy"], "not allowed with argument"),
+        (["--metrics", "pesq,mos"], "'mos' is not one of pesq, stoi, mel, sisdr, f0, wer"),
+        (["--recogniser", "x"], "--recogniser is about the metric wer"),
+        (["--clips", "3"], "--clips is about --spectrograms FOLDER"),
+        (["--plot", "a.png", "--metrics", "mel,f0"], "--plot draws PESQ and STOI"),
     ):
         with pytest.raises(SystemExit) as caught:
             main(["evaluate", "codec", "manifest.jsonl", *more])
@@ -463,3 +500,87 @@ def test_a_missing_package_says_what_to_install(monkeypatch, package, require, w
     with pytest.raises(DependencyError, match=what) as caught:
         require()
     assert "pip install 'audiossm[eval]'" in str(caught.value)
+
+
+def test_only_what_was_asked_for_is_measured(monkeypatch, speech, noise):
+    for package in ("pesq", "pystoi", "librosa"):
+        monkeypatch.setitem(sys.modules, package, None)
+    quality = measure_quality(speech, speech + noise, ["mel"])
+    assert quality == Quality(mel_distance=mel_distance(speech, speech + noise, RATE))
+    with pytest.raises(DependencyError, match="librosa"):
+        measure_quality(speech, speech, ["f0"])
+
+
+def test_pitch_survives_a_good_coder(opus, speech):
+    pytest.importorskip("librosa")
+    coded = run_opus(speech, np.zeros(0, bool), bit_rate=32000)
+    errors = measure_quality(speech, coded.samples, ["f0"]).pitch
+    assert errors.voiced > 30 and errors.rmse_cents < 60
+    assert errors.gross_error < 0.05 and errors.voicing_error < 0.1 and errors.guess_error < 0.15
+
+
+def test_words_are_those_that_the_recogniser_hears_in_what_was_decoded(opus):
+    pytest.importorskip("jiwer")
+    transcriber = make_transcriber()
+    utterance = read_manifest(SPEECH / "manifest.jsonl")[0]
+    result = evaluate_codec(None, [utterance], metrics=["wer"], transcriber=transcriber)
+    heard = transcriber.transcribe(utterance.path).text
+    assert heard and result.original_words == count_word_errors(utterance.text, heard)
+    found = result.to_json()
+    assert found["recogniser"] == "tiny"
+    assert found["original_wer"] == pytest.approx(result.original_words.rate, abs=1e-5)
+    assert found["packages"].keys() == {"jiwer", "av"}
+    assert all(row["words"] == len(utterance.text.split()) for row in found["coders"])
+
+    def same(samples: torch.Tensor, lost: np.ndarray) -> Coded:
+        return Coded(samples, 0.0, 0.0)
+
+    measured = Measurement([Coder(series="s", name="s", code=same)], ["wer"], transcriber)
+    (score,) = measured.measure(utterance).scores
+    assert score.words == result.original_words
+
+
+def test_words_need_a_transcriber_and_texts_and_metrics_a_name(opus, tmp_path):
+    pytest.importorskip("jiwer")
+    silent = read_manifest(write_manifest(tmp_path, "a.wav"))
+    with pytest.raises(ConfigError, match="'wer' needs a transcriber"):
+        evaluate_codec(None, silent, metrics=["wer"])
+    with pytest.raises(ConfigError, match="'wer' needs texts"):
+        evaluate_codec(None, silent, metrics=["wer"], transcriber=make_transcriber())
+    with pytest.raises(ConfigError, match="no metric 'mos': there are pesq, stoi"):
+        evaluate_codec(None, silent, metrics=["mos"])
+
+
+def test_several_jobs_measure_what_one_does(opus, folder, tmp_path):
+    for name in ("river", "bread"):
+        soundfile.write(tmp_path / f"{name}.wav", read_speech(name)[:RATE], RATE)
+    utterances = read_manifest(write_manifest(tmp_path, "river.wav", "gone.wav", "bread.wav"))
+    codec, done = LoadedCodec.load(folder), []
+    one, two = (
+        evaluate_codec(
+            codec, utterances, metrics=["mel"], jobs=jobs, on_utterance=lambda: done.append(1)
+        )
+        for jobs in (1, 2)
+    )
+    assert (one.jobs, two.jobs, len(done)) == (1, 2, 6)
+    assert one.failures.keys() == two.failures.keys() == {"gone"}
+    for a, b in zip(one.scores, two.scores, strict=True):
+        assert (a.key, a.coder, a.payload_bps) == (b.key, b.coder, b.payload_bps)
+        assert a.quality.mel_distance == pytest.approx(b.quality.mel_distance, abs=1e-4)
+
+
+def test_the_command_prints_pitch_and_words_where_they_are_asked_for(
+    opus, folder, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("librosa")
+    pytest.importorskip("jiwer")
+    monkeypatch.setattr(Transcriber, "load", lambda name: make_transcriber())
+    soundfile.write(tmp_path / "river.wav", read_speech()[: 2 * RATE], RATE)
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text(json.dumps({"key": "r", "path": "river.wav", "text": "the river"}))
+    command = ["evaluate", "codec", str(manifest), "--model", str(folder), "--groups", "4"]
+    assert main([*command, "--metrics", "wer,f0", "--jobs", "1"]) == 0
+    out = capsys.readouterr().out
+    for heading in ("voicing %", "F0 cents", "gross %", "by YIN %", "WER %", "x orig."):
+        assert heading in out
+    assert "originals" in out and "WER by tiny" in out and "PESQ" not in out
