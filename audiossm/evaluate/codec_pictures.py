@@ -162,8 +162,11 @@ def _draw_clip(signals: Mapping[str, Tensor], key: str, start_s: float, out: Pat
         axis.set_title(name, fontsize=11)
     for axis in places[len(signals) :]:
         axis.axis("off")
-    for axis in axes[-1]:
-        axis.set_xlabel("s")
+    for column in axes.T:  # below the last picture of each
+        last = [axis for axis in column if axis.images][-1:]
+        for axis in last:
+            axis.set_xlabel("s")
+            axis.tick_params(labelbottom=True)
     for axis in axes[:, 0]:
         axis.set_ylabel("kHz")
     figure.colorbar(image, ax=axes, label="dB", shrink=0.6, aspect=40, pad=0.01)
