@@ -5,6 +5,7 @@ from audiossm.nn.conv import CausalConv1d, ConvState, LookAheadConv, LookAheadSt
 from audiossm.nn.mamba3 import Mamba3, Mamba3Config
 from audiossm.nn.mlp import SwiGLU
 from audiossm.nn.norm import RMSNorm
+from audiossm.nn.slots import BlockSlots
 from audiossm.nn.streaming import (
     StreamingModule,
     map_state,
@@ -16,6 +17,7 @@ from audiossm.nn.streaming import (
 
 __all__ = [
     "Block",
+    "BlockSlots",
     "BlockState",
     "CausalConv1d",
     "ConvState",

@@ -46,6 +46,11 @@ def median_ms(launches: list[Callable[[], object]], replays: int = 20) -> float:
     with torch.cuda.graph(graph):
         for launch in launches:
             launch()
+    return replay_ms(graph, replays) / len(launches)
+
+
+def replay_ms(graph: torch.cuda.CUDAGraph, replays: int = 20) -> float:
+    """Return the median milliseconds of a graph."""
     graph.replay()
     events = [
         (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
@@ -56,7 +61,7 @@ def median_ms(launches: list[Callable[[], object]], replays: int = 20) -> float:
         graph.replay()
         end.record()
     torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) for start, end in events) / len(launches)
+    return statistics.median(start.elapsed_time(end) for start, end in events)
 
 
 def copy_bandwidth() -> float:

@@ -14,16 +14,19 @@ from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from measure import WrongKernel, copy_bandwidth, matmul_rate
+
+PARTS = ("step", "scan", "layer", "backbone")
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the numbers here too")
-    parser.add_argument("--only", choices=("step", "scan", "layer"), help="all three by default")
+    parser.add_argument("--only", choices=PARTS, help="all by default")
     parser.add_argument("--grid", choices=("step", "scan"), help="try other layouts of this kernel")
     parser.add_argument(
         "--seconds", type=float, default=50, help="no new layout after that long (%(default)s)"
@@ -41,11 +44,12 @@ def main(argv: list[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print("run.py: error: needs a CUDA device: nothing measured", file=sys.stderr)
         return 1
+    import backbone
     import scan
     import step
     import triton
 
-    only = {args.only} if args.only else {"step", "scan", "layer"}
+    only = {args.only} if args.only else set(PARTS)
     device = torch.cuda.get_device_properties(0)
     report: dict[str, Any] = {
         "device": device.name,
@@ -87,6 +91,8 @@ def main(argv: list[str] | None = None) -> int:
         report["drift_2048"] = step.drift()
         print(f"bfloat16 state after 2048 steps: off by {report['drift_2048']:.1e} (aim 3e-2)")
         report["works"] = step.measure(bandwidth, deadline if args.grid == "step" else None)
+    if "backbone" in only:
+        report["backbones"] = backbone.measure(bandwidth)
     report["seconds"] = time.monotonic() - begin
     print(f"{device.name}: {report['seconds']:.0f} s in all")
     if args.json is not None:

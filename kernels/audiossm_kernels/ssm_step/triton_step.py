@@ -7,7 +7,8 @@ projections.
 A tile of the state is (BLOCK_P, N). Both what comes in, two vectors per rank, and what goes out are
 products on the matrix units, since plain arithmetic would take longer than the memory. Their
 operands are pairs of bfloat16, a high and a low half, stacked in one axis: 16 digits, and sums are
-float32. The output reads a bfloat16 state as it is stored.
+float32. Where inputs and state are bfloat16 the high half is enough. The output reads a bfloat16
+state as it is stored.
 
 Letters as in ``audiossm_kernels``. Rows of every tensor may be any distance apart.
 """
@@ -34,6 +35,7 @@ class StepConfig(NamedTuple):
     block_p: int  # rows of the state in one tile
     num_warps: int
     registers: int | None = None  # of a thread at most; the compiler's choice by default
+    stream: bool = False  # the state is the first thing that the cache gives up
 
 
 # By bytes of a state element and by rank; the first entry whose rank is not smaller counts.
@@ -64,11 +66,16 @@ def turn(own, other, norm_ptr, n, partner, turns, cos, sin, N: tl.constexpr, RAW
 
 
 @triton.jit
-def load_tile(ssm_ptr, v_ptr, old_v_ptr, z_ptr, p, n, P: tl.constexpr, N: tl.constexpr):
+def load_tile(
+    ssm_ptr, v_ptr, old_v_ptr, z_ptr, p, n, P: tl.constexpr, N: tl.constexpr, KEEP: tl.constexpr
+):
     """Load the rows ``p`` of a state, and what comes in and goes out there."""
     inside = p < P
     h = tl.load(
-        ssm_ptr + p[:, None] * N + n[None, :], mask=inside[:, None] & (n < N)[None, :], other=0.0
+        ssm_ptr + p[:, None] * N + n[None, :],
+        mask=inside[:, None] & (n < N)[None, :],
+        other=0.0,
+        eviction_policy=KEEP,
     )
     value = tl.load(v_ptr + p, mask=inside, other=0.0)
     old_value = tl.load(old_v_ptr + p, mask=inside, other=0.0)
@@ -160,7 +167,9 @@ def step_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_R: tl.constexpr,
     PAD: tl.constexpr,
+    HALVES: tl.constexpr,
     OPERAND: tl.constexpr,
+    KEEP: tl.constexpr,
 ):
     program = tl.program_id(0).to(tl.int64)
     row, head = program // heads, program % heads
@@ -182,7 +191,7 @@ def step_kernel(
     z_ptr += row * z_row + head * P
     n = tl.arange(0, BLOCK_N)
     p = tl.arange(0, BLOCK_P)
-    ahead = load_tile(ssm_ptr, v_ptr, old_v_ptr, z_ptr, p, n, P, N)
+    ahead = load_tile(ssm_ptr, v_ptr, old_v_ptr, z_ptr, p, n, P, N, KEEP)
     first_value = ahead[1]
 
     if ADJACENT:
@@ -234,16 +243,23 @@ def step_kernel(
     new_key = turn(key, key_other, k_norm_ptr, n, partner, turns, cos, sin, N, RAW)
     new_query = turn(query, query_other, q_norm_ptr, n, partner, turns, cos, sin, N, RAW)
 
-    # products of two halves on the matrix units are as good as float32 ones
-    k_high, k_low = halves(interleave(new_key, old_key.to(tl.float32), BLOCK_R, BLOCK_N, 1))
-    keys = interleave(k_high, k_low, 2 * BLOCK_R, BLOCK_N, PAD).to(OPERAND)
-    q_high, q_low = halves(new_query)
-    queries = tl.trans(interleave(q_high, q_low, BLOCK_R, BLOCK_N, 2 * PAD)).to(OPERAND)
+    if HALVES == 2:
+        # products of two halves on the matrix units are as good as float32 ones
+        k_high, k_low = halves(interleave(new_key, old_key.to(tl.float32), BLOCK_R, BLOCK_N, 1))
+        keys = interleave(k_high, k_low, 2 * BLOCK_R, BLOCK_N, PAD).to(OPERAND)
+        q_high, q_low = halves(new_query)
+        queries = interleave(q_high, q_low, BLOCK_R, BLOCK_N, 2 * PAD)
+    else:
+        new_key = new_key.to(tl.bfloat16)
+        keys = interleave(new_key, old_key.to(tl.bfloat16), BLOCK_R, BLOCK_N, PAD).to(OPERAND)
+        queries = new_query.to(tl.bfloat16)
+        queries = interleave(queries, tl.zeros_like(queries), BLOCK_R, BLOCK_N, PAD)
+    queries = tl.trans(queries).to(OPERAND)
 
     # column j of a tile's weights belongs to row j of the keys
-    j = tl.arange(0, 4 * BLOCK_R * PAD)
-    j_rank = j // (4 * PAD)
-    j_new = (j // (2 * PAD)) % 2 == 0
+    j = tl.arange(0, 2 * HALVES * BLOCK_R * PAD)
+    j_rank = j // (2 * HALVES * PAD)
+    j_new = (j // (HALVES * PAD)) % 2 == 0
     j_inside = (j % PAD == 0) & (j_rank < R)
     j_scale = tl.where(j_inside, tl.where(j_new, gamma, beta), 0.0)[None, :]
 
@@ -258,7 +274,7 @@ def step_kernel(
         old_value = ahead[2].to(tl.float32)
         gate = ahead[3].to(tl.float32)[:, None]
         if BLOCK_P < P:
-            ahead = load_tile(ssm_ptr, v_ptr, old_v_ptr, z_ptr, p + BLOCK_P, n, P, N)
+            ahead = load_tile(ssm_ptr, v_ptr, old_v_ptr, z_ptr, p + BLOCK_P, n, P, N, KEEP)
         weight = (head * R + r)[None, :] * P + p[:, None]
         weight_inside = inside_p[:, None] & (r < R)[None, :]
         if MIMO:  # long before the last two are needed
@@ -275,15 +291,16 @@ def step_kernel(
             weights *= x_in.to(tl.float32)
         w_high, w_low = halves(weights)
         h = tl.dot(w_high.to(OPERAND), keys, acc=h)
-        h = tl.dot(w_low.to(OPERAND), keys, acc=h)
+        if HALVES == 2:
+            h = tl.dot(w_low.to(OPERAND), keys, acc=h)
         stored = h.to(new_ssm_ptr.dtype.element_ty)
-        tl.store(new_ssm_ptr + tile, stored, mask=tile_inside)
+        tl.store(new_ssm_ptr + tile, stored, mask=tile_inside, eviction_policy=KEEP)
 
         high, low = halves(h)
         o = tl.dot(high.to(OPERAND), queries)
         if new_ssm_ptr.dtype.element_ty == tl.float32:
             o = tl.dot(low.to(OPERAND), queries, acc=o)
-        o = tl.sum(tl.reshape(o, (BLOCK_P, BLOCK_R, 4 * PAD)), axis=2)
+        o = tl.sum(tl.reshape(o, (BLOCK_P, BLOCK_R, 2 * HALVES * PAD)), axis=2)
         skip = d_skip * value[:, None]
         if MIMO:
             skip *= x_skip.to(tl.float32)
@@ -376,6 +393,8 @@ def launch_step(
     tile = block_p * block_n
     # at least 8 elements a thread: copies of an element in two warps would race in place
     num_warps = max(1, min(max(config.num_warps, tile // 2048), tile // 256, 8))
+    # a state of bfloat16 has no use for more digits
+    num_halves = 1 if state.ssm.dtype == torch.bfloat16 and x.v.dtype != torch.float32 else 2
     nothing = params.d_skip  # stands for what the variant hasn't
     args = [
         *x,
@@ -409,9 +428,12 @@ def launch_step(
             BLOCK_P=block_p,
             BLOCK_N=block_n,
             BLOCK_R=block_r,
-            PAD=max(1, 4 // block_r),  # products take 16 rows of keys and columns of queries
+            # products take 16 rows of keys and columns of queries
+            PAD=max(1, 8 // (num_halves * block_r)),
+            HALVES=num_halves,
             # the interpreter has no products of bfloat16
             OPERAND=tl.float32 if triton.knobs.runtime.interpret else tl.bfloat16,
+            KEEP="evict_first" if config.stream else "",
             num_warps=num_warps,
             maxnreg=config.registers,
         )
