@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from audiossm_kernels.choice import triton_wanted
 from audiossm_kernels.errors import KernelError
 from audiossm_kernels.ssm_scan.chunked import scan_chunked
 from audiossm_kernels.ssm_scan.packed import run_packed, sequence_lengths
@@ -74,7 +75,8 @@ def ssm_scan(
             ``state`` then has n rows. A sequence may be empty.
         chunk_size: frames of a chunk of the chunked form; a good one for the rank by default.
         impl: "auto", "triton", "chunked" or "reference"; a named one never falls back. "auto" is
-            "chunked" everywhere: the Triton form has only run in Triton's interpreter yet.
+            "triton" for 16-bit values on a CUDA device, unless ``AUDIOSSM_KERNELS=torch`` is set
+            or it doesn't take the shapes; else "chunked".
     Returns:
         y: (B, L, H, P), dtype of ``v``; and the state after the last frame.
     Raises:
@@ -95,13 +97,12 @@ def ssm_scan(
     rows = batch if lengths is None else len(lengths)
     x = SsmInputs(q, k, v, z, dt, adt, trap, angles)
     check_shapes("ssm_scan", (batch, frames), rows, x, params, state, pairing)
-    if impl == "triton":
-        if (reason := refusal(x, params, state, chunk_size)) is not None:
-            raise KernelError(f"ssm_scan(impl='triton'): {reason}")
+    if use_triton(impl, x, params, state, chunk_size):
         from audiossm_kernels.ssm_scan.triton_scan import scan_triton
 
         borders = None if cu_seqlens is None else cu_seqlens.to(v.device, torch.int64)
-        return scan_triton(x, params, state, pairing, borders)
+        result: tuple[Tensor, SsmState] = scan_triton(x, params, state, pairing, borders)
+        return result
 
     def scan(x: SsmInputs, state: SsmState) -> tuple[Tensor, SsmState]:
         if impl == "reference":
@@ -115,6 +116,24 @@ def ssm_scan(
         else:
             y, new_state = run_packed(scan, x, state, lengths)
     return y.to(v.dtype), new_state
+
+
+def use_triton(
+    impl: str, x: SsmInputs, params: SsmParams, state: SsmState, chunk_size: int | None
+) -> bool:
+    """Return whether the Triton form runs.
+
+    Raises:
+        KernelError: it was asked for by name and doesn't take something.
+    """
+    # float32 has no products on the matrix units that keep all of its digits
+    wanted = impl == "auto" and x.v.is_cuda and x.v.dtype.itemsize == 2 and triton_wanted()
+    if impl != "triton" and not wanted:
+        return False
+    reason = refusal(x, params, state, chunk_size)
+    if reason is not None and impl == "triton":
+        raise KernelError(f"ssm_scan(impl='triton'): {reason}")
+    return reason is None
 
 
 def refusal(x: SsmInputs, params: SsmParams, state: SsmState, chunk_size: int | None) -> str | None:

@@ -68,6 +68,7 @@ class Scan(torch.autograd.Function):
         return None, None, *dx, *dparams, *dfirst
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # its launches are compiled already
 def scan_triton(
     x: SsmInputs,
     params: SsmParams,

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from audiossm_kernels.choice import triton_wanted
 from audiossm_kernels.errors import KernelError
 from audiossm_kernels.projection import check_raw, prepare
 from audiossm_kernels.ssm_step.reference import step_reference
@@ -56,8 +57,8 @@ def ssm_step(
         params: small parameters.
         state: four states of batch B; left as they were.
         pairing: "adjacent" (SISO) or "halved" (MIMO).
-        impl: "auto", "triton" or "reference"; a named one never falls back. "auto" is "reference"
-            everywhere: the Triton form has only run in Triton's interpreter yet.
+        impl: "auto", "triton" or "reference"; a named one never falls back. "auto" is "triton" for
+            what that takes on a CUDA device, unless ``AUDIOSSM_KERNELS=torch`` is set.
     Returns:
         y: (B, H, P), dtype of ``v``; and the state after this frame, bfloat16 where the state
         given is.
@@ -170,12 +171,12 @@ def use_triton(name: str, impl: str, x: SsmInputs, params: SsmParams, state: Ssm
     """
     if impl not in ("auto", "triton", "reference"):
         raise KernelError(f"{name}: impl must be 'auto', 'triton' or 'reference', not {impl!r}")
-    # TODO: "auto" chooses by device and shape once kernels/bench has passed on a card
-    if impl != "triton":
+    if impl == "reference" or (impl == "auto" and not (x.v.is_cuda and triton_wanted())):
         return False
-    if (reason := refusal(x, params, state)) is not None:
+    reason = refusal(x, params, state)
+    if reason is not None and impl == "triton":
         raise KernelError(f"{name}(impl='triton'): {reason}")
-    return True
+    return reason is None
 
 
 def refusal(x: SsmInputs, params: SsmParams, state: SsmState) -> str | None:
