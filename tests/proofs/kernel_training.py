@@ -1,0 +1,110 @@
+"""Proof that the Triton kernels train as torch does, and faster: the same run with each.
+
+    python tests/proofs/kernel_training.py --data DIR --train NAME [--steps 200] [--compile]
+
+DIR holds the manifests NAME and "dev" with their shards. The recogniser of recipes/transcribe is
+trained from one seed, once with AUDIOSSM_KERNELS=torch and once with Triton. The exit code is 1 if
+a mean over 20 steps of the loss differs by more than --max-apart, or if a step isn't --min-faster
+times as fast. Needs a CUDA device.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "transcribe" / "train.py"
+MEAN_OVER = 20
+
+
+def main() -> int:
+    """Train twice, compare, print the verdict."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--train", required=True, metavar="NAME", help="a manifest's name")
+    parser.add_argument("--steps", type=int, default=200, help="default: %(default)s")
+    parser.add_argument("--compile", action="store_true", help="compile and capture, both times")
+    parser.add_argument("--max-apart", type=float, default=0.01, help="default: %(default)s")
+    parser.add_argument("--min-faster", type=float, default=2.0, help="default: %(default)s")
+    parser.add_argument("--json", type=Path, help="write the numbers here too")
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("kernel_training.py: error: needs a CUDA device: nothing measured", file=sys.stderr)
+        return 1
+    runs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kernels in ("torch", "auto"):
+            runs[kernels] = train(args, kernels, Path(folder) / kernels)
+    means = {kernels: average(rows) for kernels, rows in runs.items()}
+    apart = [
+        abs(ours / theirs - 1) for ours, theirs in zip(means["auto"], means["torch"], strict=True)
+    ]
+    seconds = {kernels: time_step(rows) for kernels, rows in runs.items()}
+    faster = seconds["torch"] / seconds["auto"]
+    for i, off in enumerate(apart):
+        print(
+            f"steps {MEAN_OVER * i + 1} to {MEAN_OVER * (i + 1)}: loss {means['torch'][i]:.4f} "
+            f"with torch, {means['auto'][i]:.4f} with Triton, {100 * off:.2f} % apart"
+        )
+    good = max(apart) <= args.max_apart and faster >= args.min_faster
+    print(
+        f"{torch.cuda.get_device_name()}: {1e3 * seconds['torch']:.0f} ms a step with torch, "
+        f"{1e3 * seconds['auto']:.0f} with Triton"
+    )
+    print(
+        f"{'PASS' if good else 'FAIL'}: means {100 * max(apart):.2f} % apart at most (limit "
+        f"{100 * args.max_apart:.0f}), {faster:.2f} times as fast (limit {args.min_faster:g})"
+    )
+    if args.json is not None:
+        report = {"apart": apart, "seconds": seconds, "means": means}
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0 if good else 1
+
+
+def train(args: argparse.Namespace, kernels: str, out: Path) -> list[dict[str, Any]]:
+    """Run the recipe and return the rows of its log."""
+    changes = {
+        "data.train": json.dumps([args.train]),
+        "data.noise": "[]",
+        "train.steps": args.steps,
+        "train.log_every": 1,
+        "train.dev_every": 10 * args.steps,
+    }
+    command = [sys.executable, str(RECIPE), "--data", str(args.data), "--out", str(out)]
+    for name, value in changes.items():
+        command += ["--set", f"{name}={value}"]
+    if args.compile:
+        command.append("--compile")
+    done = subprocess.run(
+        command, env=os.environ | {"AUDIOSSM_KERNELS": kernels}, capture_output=True, text=True
+    )
+    if done.returncode:
+        sys.exit(f"kernel_training.py: error: {' '.join(command)}\n{done.stdout}{done.stderr}")
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def average(rows: list[dict[str, Any]]) -> list[float]:
+    """Return the mean of the loss on letters over each 20 steps."""
+    losses = [row["ctc"] for row in rows]
+    return [
+        sum(losses[at : at + MEAN_OVER]) / MEAN_OVER
+        for at in range(0, len(losses) - MEAN_OVER + 1, MEAN_OVER)
+    ]
+
+
+def time_step(rows: list[dict[str, Any]]) -> float:
+    """Return seconds a step of the second half, when all is warm."""
+    first, last = rows[len(rows) // 2 - 1], rows[-1]
+    return float(60 * (last["minutes"] - first["minutes"]) / (last["step"] - first["step"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
