@@ -26,6 +26,7 @@ HEIGHTS = {
     "audiossm.protocol": 1,
     "audiossm.checkpoint": 1,
     "audiossm.nn": 2,
+    "audiossm.graphs": 3,
     "audiossm.codec": 3,
     "audiossm.models": 4,
     "audiossm.decoding": 5,
@@ -46,7 +47,16 @@ FORBIDDEN = {
     "kernels": {"audiossm", "audiossm_apps"},
 }
 
-ONE_HOME = ["numba", "soundfile", "jiwer", "av", "matplotlib"]
+ONE_HOME = [
+    "numba",
+    "onnx_ir",
+    "onnxruntime",
+    "onnxscript",
+    "soundfile",
+    "jiwer",
+    "av",
+    "matplotlib",
+]
 
 
 def list_modules() -> dict[str, Path]:

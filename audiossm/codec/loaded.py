@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from torch import Tensor
 
 from audiossm import checkpoint
 from audiossm.checkpoint import ModelFolder, load_weights
 from audiossm.codec.codec import Codec, CodecConfig
 from audiossm.codec.codes import CodeFormat
+from audiossm.codec.decoder import Decoder, DecoderState
+from audiossm.codec.encoder import EncoderState
 from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, ModelError
+from audiossm.graphs import Backend, Step, Ways, hash_sizes
 
-__all__ = ["LoadedCodec", "name_profile"]
-
-
-def name_profile(device: torch.device) -> str:
-    """Name the arithmetic that runs: streams move between machines of one profile."""
-    return f"torch-float32-{device.type}"
+__all__ = ["LoadedCodec"]
 
 
 def find_shipped_codec() -> str:
@@ -42,17 +41,39 @@ class LoadedCodec:
     """
 
     def __init__(
-        self, network: Codec, *, name: str, model_hash: str, device: torch.device | None = None
+        self,
+        network: Codec,
+        *,
+        name: str,
+        model_hash: str,
+        device: torch.device | None = None,
+        backend: Backend = "auto",
+        folder: Path | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
         self.network = network.eval().requires_grad_(False).to(self.device)
         self.name, self.hash, self.frames_hash = name, model_hash, hash_frames(network)
+        encode, decode = make_steps(self.network)
+        self.encoder_ways = Ways(encode, self.device, backend, folder)
+        self.decoder_ways = Ways(decode, self.device, backend, folder)
 
     @classmethod
-    def load(cls, name: str | Path | None = None, *, device: torch.device | None = None) -> Self:
+    def load(
+        cls,
+        name: str | Path | None = None,
+        *,
+        device: torch.device | None = None,
+        backend: Backend = "auto",
+    ) -> Self:
         """Load a shipped model by name (default: the one that there is) or a model folder.
 
+        Args:
+            name: of the model.
+            device: the CPU by default.
+            backend: ``torch``, ``onnx``, or ``auto``, which takes the faster one on a CPU.
+
         Raises:
+            ConfigError: there is no such backend.
             ModelError: there is none, it is no codec, or it is damaged or of another version.
         """
         folder = ModelFolder.open(find_shipped_codec() if name is None else name)
@@ -66,17 +87,19 @@ class LoadedCodec:
         except (ConfigError, RuntimeError) as exc:  # torch's own, for sizes that no memory holds
             raise ModelError(f"{folder.path}/config.toml: {exc}") from exc
         digest = load_weights(folder, network)
-        return cls(network, name=folder.name, model_hash=digest, device=device)
+        return cls(
+            network,
+            name=folder.name,
+            model_hash=digest,
+            device=device,
+            backend=backend,
+            folder=folder.path,
+        )
 
     @property
     def config(self) -> CodecConfig:
         """The network's sizes."""
         return self.network.config
-
-    @property
-    def profile(self) -> str:
-        """Which arithmetic runs."""
-        return name_profile(self.device)
 
     def choose_groups(self, count: int | None) -> int:
         """Return ``count`` groups, by default all.
@@ -121,6 +144,41 @@ class LoadedCodec:
         have = self.config.quantiser.num_groups
         if (form.sample_rate, form.frame_size, form.num_codes) != sizes or form.num_groups > have:
             raise ModelError(f"codes of other sizes than those of codec {self.name!r}")
+
+
+def make_steps(network: Codec) -> tuple[Step[EncoderState], Step[DecoderState]]:
+    """Describe what sessions do with a codec, for torch and for graphs."""
+    encode = Step(
+        name="encode",
+        network=network,
+        call=_encode,
+        init_state=network.encoder.init_state,
+        unit=network.config.frame_size,
+        outputs=(("codes", 2),),
+        sizes=hash_sizes(to_dict(network.config)),
+        unused="decoder.",
+    )
+    decode = Step(
+        name="decode",
+        network=network.decoder,
+        call=_decode,
+        init_state=network.decoder.init_state,
+        unit=1,
+        width=(network.config.quantiser.latent_dim,),
+        outputs=(("samples", 1),),
+        sizes=encode.sizes,
+    )
+    return encode, decode
+
+
+def _encode(network: Codec, x: Tensor, state: EncoderState) -> tuple[tuple[Tensor], EncoderState]:
+    codes, state = network.encode_step(x, state)
+    return (codes,), state
+
+
+def _decode(network: Decoder, x: Tensor, state: DecoderState) -> tuple[tuple[Tensor], DecoderState]:
+    samples, state = network.step(x, state)
+    return (samples,), state
 
 
 def hash_frames(network: Codec) -> str:

@@ -4,18 +4,18 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from audiossm.checkpoint import ModelFolder, load_weights, save_model
 from audiossm.codec import CodecPin, LoadedCodec
-from audiossm.codec.loaded import name_profile
 from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, DeviceError, ModelError
+from audiossm.graphs import Backend, Step, Ways, hash_sizes
 from audiossm.models.offsets import SpikeOffsets
-from audiossm.models.recogniser import Recogniser, RecogniserConfig
+from audiossm.models.recogniser import Recogniser, RecogniserConfig, RecogniserState
 from audiossm.text import Vocabulary
 
-__all__ = ["DEFAULT_MODEL", "LoadedRecogniser", "choose_device", "save_recogniser"]
+__all__ = ["DEFAULT_MODEL", "LoadedRecogniser", "choose_device", "make_step", "save_recogniser"]
 
 DEFAULT_MODEL = "first-light"
 
@@ -64,6 +64,30 @@ def save_recogniser(
     save_model(path, "recogniser", description, tables, weights.state_dict())
 
 
+def make_step(network: Recogniser) -> Step[RecogniserState]:
+    """Describe what a session does with a recogniser, for torch and for graphs."""
+    config = network.config
+    outputs = (("letters", 1), ("phones", 1)) if config.phones else (("letters", 1),)
+    return Step(
+        name="hear",
+        network=network,
+        call=_hear,
+        init_state=network.init_state,
+        unit=config.frame_size,
+        outputs=outputs,
+        sizes=hash_sizes(to_dict(config)),
+        settle=network.turn_back,
+        patience=128,
+    )
+
+
+def _hear(
+    network: Recogniser, x: Tensor, state: RecogniserState
+) -> tuple[tuple[Tensor, ...], RecogniserState]:
+    letters, phones, state = network.run(x, state)
+    return ((letters,) if phones is None else (letters, phones)), state
+
+
 class LoadedRecogniser:
     """A recogniser with its weights. Calls don't change it: threads and sessions may share it."""
 
@@ -75,6 +99,8 @@ class LoadedRecogniser:
         model_hash: str,
         device: torch.device | None = None,
         offsets: SpikeOffsets | None = None,
+        backend: Backend = "auto",
+        folder: Path | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
         self.network = network.eval().requires_grad_(False).to(self.device)
@@ -83,14 +109,23 @@ class LoadedRecogniser:
         self.name, self.hash = name, model_hash
         self.vocabulary = Vocabulary(network.config.pieces)
         self.offsets = offsets or SpikeOffsets()
+        self.ways = Ways(make_step(self.network), self.device, backend, folder)
 
     @classmethod
-    def load(cls, name: str | Path | None = None, *, device: str = "cpu") -> Self:
+    def load(
+        cls, name: str | Path | None = None, *, device: str = "cpu", backend: Backend = "auto"
+    ) -> Self:
         """Load a shipped model by name (default: the best one) or a model folder.
 
+        Args:
+            name: of the model.
+            device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
+            backend: ``torch``, ``onnx``, or ``auto``, which takes the faster one on a CPU.
+
         Raises:
+            ConfigError: there is no such backend.
             ModelError: there is none, or it is damaged or of another version.
-            DeviceError: ``device`` is not here.
+            DeviceError: ``device`` is not here, or ``backend`` isn't there.
         """
         target = choose_device(device)
         folder = ModelFolder.open(DEFAULT_MODEL if name is None else name)
@@ -118,7 +153,15 @@ class LoadedRecogniser:
             network.encoder = codec.network.encoder
             weights = network.above_encoder()
         digest = load_weights(folder, weights)
-        return cls(network, name=folder.name, model_hash=digest, device=target, offsets=offsets)
+        return cls(
+            network,
+            name=folder.name,
+            model_hash=digest,
+            device=target,
+            offsets=offsets,
+            backend=backend,
+            folder=folder.path,
+        )
 
     @property
     def config(self) -> RecogniserConfig:
@@ -150,11 +193,6 @@ class LoadedRecogniser:
         # a frame at least, also of a word that seems to lie before the beginning
         last = max(end + offsets.letters_end[option], first + 1.0)
         return first * self.label_frame_s, last * self.label_frame_s
-
-    @property
-    def profile(self) -> str:
-        """Which arithmetic runs: sessions move between machines of one profile."""
-        return name_profile(self.device)
 
     @property
     def lookaheads_ms(self) -> tuple[int, ...]:

@@ -203,6 +203,13 @@ class Recogniser(StreamingModule[RecogniserState]):
 
         The state is turned back: however a stream was cut, it is the same but for a few roundings.
         """
+        letters, phones, state = self.run(x, state)
+        return letters, phones, self.turn_back(state)
+
+    def run(
+        self, x: Tensor, state: RecogniserState
+    ) -> tuple[Tensor, Tensor | None, RecogniserState]:
+        """Do what ``hear`` does and leave the state as it turned."""
         if x.dim() != 2 or x.shape[1] < 1 or x.shape[1] % self.config.frame_size:
             raise ShapeError(
                 f"Recogniser takes (batch, samples), a multiple of {self.config.frame_size}, "
@@ -210,7 +217,7 @@ class Recogniser(StreamingModule[RecogniserState]):
             )
         encoded, encoder = self.encoder.step(x, state.encoder)
         hidden, phones, state = self.step_encoded(encoded, state._replace(encoder=encoder))
-        return self.log_probs(hidden), phones, self.turn_back(state)
+        return self.log_probs(hidden), phones, state
 
     def step_encoded(
         self, encoded: Tensor, state: RecogniserState

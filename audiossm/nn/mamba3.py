@@ -208,7 +208,9 @@ class Mamba3(StreamingModule[SsmState]):
         """
         config = self.config
         check_frames("Mamba3", x, config.d_model, state)
-        parts = self.in_proj(x).split(config.split_sizes, dim=-1)
+        one = x.shape[1] == 1
+        # one frame needs no frame axis until the end
+        parts = self.in_proj(x[:, 0] if one else x).split(config.split_sizes, dim=-1)
         z, v = (part.unflatten(-1, (config.num_heads, config.head_dim)) for part in parts[:2])
         ranks = (config.rank, config.num_groups, config.d_state)
         k, q = (part.unflatten(-1, ranks) for part in parts[2:4])
@@ -223,14 +225,10 @@ class Mamba3(StreamingModule[SsmState]):
         )
         params = self.small_parameters()
         pairing = config.pairing
-        if x.shape[1] == 1:
-            one = SsmInputs._make(part.squeeze(1) for part in inputs)
-            y, state = ssm_step(*one, params, state, pairing=pairing)
-            y = y.unsqueeze(1)
-        else:
-            y, state = ssm_scan(
-                *inputs, params, state, pairing=pairing, chunk_size=config.chunk_size
-            )
+        if one:
+            y, state = ssm_step(*inputs, params, state, pairing=pairing)
+            return self.out_proj(y.flatten(-2)).unsqueeze(1), state
+        y, state = ssm_scan(*inputs, params, state, pairing=pairing, chunk_size=config.chunk_size)
         return self.out_proj(y.flatten(-2)), state
 
     def turn_back(self, state: SsmState) -> SsmState:

@@ -1,7 +1,7 @@
 """Streams through a codec, samples to codes and codes to samples, whose whole state is a value."""
 
 from copy import copy
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from audiossm.audio import FrameBuffer, FrameBufferState, Resampler, ResamplerState
 from audiossm.audio.samples import check_samples
-from audiossm.codec import DecoderState, EncoderState, LoadedCodec
+from audiossm.codec import LoadedCodec
 from audiossm.codec.codes import MAX_CHANNELS
 from audiossm.codec.concealment import ConcealmentState, conceal
 from audiossm.errors import AudioError, ConfigError, SessionError, ShapeError, SnapshotError
+from audiossm.graphs import Stepper
 from audiossm.streaming.snapshot import (
     Arrays,
     check_arrays,
@@ -41,6 +42,7 @@ class _CodingSession:
     counters: ClassVar[tuple[str, ...]] = ("finished",)
     options: ClassVar[tuple[str, ...]] = ("channels", "frames_per_step")
     states: ClassVar[tuple[str, ...]]
+    stepper: Stepper[Any]
 
     def __init__(self, codec: LoadedCodec, channels: int, frames_per_step: int) -> None:
         for name, value, largest in (
@@ -54,35 +56,48 @@ class _CodingSession:
 
     def fork(self) -> Self:
         """Return a second session that goes on from here; neither disturbs the other."""
-        return copy(self)  # states are values: nothing ever writes into them
+        fork = copy(self)  # states are values: nothing ever writes into them
+        fork.stepper = self.stepper.fork()
+        return fork
+
+    @property
+    def profile(self) -> str:
+        """Which arithmetic runs: a snapshot names it."""
+        return self.stepper.profile
 
     def snapshot(self) -> bytes:
         """Return the session as bytes that ``restore`` goes on from, exactly."""
         options = {name: str(getattr(self, name)) for name in self.options}
-        return pack(self._arrays(), self._identity(self.codec) | options)
+        return pack(
+            self._arrays(), self._identity(self.codec) | {"profile": self.profile} | options
+        )
 
     @classmethod
     def restore(cls, codec: LoadedCodec, data: bytes) -> Self:
         """Go on from ``snapshot`` bytes, in this process or another.
 
+        The state moves between numerics profiles, such as torch and graphs: that is logged.
+
         Raises:
-            SnapshotError: not such a session, or one of another codec, numerics profile or version.
+            SnapshotError: not such a session, or one of another codec or version.
         """
         arrays, header = unpack(data, cls._identity(codec))
         try:
             session = cls(codec, **{name: int(header[name]) for name in cls.options})
+            profile = header["profile"]
         except (KeyError, ValueError, AudioError, ConfigError) as exc:
             raise SnapshotError(f"the snapshot's header is damaged ({exc!r})") from exc
         check_arrays(arrays, session._arrays())
         for name in cls.states:
             setattr(session, name, fill_state(getattr(session, name), name, arrays))
+        session.stepper.restore(fill_state(session.stepper.state, "network_state", arrays), profile)
         for name, value in zip(cls.counters, arrays["counters"].tolist(), strict=True):
             setattr(session, name, type(getattr(session, name))(value))
         return session
 
     @classmethod
     def _identity(cls, codec: LoadedCodec) -> dict[str, str]:
-        return {"session": cls.kind, "model": codec.hash, "profile": codec.profile}
+        return {"session": cls.kind, "model": codec.hash}
 
     def _arrays(self) -> Arrays:
         arrays: Arrays = {
@@ -90,7 +105,7 @@ class _CodingSession:
         }
         for name in self.states:
             arrays |= state_arrays(getattr(self, name), name)
-        return arrays
+        return arrays | state_arrays(self.stepper.state, "network_state")
 
     def _check_open(self) -> None:
         if self.finished:
@@ -127,7 +142,7 @@ class EncoderSession(_CodingSession):
     kind = "encoder"
     counters = ("finished", "samples_received", "num_samples", "frames_given")
     options = ("sample_rate", "channels", "num_groups", "frames_per_step")
-    states = ("resample_state", "buffer_state", "network_state")
+    states = ("resample_state", "buffer_state")
 
     def __init__(
         self,
@@ -145,7 +160,8 @@ class EncoderSession(_CodingSession):
         self.buffer = FrameBuffer(config.frame_size * frames_per_step)
         self.resample_state: ResamplerState = self.resampler.init_state(channels)
         self.buffer_state: FrameBufferState = self.buffer.init_state(channels)
-        self.network_state: EncoderState = codec.network.encoder.init_state(channels)
+        state = codec.network.encoder.init_state(channels)
+        self.stepper = Stepper(codec.encoder_ways, state, frames_per_step)
         self.samples_received, self.num_samples, self.frames_given = 0, 0, 0
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -208,12 +224,9 @@ class EncoderSession(_CodingSession):
         ]
 
     def _advance(self, samples: Tensor) -> NDArray[np.int64]:
-        with torch.inference_mode():
-            codes, self.network_state = self.codec.network.encode_step(
-                samples.to(self.codec.device), self.network_state
-            )
+        (codes,) = self.stepper.step(samples)
         self.frames_given += codes.shape[2]
-        array: NDArray[np.int64] = codes[:, : self.num_groups].cpu().numpy()
+        array: NDArray[np.int64] = codes[:, : self.num_groups].numpy()
         return array
 
     def _no_codes(self) -> NDArray[np.int64]:
@@ -234,7 +247,7 @@ class DecoderSession(_CodingSession):
 
     kind = "decoder"
     counters = ("finished", "samples_to_drop")
-    states = ("buffer_state", "concealment_state", "network_state")
+    states = ("buffer_state", "concealment_state")
 
     def __init__(self, codec: LoadedCodec, *, channels: int = 1, frames_per_step: int = 1) -> None:
         super().__init__(codec, channels, frames_per_step)
@@ -242,7 +255,8 @@ class DecoderSession(_CodingSession):
         self.buffer = FrameBuffer(self.latent_dim * frames_per_step)
         self.buffer_state: FrameBufferState = self.buffer.init_state(channels)
         self.concealment_state = ConcealmentState(torch.zeros(channels, self.latent_dim))
-        self.network_state: DecoderState = codec.network.decoder.init_state(channels)
+        state = codec.network.decoder.init_state(channels)
+        self.stepper = Stepper(codec.decoder_ways, state, frames_per_step)
         self.samples_to_drop = codec.network.delay
 
     def push(
@@ -301,9 +315,8 @@ class DecoderSession(_CodingSession):
             return self._join([self._advance(rest)] if rest.shape[1] else [])
 
     def _advance(self, latents: Tensor) -> NDArray[np.float32]:
-        x = latents.reshape(self.channels, -1, self.latent_dim).to(self.codec.device)
-        samples, self.network_state = self.codec.network.decoder.step(x, self.network_state)
-        array: NDArray[np.float32] = samples.cpu().numpy()
+        (samples,) = self.stepper.step(latents.reshape(self.channels, -1, self.latent_dim))
+        array: NDArray[np.float32] = samples.numpy()
         return array
 
     def _join(self, pieces: list[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -55,13 +55,9 @@ class Listener(Session):
 
     def _advance(self, samples: torch.Tensor, counted: bool = True) -> list[Event]:
         """Step the network over whole frames and keep what it says."""
-        with torch.inference_mode():
-            letters, phones, self.network_state = self.transcriber.network.hear(
-                samples.to(self.transcriber.device), self.network_state
-            )
-        self.letters.append(letters[0].cpu().numpy())
-        if phones is not None:
-            self.phones.append(phones[0].cpu().numpy())
+        letters, *phones = self.stepper.step(samples)
+        self.letters.append(letters[0].numpy())
+        self.phones += [part[0].numpy() for part in phones]
         if counted:
             self.frames_taken += letters.shape[1]
         return []

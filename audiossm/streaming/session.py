@@ -11,7 +11,8 @@ from audiossm.audio import FrameBuffer, Resampler
 from audiossm.audio.samples import check_samples
 from audiossm.decoding import DecodedToken, DecodedWord, DecoderName, make_decoder
 from audiossm.errors import AudioError, ConfigError, SessionError, SnapshotError
-from audiossm.models import LoadedRecogniser
+from audiossm.graphs import Stepper
+from audiossm.models import LoadedRecogniser, RecogniserState
 from audiossm.streaming.events import Event, Token, Word
 from audiossm.streaming.snapshot import check_arrays, fill_state, pack, state_arrays, unpack
 
@@ -53,7 +54,7 @@ class Session:
         self.buffer = FrameBuffer(config.frame_size)
         self.resample_state = self.resampler.init_state(1)
         self.buffer_state = self.buffer.init_state(1)
-        self.network_state = network.init_state(1, right)
+        self.stepper = Stepper(transcriber.ways, network.init_state(1, right))
         self.decoder_state = self.decoder.init_state(right * config.stack)
         self.samples_received = 0
         self.frames_taken = 0  # label frames, the look-ahead's own not counted
@@ -114,6 +115,20 @@ class Session:
         return events + self._events(self.decoder.finish(self.decoder_state))
 
     @property
+    def network_state(self) -> RecogniserState:
+        """The network's state, as a value."""
+        return self.stepper.state
+
+    @network_state.setter
+    def network_state(self, state: RecogniserState) -> None:
+        self.stepper.state = state
+
+    @property
+    def profile(self) -> str:
+        """Which arithmetic made the state: a snapshot names it."""
+        return self.stepper.profile
+
+    @property
     def partial(self) -> str:
         """What was heard and isn't told yet; it may change."""
         return self.decoder.partial(self.decoder_state)
@@ -123,7 +138,7 @@ class Session:
         fork = Session(self.transcriber, self.sample_rate, self.lookahead_ms, self.decoder_name)
         # states are values: nothing ever writes into them, so they can be shared
         fork.resample_state, fork.buffer_state = self.resample_state, self.buffer_state
-        fork.network_state, fork.decoder_state = self.network_state, self.decoder_state
+        fork.stepper, fork.decoder_state = self.stepper.fork(), self.decoder_state
         fork.samples_received, fork.frames_taken = self.samples_received, self.frames_taken
         fork.finished = self.finished
         return fork
@@ -133,6 +148,7 @@ class Session:
         return pack(
             self._arrays(),
             identity(self.transcriber)
+            | {"profile": self.profile}
             | {"sample_rate": str(self.sample_rate), "lookahead_ms": str(self.lookahead_ms)}
             | {"decoder": self.decoder_name, "decoder_hash": self.decoder.hash},
         )
@@ -141,13 +157,16 @@ class Session:
     def restore(cls, transcriber: LoadedRecogniser, data: bytes) -> "Session":
         """Go on from ``snapshot`` bytes, in this process or another.
 
+        The state moves between numerics profiles, such as torch and graphs: that is logged.
+
         Raises:
-            SnapshotError: not a session, or one of another model, numerics profile or version.
+            SnapshotError: not a session, or one of another model or version.
         """
         arrays, header = unpack(data, identity(transcriber))
         try:
             rate, lookahead_ms = int(header["sample_rate"]), int(header["lookahead_ms"])
             session = cls(transcriber, rate, lookahead_ms, cast(DecoderName, header["decoder"]))
+            profile = header["profile"]
         except (KeyError, ValueError, AudioError, ConfigError) as exc:
             raise SnapshotError(f"the snapshot's header is damaged ({exc!r})") from exc
         if header.get("decoder_hash") != session.decoder.hash:
@@ -155,15 +174,15 @@ class Session:
                 f"the snapshot's decoder {session.decoder_name!r} had another language model or "
                 "other weights than this one: it can't go on"
             )
-        session._load(arrays)
+        session._load(arrays, profile)
         return session
 
-    def _load(self, arrays: dict[str, NDArray[np.generic]]) -> None:
+    def _load(self, arrays: dict[str, NDArray[np.generic]], profile: str) -> None:
         """Fill a fresh session with a snapshot's arrays."""
         check_arrays(arrays, self._arrays())
         self.resample_state = fill_state(self.resample_state, "resampler", arrays)
         self.buffer_state = fill_state(self.buffer_state, "buffer", arrays)
-        self.network_state = fill_state(self.network_state, "network", arrays)
+        self.stepper.restore(fill_state(self.network_state, "network", arrays), profile)
         self.decoder_state = self.decoder_state._make(
             arrays[f"decoder.{name}"] for name in self.decoder_state._fields
         )
@@ -193,10 +212,7 @@ class Session:
 
     def _advance(self, samples: torch.Tensor, counted: bool = True) -> list[Event]:
         """Step the network over whole frames and decode."""
-        with torch.inference_mode():
-            log_probs, self.network_state = self.transcriber.network.step(
-                samples.to(self.transcriber.device), self.network_state
-            )
+        log_probs, *_ = self.stepper.step(samples)
         if counted:
             self.frames_taken += log_probs.shape[1]
         found, self.decoder_state = self.decoder.decode(log_probs[0], self.decoder_state)
@@ -214,4 +230,4 @@ class Session:
 
 def identity(transcriber: LoadedRecogniser) -> dict[str, str]:
     """What must agree before a session goes on from a snapshot."""
-    return {"model": transcriber.hash, "profile": transcriber.profile}
+    return {"model": transcriber.hash}

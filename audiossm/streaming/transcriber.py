@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from audiossm.audio import open_audio
 from audiossm.decoding import DecoderName, choose_decoder, make_decoder
+from audiossm.graphs import Backend
 from audiossm.models import LoadedRecogniser
 from audiossm.streaming.aligner import Alignment, align_recording, align_samples
 from audiossm.streaming.events import Word
@@ -40,6 +41,7 @@ class Transcriber(LoadedRecogniser):
         *,
         device: str = "cpu",
         decoder: DecoderName | None = None,
+        backend: Backend = "auto",
     ) -> Self:
         """Load a shipped model by name (default: the best one) or a model folder.
 
@@ -47,13 +49,14 @@ class Transcriber(LoadedRecogniser):
             name: of the model.
             device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
             decoder: how words are chosen; by default ``beam`` for a model that spells in letters.
+            backend: ``torch``, ``onnx``, or ``auto``, which takes the faster one on a CPU.
 
         Raises:
-            ConfigError: the decoder can't serve the model.
+            ConfigError: the decoder can't serve the model, or there is no such backend.
             ModelError: there is none, or it is damaged or of another version.
             DeviceError: ``device`` is not here.
         """
-        transcriber = super().load(name, device=device)
+        transcriber = super().load(name, device=device, backend=backend)
         transcriber.decoder = decoder or choose_decoder(transcriber.vocabulary)
         make_decoder(transcriber.decoder, transcriber.vocabulary)
         return transcriber

@@ -12,8 +12,8 @@ __all__ = ["check_raw", "heavy_tail", "make_steps", "prepare"]
 
 def heavy_tail(s: Tensor) -> Tensor:
     """Return ``1 + s`` for s >= 0 and ``1 / (1 - s)`` below: positive, 1 at 0, slope 1 there."""
-    # the clamp keeps the branch that isn't taken finite: at s = 1 its gradient would be NaN
-    return torch.where(s >= 0, 1 + s, 1 / (1 - s.clamp(max=0.0)))
+    # each branch is the larger one on its side; the clamp keeps the other one finite
+    return torch.maximum(1 + s, 1 / (1 - s.clamp(max=0.0)))
 
 
 def make_steps(

@@ -16,14 +16,15 @@ SHAPES = [
 ]
 
 
+@pytest.mark.parametrize("impl", ["compact", "reference"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_stepping_equals_the_scan(shape):
+def test_stepping_equals_the_scan(shape, impl):
     inputs = make_inputs(shape, torch.float64)
     expected_y, expected = ssm_scan(*inputs, pairing=shape.pairing, impl="chunked")
     state = inputs.state
     for frame in range(shape.frames):
         parts = SsmInputs(*(x[:, frame] for x in inputs[:8]))
-        y, state = ssm_step(*parts, inputs.params, state, pairing=shape.pairing)
+        y, state = ssm_step(*parts, inputs.params, state, pairing=shape.pairing, impl=impl)
         torch.testing.assert_close(y, expected_y[:, frame], rtol=1e-10, atol=1e-10)
     for a, b in zip(state, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
@@ -72,7 +73,7 @@ def test_wrong_inputs_are_refused_with_the_numbers():
     with pytest.raises(KernelError, match=r"z has shape \(2, 4, 7\), not \(2, 4, 8\)"):
         wrong = parts._replace(z=parts.z[..., :7])
         ssm_step(*wrong, inputs.params, inputs.state, pairing="adjacent")
-    with pytest.raises(KernelError, match="'auto', 'triton' or 'reference', not 'cuda'"):
+    with pytest.raises(KernelError, match="'triton', 'compact' or 'reference', not 'cuda'"):
         ssm_step(*parts, inputs.params, inputs.state, pairing="adjacent", impl="cuda")
     with pytest.raises(KernelError, match="q must have 4 dimensions and v 3, not 5 and 4"):
         ssm_step(*inputs, pairing="adjacent")

@@ -77,9 +77,13 @@ def test_another_model_is_refused():
     )
 
 
-def test_another_profile_is_refused():
-    data = with_header(profile="onnx-int8-cpu")
-    assert "profile 'onnx-int8-cpu', but this session has 'torch-float32-cpu'" in refuse(data)
+def test_another_profile_is_logged_and_gone_on_from(caplog):
+    session = Session.restore(MODEL, with_header(profile="onnx-float32-cpu"))
+    assert session.profile == "onnx-float32-cpu"
+    with caplog.at_level("INFO"):
+        assert session.push(SPEECH[8000:]) == Session.restore(MODEL, DATA).push(SPEECH[8000:])
+    assert session.profile == "torch-float32-cpu"
+    assert "profile onnx-float32-cpu goes on as torch-float32-cpu" in caplog.text
 
 
 def test_another_version_is_refused():

@@ -6,6 +6,7 @@ from torch import Tensor
 from audiossm_kernels.choice import triton_wanted
 from audiossm_kernels.errors import KernelError
 from audiossm_kernels.projection import check_raw, prepare
+from audiossm_kernels.ssm_step.compact import step_compact
 from audiossm_kernels.ssm_step.reference import step_reference
 from audiossm_kernels.state import (
     Pairing,
@@ -57,8 +58,9 @@ def ssm_step(
         params: small parameters.
         state: four states of batch B; left as they were.
         pairing: "adjacent" (SISO) or "halved" (MIMO).
-        impl: "auto", "triton" or "reference"; a named one never falls back. "auto" is "triton" for
-            what that takes on a CUDA device, unless ``AUDIOSSM_KERNELS=torch`` is set.
+        impl: "auto", "triton", "compact" or "reference"; a named one never falls back. "auto" is
+            "triton" for what that takes on a CUDA device, unless ``AUDIOSSM_KERNELS=torch`` is
+            set, else "compact".
     Returns:
         y: (B, H, P), dtype of ``v``; and the state after this frame, bfloat16 where the state
         given is.
@@ -78,7 +80,8 @@ def ssm_step(
         return y, new_state
     with full_precision(v.device.type):
         wide, wide_params, wide_state = to_dtype(x, params, state, compute_dtype(v))
-        y, new_state = step_reference(wide, wide_params, wide_state, pairing)
+        step = step_reference if impl == "reference" else step_compact
+        y, new_state = step(wide, wide_params, wide_state, pairing)
     return y.to(v.dtype), SsmState._make(
         new.to(old.dtype) if old.dtype == torch.bfloat16 else new
         for new, old in zip(new_state, state, strict=True)
@@ -153,7 +156,7 @@ def ssm_step_(
             return y
         if raw is not None:
             x = prepare(x, raw)
-        y, new_state = ssm_step(*x, params, state, pairing=pairing, impl="reference")
+        y, new_state = ssm_step(*x, params, state, pairing=pairing, impl=impl)
         if live is not None:
             y = y.where(live[:, None, None], 0)
         for part, new in zip(state, new_state, strict=True):
@@ -169,9 +172,12 @@ def use_triton(name: str, impl: str, x: SsmInputs, params: SsmParams, state: Ssm
     Raises:
         KernelError: what the form doesn't take, with the value.
     """
-    if impl not in ("auto", "triton", "reference"):
-        raise KernelError(f"{name}: impl must be 'auto', 'triton' or 'reference', not {impl!r}")
-    if impl == "reference" or (impl == "auto" and not (x.v.is_cuda and triton_wanted())):
+    if impl not in ("auto", "triton", "compact", "reference"):
+        raise KernelError(
+            f"{name}: impl must be 'auto', 'triton', 'compact' or 'reference', not {impl!r}"
+        )
+    named = impl in ("compact", "reference")
+    if named or (impl == "auto" and not (x.v.is_cuda and triton_wanted())):
         return False
     reason = refusal(x, params, state)
     if reason is not None and impl == "triton":

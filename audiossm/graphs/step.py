@@ -1,0 +1,81 @@
+"""A network's pure step as it is exported and run: what goes in, what comes out, in which sizes."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["FRAME_COUNTS", "Step", "hash_sizes"]
+
+S = TypeVar("S")
+
+FRAME_COUNTS = (1, 4, 64)
+# counts up when a step computes something else: graphs of before are then refused
+GRAPH_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Step(Generic[S]):
+    """A step that runs by torch, or as a graph of the same network.
+
+    Attributes:
+        name: of the graph's files.
+        network: holds the weights.
+        call: from (network, x, state) to (outputs, new state); pure.
+        init_state: makes the state of a batch.
+        unit: a frame's length along dimension 1 of ``x``.
+        width: the dimensions of ``x`` after (batch, frames * unit).
+        outputs: name and frame axis of each output.
+        sizes: 32 hex digits that tell networks of other sizes apart.
+        settle: gives the state that a session shows; it has the same future.
+        unused: weights whose name begins so have no part in it.
+        patience: frames that a stream brings for a graph of several frames before that is loaded,
+            which takes some time; 0 if the result is to be the same to the last bit.
+    """
+
+    name: str
+    network: nn.Module
+    call: Callable[[Any, Tensor, S], tuple[tuple[Tensor, ...], S]]
+    init_state: Callable[[int], S]
+    unit: int
+    outputs: tuple[tuple[str, int], ...]
+    sizes: str
+    width: tuple[int, ...] = ()
+    settle: Callable[[S], S] = lambda state: state
+    unused: str | None = None
+    patience: int = 0
+
+    def example(self, num_frames: int) -> Tensor:
+        """Return an ``x`` of so many frames."""
+        return torch.zeros(1, num_frames * self.unit, *self.width)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the parameters and buffers by name."""
+        tensors = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
+        return {
+            name: tensor.detach()
+            for name, tensor in tensors.items()
+            if self.unused is None or not name.startswith(self.unused)
+        }
+
+    def metadata(self, num_frames: int) -> dict[str, str]:
+        """Say which graph this is: what must agree before it runs."""
+        return {
+            "step": self.name,
+            "frames": str(num_frames),
+            "sizes": self.sizes,
+            "version": str(GRAPH_VERSION),
+        }
+
+    def file_name(self, num_frames: int) -> str:
+        """Name the file of a graph."""
+        return f"{self.name}-{num_frames}.onnx"
+
+
+def hash_sizes(tables: dict[str, Any]) -> str:
+    """Return 32 hex digits of SHA-256 over a network's config, as tables."""
+    return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()[:32]

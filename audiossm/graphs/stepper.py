@@ -1,0 +1,165 @@
+"""A stream's steps, by torch or through graphs: one contract, and the choice between them."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Generic, Literal, TypeVar, get_args
+
+import torch
+from torch import Tensor
+
+from audiossm.errors import ConfigError, DependencyError, DeviceError, ModelError
+from audiossm.graphs.session import FEW_FRAMES, BoundState, GraphFolder
+from audiossm.graphs.step import Step
+
+__all__ = ["Backend", "Stepper", "Ways", "cache_folder", "check_backend", "name_profile"]
+
+S = TypeVar("S")
+
+Backend = Literal["auto", "torch", "onnx"]
+
+logger = logging.getLogger(__name__)
+
+
+def check_backend(backend: str) -> None:
+    """Refuse a backend that there isn't.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if backend not in get_args(Backend):
+        raise ConfigError(f"backend {backend!r} is not one of {', '.join(get_args(Backend))}")
+
+
+def name_profile(backend: str, device: torch.device) -> str:
+    """Name the arithmetic that runs, for a snapshot: ``onnx-float32-cpu``."""
+    return f"{backend}-float32-{device.type}"
+
+
+def cache_folder(step: Step[S]) -> Path:
+    """Return where ``audiossm export`` puts a step's graphs by default."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "audiossm" / "graphs" / step.sizes
+
+
+class Ways(Generic[S]):
+    """The ways in which a loaded network's step runs.
+
+    ``auto`` takes graphs on a CPU for streams that come a few frames at a time, where they are
+    about three times as fast; a stream that comes in longer pieces is as well off with torch, and
+    needs to load nothing. A named backend takes every step, or raises.
+
+    Args:
+        step: what is to run.
+        device: where the network is.
+        backend: ``auto``, ``torch`` or ``onnx``.
+        folder: of the model's own graphs, if it has one.
+
+    Raises:
+        ConfigError: there is no such backend.
+        DeviceError: ``onnx`` on another device than a CPU.
+        ModelError: ``onnx``, and there is no graph, or another network's.
+        DependencyError: ``onnx``, and ONNX Runtime isn't installed.
+    """
+
+    def __init__(
+        self,
+        step: Step[S],
+        device: torch.device,
+        backend: Backend = "auto",
+        folder: Path | None = None,
+    ) -> None:
+        check_backend(backend)
+        self.step, self.device, self.backend = step, device, backend
+        own = () if folder is None else (folder / "graphs",)
+        self.graphs = GraphFolder(step, (*own, cache_folder(step)))
+        self.told = False
+        if backend == "onnx":
+            if device.type != "cpu":
+                raise DeviceError(f"backend 'onnx' runs on a CPU, not on {device}")
+            self.graphs.check()
+
+    def choose(self, num_frames: int) -> Literal["torch", "onnx"]:
+        """Choose for a stream whose first step has so many frames."""
+        if self.backend != "auto":
+            return self.backend
+        if self.device.type != "cpu" or num_frames >= FEW_FRAMES or 1 not in self.graphs.files:
+            return "torch"
+        try:
+            self.graphs.check()
+        except (ModelError, DependencyError) as exc:
+            if not self.told:
+                logger.warning("torch runs instead of graphs, which is slower: %s", exc)
+            self.told = True
+            return "torch"
+        return "onnx"
+
+
+class Stepper(Generic[S]):
+    """One stream's state, and its next step.
+
+    Args:
+        ways: of the network.
+        state: where the stream stands; it is left as it is.
+        num_frames: of a step, if it is known; else the first step decides how all are done.
+
+    Attributes:
+        profile: which arithmetic made the state.
+    """
+
+    def __init__(self, ways: Ways[S], state: S, num_frames: int | None = None) -> None:
+        self.ways = ways
+        self.profile = name_profile("torch", ways.device)
+        self.restored = False
+        self.chosen: Literal["torch", "onnx"] | None = None
+        self._state = state
+        self._bound: BoundState[S] | None = None
+        if num_frames is not None:
+            self._begin(num_frames)
+
+    @property
+    def state(self) -> S:
+        """The state now, as a value."""
+        return self._state if self._bound is None else self._bound.read()
+
+    @state.setter
+    def state(self, state: S) -> None:
+        self._state, self._bound = state, None
+
+    def restore(self, state: S, profile: str) -> None:
+        """Go on from the state of a snapshot that was made by ``profile``."""
+        self.state = state
+        if self.chosen is None:
+            self.profile, self.restored = profile, True
+        else:
+            self._tell(profile)
+
+    def fork(self) -> "Stepper[S]":
+        """Return a stepper that goes on from here; neither disturbs the other."""
+        fork = Stepper(self.ways, self.state)
+        fork.profile, fork.chosen, fork.restored = self.profile, self.chosen, self.restored
+        return fork
+
+    def step(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Advance by ``x``, on the CPU, and return the outputs there."""
+        step = self.ways.step
+        if self.chosen is None:
+            self._begin(x.shape[1] // step.unit)
+        if self.chosen == "onnx":
+            if self._bound is None:
+                self._bound = BoundState(self.ways.graphs, self._state)
+            return self._bound.step(x)
+        with torch.inference_mode():
+            outputs, state = step.call(step.network, x.to(self.ways.device), self._state)
+            self._state = step.settle(state)
+        return tuple(output.cpu() for output in outputs)
+
+    def _begin(self, num_frames: int) -> None:
+        self.chosen = self.ways.choose(num_frames)
+        before, self.profile = self.profile, name_profile(self.chosen, self.ways.device)
+        if self.restored:
+            self._tell(before)
+
+    def _tell(self, before: str) -> None:
+        if before != self.profile:
+            logger.info("a stream of profile %s goes on as %s", before, self.profile)
