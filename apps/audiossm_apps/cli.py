@@ -7,7 +7,7 @@ import sys
 
 from audiossm import __version__
 from audiossm.errors import AudioSSMError
-from audiossm_apps import align, codec, conformance, evaluate, models, transcribe
+from audiossm_apps import align, codec, conformance, evaluate, export, models, transcribe
 from audiossm_apps.complaint import complain
 
 __all__ = ["main", "make_parser"]
@@ -33,6 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     codec.add_command(commands)
     evaluate.add_command(commands)
     conformance.add_command(commands)
+    export.add_command(commands)
     models.add_commands(commands)
     return parser
 

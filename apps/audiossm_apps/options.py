@@ -22,7 +22,7 @@ MAX_THREADS = 1024  # far more, and starting them takes longer than anybody wait
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, lookahead: bool = True) -> None:
-    """Add ``--model``, ``--device``, ``--threads`` and, of a recogniser, ``--lookahead-ms``."""
+    """Add what chooses and runs a model; ``--lookahead-ms`` is a recogniser's."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -34,6 +34,12 @@ def add_model_options(parser: argparse.ArgumentParser, *, lookahead: bool = True
         choices=["cpu", "cuda", "auto"],
         default="cpu",
         help="auto takes a CUDA device where there is one (default: %(default)s)",
+    )
+    group.add_argument(
+        "--backend",
+        choices=["auto", "torch", "onnx"],
+        default="auto",
+        help="onnx runs a step as a graph; auto does where that is faster (default: %(default)s)",
     )
     if lookahead:
         group.add_argument(
@@ -74,7 +80,9 @@ def load_transcriber(args: argparse.Namespace) -> "Transcriber":
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    return Transcriber.load(args.model, device=args.device, decoder=args.decoder)
+    return Transcriber.load(
+        args.model, device=args.device, decoder=args.decoder, backend=args.backend
+    )
 
 
 def load_codec(args: argparse.Namespace, name: str | None) -> "AudioCodec":
@@ -91,7 +99,7 @@ def load_codec(args: argparse.Namespace, name: str | None) -> "AudioCodec":
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    return AudioCodec.load(name, device=choose_device(args.device))
+    return AudioCodec.load(name, device=choose_device(args.device), backend=args.backend)
 
 
 def count(text: str) -> int:
