@@ -3,8 +3,14 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from audiossm.errors import ModelError
+from audiossm.errors import AudioError, ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from audiossm.graphs import Step
 
 __all__ = ["add_command", "run"]
 
@@ -34,6 +40,15 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         metavar="N,N,...",
         help="frames that a graph takes at once, one graph for each (default: 1,4,64)",
     )
+    parser.add_argument(
+        "--int8",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="AUDIO",
+        help="also make graphs of 8 bits, for --backend onnx-int8; the sizes of activations are "
+        "measured on these recordings, a minute of speech or more",
+    )
     parser.set_defaults(run=run)
 
 
@@ -51,28 +66,56 @@ def frame_counts(text: str) -> list[int]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write a graph for each step and frame count, and print their paths."""
+    """Write a graph for each step, frame count and precision, and print their paths."""
     from audiossm.checkpoint import ModelFolder
     from audiossm.codec import LoadedCodec
     from audiossm.graphs import cache_folder
     from audiossm.graphs.exporter import export_graph
+    from audiossm.graphs.int8 import quantise_graph
     from audiossm.models import LoadedRecogniser
 
     kind = ModelFolder.open(args.model).kind
+    todo: list[tuple[Step[Any], list[Tensor]]]
     if kind == "codec":
         codec = LoadedCodec.load(args.model, backend="torch")
-        steps = [codec.encoder_ways.step, codec.decoder_ways.step]
+        signals = _read(args.int8, codec.config.sample_rate, codec.config.frame_size)
+        latents = [codec.network.quantiser.decode(codec.network.encode(x)) for x in signals]
+        todo = [(codec.encoder_ways.step, signals), (codec.decoder_ways.step, latents)]
     elif kind == "recogniser":
-        steps = [LoadedRecogniser.load(args.model, backend="torch").ways.step]
+        recogniser = LoadedRecogniser.load(args.model, backend="torch")
+        rate, step = recogniser.sample_rate, recogniser.ways.step
+        todo = [(step, _read(args.int8, rate, step.unit))]
     else:
         raise ModelError(f"{args.model}: a {kind} model has no step to export")
-    for step in steps:
+    for step, inputs in todo:
         folder = args.out or cache_folder(step)
+        folder.mkdir(parents=True, exist_ok=True)
         for num_frames in args.frames:
             path = folder / step.file_name(num_frames)
             print(f"exporting {path.name}, which takes about a minute", file=sys.stderr)
             data = export_graph(step, num_frames)
-            folder.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
             print(path)
+            if inputs:
+                path = folder / step.file_name(num_frames, "int8")
+                path.write_bytes(quantise_graph(data, step, num_frames, inputs))
+                print(path)
     return 0
+
+
+def _read(paths: list[Path], sample_rate: int, multiple: int) -> "list[Tensor]":
+    """Return recordings (1, samples), ``multiple`` by ``multiple``."""
+    import torch
+
+    from audiossm.evaluate.recording import read_recording
+    from audiossm.manifest import Utterance
+
+    signals = []
+    for path in paths:
+        samples = read_recording(Utterance(key=path.name, text="", path=path)).at_rate(sample_rate)
+        length = len(samples) // multiple * multiple
+        if length:
+            signals.append(torch.from_numpy(samples[:length]).unsqueeze(0))
+    if paths and not signals:
+        raise AudioError(f"{paths[0]}: no audio to measure activations on")
+    return signals

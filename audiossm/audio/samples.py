@@ -21,6 +21,8 @@ def check_samples(samples: NDArray[np.floating], position: int, sample_rate: int
     Raises:
         AudioError: a sample is not finite or beyond ``LOUDEST``.
     """
+    if np.abs(samples).max(initial=0.0) <= LOUDEST:  # NaN isn't
+        return
     bad = np.argwhere(~(np.abs(samples) <= LOUDEST))
     if len(bad):
         first = bad[bad[:, -1].argmin()]

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiossm.errors import DependencyError, ModelError
-from audiossm.graphs.step import Step
+from audiossm.graphs.int8 import int8_weights
+from audiossm.graphs.step import Precision, Step
 from audiossm.nn import map_state, named_tensors
 
-__all__ = ["FEW_FRAMES", "BoundState", "GraphFolder"]
+__all__ = ["FEW_FRAMES", "BoundState", "GraphFolder", "open_graph"]
 
 S = TypeVar("S")
 Arrays = list[NDArray[Any]]
 
-# steps of fewer frames than this are done before a second thread has woken up
+# a stream of fewer frames a step than this comes live
 FEW_FRAMES = 16
 
 
@@ -32,14 +33,18 @@ class GraphFolder(Generic[S]):
     Args:
         step: what the graphs do.
         folders: where they may lie; the first that has one is taken.
+        precision: of the weights in matrix products.
     """
 
-    def __init__(self, step: Step[S], folders: tuple[Path, ...]) -> None:
-        self.step = step
+    def __init__(
+        self, step: Step[S], folders: tuple[Path, ...], precision: Precision = "float32"
+    ) -> None:
+        self.step, self.precision = step, precision
+        before, behind = step.file_name(0, precision).split("0", 1)
         self.files: dict[int, Path] = {}
         for folder in reversed(folders):
-            for path in folder.glob(f"{step.name}-*.onnx"):
-                number = path.stem.removeprefix(f"{step.name}-")
+            for path in folder.glob(f"{before}*{behind}"):
+                number = path.name.removeprefix(before).removesuffix(behind)
                 if number.isdecimal():
                     self.files[int(number)] = path
         self.lock = Lock()
@@ -58,9 +63,9 @@ class GraphFolder(Generic[S]):
             DependencyError: ONNX Runtime isn't installed.
         """
         if 1 not in self.files:
+            name = self.step.file_name(1, self.precision)
             raise ModelError(
-                f"there is no graph {self.step.file_name(1)} for this model: make it with "
-                "'audiossm export'"
+                f"there is no graph {name} for this model: make it with 'audiossm export'"
             )
         self.load(1)
 
@@ -77,41 +82,51 @@ class GraphFolder(Generic[S]):
             return self.loaded[num_frames]
 
     def _open(self, num_frames: int) -> Any:
-        try:
-            import onnxruntime
-        except ImportError as exc:
-            raise DependencyError("running a graph needs the package onnxruntime") from exc
         path = self.files[num_frames]
-        options = onnxruntime.SessionOptions()
+        # steps of few frames are done before a second thread has woken up
         threads = 1 if num_frames < FEW_FRAMES else torch.get_num_threads()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # what goes wrong is raised
-        data = path.read_bytes()
-        # the runtime refuses weights that a graph doesn't use
-        values = {
-            f"weights.{name}": onnxruntime.OrtValue.ortvalue_from_numpy(
-                np.ascontiguousarray(tensor.numpy())
-            )
-            for name, tensor in self.step.weights().items()
-            if name_field(f"weights.{name}") in data
-        }
-        options.add_external_initializers(list(values), list(values.values()))
         try:
-            session = onnxruntime.InferenceSession(
-                data, options, providers=["CPUExecutionProvider"]
-            )
+            session = open_graph(path.read_bytes(), self.step, threads)
+        except (DependencyError, OSError):
+            raise
         except Exception as exc:  # the runtime has a class for each status, none of them public
             reason = " ".join(str(exc).split())[:200]
             raise ModelError(f"{path}: not a graph of this model ({reason})") from exc
         found = session.get_modelmeta().custom_metadata_map
-        for key, value in self.step.metadata(num_frames).items():
+        for key, value in self.step.metadata(num_frames, self.precision).items():
             if found.get(key) != value:
                 raise ModelError(
                     f"{path}: a graph of {key} {found.get(key)!r}, but this model needs {value!r}: "
                     "make it again with 'audiossm export'"
                 )
         return session
+
+
+def open_graph(data: bytes, step: Step[S], threads: int = 1) -> Any:
+    """Give a graph to the runtime, with the weights of the step's network.
+
+    Raises:
+        DependencyError: ONNX Runtime isn't installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as exc:
+        raise DependencyError("running a graph needs the package onnxruntime") from exc
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4  # what goes wrong is raised
+    values: dict[str, NDArray[Any]] = {}
+    # the runtime refuses weights that a graph doesn't use
+    for name, tensor in step.weights().items():
+        name = f"weights.{name}"
+        if name_field(name) in data:
+            values[name] = np.ascontiguousarray(tensor.numpy())
+        if name_field(f"whole.{name}") in data:
+            values[f"whole.{name}"], values[f"scale.{name}"] = int8_weights(tensor.numpy())
+    make = onnxruntime.OrtValue.ortvalue_from_numpy
+    options.add_external_initializers(list(values), [make(array) for array in values.values()])
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def name_field(name: str) -> bytes:

@@ -4,15 +4,16 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FRAME_COUNTS", "Step", "hash_sizes"]
+__all__ = ["FRAME_COUNTS", "Precision", "Step", "hash_sizes"]
 
 S = TypeVar("S")
 
+Precision = Literal["float32", "int8"]
 FRAME_COUNTS = (1, 4, 64)
 # counts up when a step computes something else: graphs of before are then refused
 GRAPH_VERSION = 1
@@ -62,18 +63,27 @@ class Step(Generic[S]):
             if self.unused is None or not name.startswith(self.unused)
         }
 
-    def metadata(self, num_frames: int) -> dict[str, str]:
+    def metadata(self, num_frames: int, precision: Precision = "float32") -> dict[str, str]:
         """Say which graph this is: what must agree before it runs."""
-        return {
+        fields = {
             "step": self.name,
             "frames": str(num_frames),
             "sizes": self.sizes,
             "version": str(GRAPH_VERSION),
         }
+        # activations were measured with these weights
+        return fields if precision == "float32" else fields | {"weights": self._hash_weights()}
 
-    def file_name(self, num_frames: int) -> str:
+    def file_name(self, num_frames: int, precision: Precision = "float32") -> str:
         """Name the file of a graph."""
-        return f"{self.name}-{num_frames}.onnx"
+        return f"{self.name}-{num_frames}{'' if precision == 'float32' else '.int8'}.onnx"
+
+    def _hash_weights(self) -> str:
+        """Return 32 hex digits of SHA-256 over all parameters, as a model's file has them."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.weights().items()):
+            digest.update(name.encode() + tensor.half().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:32]
 
 
 def hash_sizes(tables: dict[str, Any]) -> str:

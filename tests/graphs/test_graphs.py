@@ -12,6 +12,7 @@ import torch
 
 from audiossm import AudioCodec, Session, Transcriber
 from audiossm.checkpoint import shipped_models
+from audiossm.codec import Codec
 from audiossm.errors import ConfigError, DeviceError, ModelError
 from audiossm.graphs import Stepper, Ways
 from audiossm.graphs.session import BoundState, GraphFolder
@@ -19,6 +20,7 @@ from audiossm.nn import named_tensors
 from audiossm.streaming import Token
 from audiossm_apps.cli import main
 from contract import random_split
+from tiny_model import SPEECH as SPEECH_FOLDER
 from tiny_model import make_transcriber, read_speech
 from toy_codec import make_audio_codec
 
@@ -203,7 +205,7 @@ def test_a_backend_that_is_not_there_is_refused():
         Ways(ways.step, torch.device("cuda"), "onnx")
 
 
-def test_export_writes_graphs_that_run(tmp_path, capsys):
+def test_export_writes_graphs_that_run(tmp_path, capsys, monkeypatch):
     from audiossm.checkpoint import save_model
     from audiossm.config import to_dict
 
@@ -211,11 +213,19 @@ def test_export_writes_graphs_that_run(tmp_path, capsys):
     tables = {"codec": to_dict(network.config)}
     save_model(tmp_path, "codec", "toy", tables, network.state_dict())
     out = tmp_path / "graphs"
-    assert main(["export", str(tmp_path), "--frames", "1", "--out", str(out)]) == 0
+    monkeypatch.setattr("audiossm.graphs.int8.SMALLEST", 500)
+    recording = str(SPEECH_FOLDER / "river.flac")
+    command = ["export", str(tmp_path), "--frames", "1", "--out", str(out), "--int8", recording]
+    assert main(command) == 0
     assert capsys.readouterr().out.splitlines() == [
-        str(out / "encode-1.onnx"),
-        str(out / "decode-1.onnx"),
+        str(out / f"{step}-1{kind}.onnx") for step in ("encode", "decode") for kind in ("", ".int8")
     ]
+    whole = AudioCodec.load(tmp_path, backend="onnx-int8").decoder_session()
+    exact = AudioCodec.load(tmp_path, backend="torch").decoder_session()
+    codes = torch.randint(1000, (1, 4, 20)).numpy()
+    expected = exact.push(codes)
+    error = np.abs(whole.push(codes) - expected).max() / np.abs(expected).max()
+    assert 1e-5 < error < 0.3  # so few channels don't average out
     found = AudioCodec.load(tmp_path, backend="onnx").encoder_session().push(SPEECH[None, :6400])
     codec = AudioCodec.load(tmp_path, backend="torch")
     np.testing.assert_array_equal(found, codec.encoder_session().push(SPEECH[None, :6400]))
@@ -231,3 +241,28 @@ def test_export_refuses_wrong_frame_counts(capsys):
 def test_export_refuses_a_model_that_there_is_not(capsys):
     assert main(["export", "nowhere"]) == 1
     assert "no model 'nowhere'" in capsys.readouterr().err
+
+
+def test_eight_bits_stay_near_and_do_not_depend_on_what_is_loud_beside_them():
+    samples = SPEECH[np.newaxis, :16000]
+    decoders, decoded = {}, {}
+    encoder = load_codec("torch").encoder_session()
+    codes = np.concatenate([encoder.push(samples), encoder.finish()], axis=2)
+    for backend in ("torch", "onnx-int8"):
+        decoders[backend] = load_codec(backend).decoder_session()
+        decoded[backend] = decoders[backend].push(codes)
+    assert decoders["onnx-int8"].profile == "onnx-int8-cpu"
+    noise = np.square(decoded["onnx-int8"] - decoded["torch"]).sum()
+    assert noise < 0.01 * np.square(decoded["torch"]).sum()
+    pair = load_codec("onnx-int8").decoder_session(channels=2)
+    loud = np.concatenate([codes, np.full_like(codes, 999)])
+    np.testing.assert_array_equal(pair.push(loud)[:1], decoded["onnx-int8"])
+
+
+def test_eight_bits_measured_with_other_weights_are_refused(tmp_path):
+    (tmp_path / "graphs").mkdir()
+    for path in (shipped_models() / "first-frames" / "graphs").glob("*.int8.onnx"):
+        shutil.copy(path, tmp_path / "graphs")
+    network = Codec(load_codec("torch").config)
+    with pytest.raises(ModelError, match="a graph of weights '.*', but this model needs '.*'"):
+        AudioCodec(network, name="c", model_hash="0" * 32, backend="onnx-int8", folder=tmp_path)

@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped one")
     parser.add_argument("--lookahead-ms", type=int, default=320, help="default: %(default)s")
     parser.add_argument("--decoder", choices=["beam", "greedy"], help="default: beam")
-    parser.add_argument("--backend", choices=["auto", "torch", "onnx"], default="auto")
+    parser.add_argument("--backend", choices=["auto", "torch", "onnx", "onnx-int8"], default="auto")
     parser.add_argument("--limit", type=int, default=5, help="utterances (default: %(default)s)")
     parser.add_argument("--max-rtf", type=float, default=0.5, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="one object instead of the table")
