@@ -73,6 +73,9 @@ class Quantiser(nn.Module):
         bases = [math.prod(config.levels[:i]) for i in range(config.group_dim)]
         self.register_buffer("bases", torch.tensor(bases), persistent=False)
         self.register_buffer("sizes", torch.tensor(config.levels), persistent=False)
+        digits = torch.arange(config.num_codes).unsqueeze(1) // self.bases % self.sizes
+        scale = self.scale[: config.group_dim]
+        self.register_buffer("table", (digits.float() - scale) / scale, persistent=False)
         counts = [2**i for i in range(config.num_groups.bit_length())]
         self.register_buffer("group_counts", torch.tensor(counts), persistent=False)
         self.half_width: Tensor
@@ -80,6 +83,7 @@ class Quantiser(nn.Module):
         self.shift: Tensor
         self.scale: Tensor
         self.bases: Tensor
+        self.table: Tensor  # (num_codes, group_dim): the values of each code
         self.sizes: Tensor
         self.group_counts: Tensor
 
@@ -126,21 +130,19 @@ class Quantiser(nn.Module):
                 f"codes have {codes.shape[1]} groups, but this codec has {config.num_groups}: "
                 "were they made by another model?"
             )
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < config.num_codes:
+        low, high = (int(edge) for edge in codes.aminmax()) if codes.numel() else (0, 0)
+        if not 0 <= low <= high < config.num_codes:
             raise ShapeError(
-                f"codes lie between {int(codes.min())} and {int(codes.max())}, but this codec's "
+                f"codes lie between {low} and {high}, but this codec's "
                 f"between 0 and {config.num_codes - 1}: were they made by another model?"
             )
         return self.values(codes)
 
     def values(self, codes: Tensor) -> Tensor:
-        """Do what ``decode`` does to codes that are known to be good: plain arithmetic."""
-        digits = codes.transpose(1, 2).unsqueeze(-1) // self.bases % self.sizes
-        flat = digits.flatten(-2).to(self.scale.dtype)
-        width = flat.shape[-1]
-        short = self.config.latent_dim - width
-        values = (flat - self.scale[:width]) / self.scale[:width]
-        return torch.nn.functional.pad(values, (0, short))
+        """Do what ``decode`` does to codes that are known to be good."""
+        values = self.table[codes.transpose(1, 2)].flatten(-2)
+        short = self.config.latent_dim - values.shape[-1]
+        return torch.nn.functional.pad(values, (0, short)) if short else values
 
     def keep_groups(self, values: Tensor, num_groups: Tensor) -> Tensor:
         """Zero what follows the first ``num_groups`` (batch,) of each row of ``values``."""

@@ -128,7 +128,7 @@ class _Whole:
 def find_products(graph: Any, step: Step[S]) -> dict[str, tuple[Any, int]]:
     """Return the products with a large parameter: its name, the node, and its outputs."""
     parameters = {
-        f"weights.{name}": tuple(value.shape) for name, value in step.network.named_parameters()
+        f"weights.{name}": tuple(tensor.shape) for name, tensor in step.parameters().items()
     }
     turned = {
         node.output[0]: node.input[0]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -56,10 +56,16 @@ class Step(Generic[S]):
 
     def weights(self) -> dict[str, Tensor]:
         """Return the parameters and buffers by name."""
-        tensors = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
+        return self.parameters() | self._take(self.network.named_buffers())
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return what is trained by name."""
+        return self._take(self.network.named_parameters())
+
+    def _take(self, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
         return {
             name: tensor.detach()
-            for name, tensor in tensors.items()
+            for name, tensor in tensors
             if self.unused is None or not name.startswith(self.unused)
         }
 
@@ -81,7 +87,7 @@ class Step(Generic[S]):
     def _hash_weights(self) -> str:
         """Return 32 hex digits of SHA-256 over all parameters, as a model's file has them."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.weights().items()):
+        for name, tensor in sorted(self.parameters().items()):
             digest.update(name.encode() + tensor.half().contiguous().numpy().tobytes())
         return digest.hexdigest()[:32]
 
