@@ -88,13 +88,15 @@ class Ways(Generic[S]):
         """Choose for a stream whose first step has so many frames."""
         if self.backend != "auto":
             return self.backend
-        if self.device.type != "cpu" or num_frames >= FEW_FRAMES or 1 not in self.graphs.files:
+        if self.device.type != "cpu" or num_frames >= FEW_FRAMES:
             return "torch"
         try:
             self.graphs.check()
         except (ModelError, DependencyError) as exc:
             if not self.told:
-                logger.warning("torch runs instead of graphs, which is slower: %s", exc)
+                # a model of one's own that has none is nothing to worry about
+                level = logging.WARNING if self.graphs.files else logging.INFO
+                logger.log(level, "torch runs instead of graphs, which is slower: %s", exc)
             self.told = True
             return "torch"
         return "onnx"
@@ -131,9 +133,8 @@ class Stepper(Generic[S]):
     def state(self, state: S) -> None:
         self._state, self._bound = state, None
 
-    def restore(self, state: S, profile: str) -> None:
-        """Go on from the state of a snapshot that was made by ``profile``."""
-        self.state = state
+    def come_from(self, profile: str) -> None:
+        """Take note that ``profile`` made the state; another one going on is logged."""
         if self.chosen is None:
             self.profile, self.restored = profile, True
         else:

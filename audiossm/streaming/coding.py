@@ -90,7 +90,8 @@ class _CodingSession:
         check_arrays(arrays, session._arrays())
         for name in cls.states:
             setattr(session, name, fill_state(getattr(session, name), name, arrays))
-        session.stepper.restore(fill_state(session.stepper.state, "network_state", arrays), profile)
+        session.stepper.state = fill_state(session.stepper.state, "network_state", arrays)
+        session.stepper.come_from(profile)
         for name, value in zip(cls.counters, arrays["counters"].tolist(), strict=True):
             setattr(session, name, type(getattr(session, name))(value))
         return session

@@ -174,15 +174,16 @@ class Session:
                 f"the snapshot's decoder {session.decoder_name!r} had another language model or "
                 "other weights than this one: it can't go on"
             )
-        session._load(arrays, profile)
+        session._load(arrays)
+        session.stepper.come_from(profile)
         return session
 
-    def _load(self, arrays: dict[str, NDArray[np.generic]], profile: str) -> None:
+    def _load(self, arrays: dict[str, NDArray[np.generic]]) -> None:
         """Fill a fresh session with a snapshot's arrays."""
         check_arrays(arrays, self._arrays())
         self.resample_state = fill_state(self.resample_state, "resampler", arrays)
         self.buffer_state = fill_state(self.buffer_state, "buffer", arrays)
-        self.stepper.restore(fill_state(self.network_state, "network", arrays), profile)
+        self.network_state = fill_state(self.network_state, "network", arrays)
         self.decoder_state = self.decoder_state._make(
             arrays[f"decoder.{name}"] for name in self.decoder_state._fields
         )

@@ -120,7 +120,9 @@ def test_the_command_prints_a_table_or_json_and_its_exit_code_tells(
     utterances, monkeypatch, capsys
 ):
     monkeypatch.setattr(
-        Transcriber, "load", lambda name=None, *, device="cpu", decoder=None: make_transcriber()
+        Transcriber,
+        "load",
+        lambda name=None, *, device="cpu", decoder=None, backend="auto": make_transcriber(),
     )
     command = ["evaluate", "parity", str(MANIFEST), "--limit", "1"]
     assert main([*command, "--json"]) == 0
