@@ -30,12 +30,12 @@ CHECKS = [
 ]
 GRID = [
     StepConfig(64, 4, 96),
-    StepConfig(64, 8),
+    StepConfig(64, 4, stream=True),
+    StepConfig(64, 4, 96, stream=True),
     StepConfig(64, 4, 112),
-    StepConfig(32, 4),
     StepConfig(64, 4, 128),
-    StepConfig(32, 8),
-    StepConfig(16, 4),
+    StepConfig(64, 4, 112, stream=True),
+    StepConfig(64, 4, 168),
     StepConfig(64, 4),
 ]
 
