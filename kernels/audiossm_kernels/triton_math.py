@@ -13,6 +13,7 @@ __all__ = [
     "cos_sin",
     "exp2",
     "fast_cos_sin",
+    "fast_tanh",
     "halves",
     "sigmoid",
     "softplus",
@@ -83,6 +84,17 @@ def fast_cos_sin(turns):
             "sin.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
         )
         return cos, sin
+
+
+@triton.jit
+def fast_tanh(x):
+    """Return the card's own tanh, off by 2^-11 at most."""
+    if INTERPRETED:
+        return 2 * tl.sigmoid(2 * x) - 1
+    else:
+        return tl.inline_asm_elementwise(
+            "tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
 
 
 @triton.jit

@@ -32,16 +32,15 @@ from torch import Tensor
 
 from audiossm_kernels.rotary import rotate
 from audiossm_kernels.ssm_scan.layout import ScanLayout
-from audiossm_kernels.ssm_scan.triton_forward import (
-    LEAST_DECAY,
-    Kept,
+from audiossm_kernels.ssm_scan.triton_forward import Kept, whole_frames
+from audiossm_kernels.ssm_scan.triton_marks import LEAST_DECAY
+from audiossm_kernels.ssm_scan.triton_parts import (
     add_first,
     find_row,
     load_parts,
     repeat,
     store_parts,
     turn,
-    whole_frames,
 )
 from audiossm_kernels.state import Pairing, SsmInputs, SsmParams, SsmState
 from audiossm_kernels.triton_math import (
