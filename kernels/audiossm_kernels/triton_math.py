@@ -9,6 +9,7 @@ __all__ = [
     "INTERPRETED",
     "LOG2_E",
     "TURN",
+    "add_pairs",
     "bound",
     "cos_sin",
     "exp2",
@@ -18,6 +19,8 @@ __all__ = [
     "sigmoid",
     "softplus",
     "tanh",
+    "turn_pairs",
+    "widen",
 ]
 
 TURN = tl.constexpr(2 * math.pi)
@@ -129,3 +132,51 @@ def halves(x):
     """Return two bfloat16 whose sum has twice their digits."""
     high = x.to(tl.bfloat16)
     return high, (x - high.to(tl.float32)).to(tl.bfloat16)
+
+
+@triton.jit
+def widen(x):
+    """Return ``x`` as float32, two bfloat16 at a time, without moving each to a register first."""
+    if INTERPRETED or x.dtype != tl.bfloat16:
+        return x.to(tl.float32)
+    else:
+        return tl.inline_asm_elementwise(
+            "{.reg .b32 l, h; shl.b32 l, $2, 16; and.b32 h, $2, 0xffff0000;"
+            " mov.b32 $0, l; mov.b32 $1, h;}",
+            "=f,=f,r",
+            [x],
+            dtype=tl.float32,
+            is_pure=True,
+            pack=2,
+        )
+
+
+@triton.jit
+def add_pairs(x, y):
+    """Return the sum of two tiles of bfloat16, two elements at a time."""
+    x, y = tl.broadcast(x, y)
+    return tl.inline_asm_elementwise(
+        "add.rn.bf16x2 $0, $1, $2;", "=r,r,r", [x, y], dtype=tl.bfloat16, is_pure=True, pack=2
+    )
+
+
+@triton.jit
+def turn_pairs(a, b, cos, sin):
+    """Turn the pairs of two tiles of bfloat16, two elements at a time, rounding thrice."""
+    first = tl.inline_asm_elementwise(
+        "{.reg .b32 t; mul.rn.bf16x2 t, $2, $4; neg.bf16x2 t, t; fma.rn.bf16x2 $0, $1, $3, t;}",
+        "=r,r,r,r,r",
+        [a, b, cos, sin],
+        dtype=tl.bfloat16,
+        is_pure=True,
+        pack=2,
+    )
+    second = tl.inline_asm_elementwise(
+        "{.reg .b32 t; mul.rn.bf16x2 t, $2, $3; fma.rn.bf16x2 $0, $1, $4, t;}",
+        "=r,r,r,r,r",
+        [a, b, cos, sin],
+        dtype=tl.bfloat16,
+        is_pure=True,
+        pack=2,
+    )
+    return first, second

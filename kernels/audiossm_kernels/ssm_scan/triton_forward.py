@@ -39,11 +39,14 @@ from audiossm_kernels.state import Pairing, SsmInputs, SsmParams, SsmState
 from audiossm_kernels.triton_math import (
     INTERPRETED,
     TURN,
+    add_pairs,
     bound,
     exp2,
     fast_cos_sin,
     fast_tanh,
     sigmoid,
+    turn_pairs,
+    widen,
 )
 
 __all__ = ["CONFIGS", "Kept", "ScanConfig", "choose_config", "launch_forward"]
@@ -62,6 +65,10 @@ class ScanConfig(NamedTuple):
     # how many rows there are
     segment: int = 32
     registers: int | None = None  # of a thread at most; the compiler's choice by default
+    first_registers: int | None = None  # the same for the walk that has no outputs
+    pairs: bool = False  # keys and queries are turned in bfloat16: half the work, twice the error
+    again: bool = False  # biases are read for every chunk, not held in registers
+    ahead: bool = False  # the next chunk is called into the L2 cache
 
 
 class Kept(NamedTuple):
@@ -93,12 +100,60 @@ def each_rank(x, R: tl.constexpr):
 
 
 @triton.jit
-def as_operands(x, bias, cos, sin, ADJACENT: tl.constexpr, OPERAND: tl.constexpr):
+def load_bias(
+    rows,
+    N: tl.constexpr,
+    S: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_REST: tl.constexpr,
+    ADJACENT: tl.constexpr,
+    OPERAND: tl.constexpr,
+    PAIRS: tl.constexpr,
+):
+    """Load the ranks' biases at the pointers ``rows`` (1, ranks, 1)."""
+    a, b, c = load_tiles(rows, rows.to(tl.int64) >= 0, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
+    if PAIRS:
+        return a.to(OPERAND), b.to(OPERAND), c.to(OPERAND)
+    else:
+        return a, b, c
+
+
+@triton.jit
+def as_operands(
+    x,
+    bias,
+    cos,
+    sin,
+    BLOCK_REST: tl.constexpr,
+    ADJACENT: tl.constexpr,
+    OPERAND: tl.constexpr,
+    PAIRS: tl.constexpr,
+):
     """Turn the parts (frames, ranks, width) of vectors and return tiles (frames ranks, width)."""
-    a, b, c = turn(x, bias, cos, sin)
-    a, b, c = a.to(OPERAND), b.to(OPERAND), c.to(OPERAND)
+    if PAIRS:
+        a, b, c = add_pairs(x[0].to(OPERAND), bias[0]), add_pairs(x[1].to(OPERAND), bias[1]), x[2]
+        if BLOCK_REST > 0:
+            c = add_pairs(c.to(OPERAND), bias[2])
+        a, b = turn_pairs(a, b, cos, sin)
+    else:
+        a, b, c = turn(x, bias, widen(cos), widen(sin))
+        a, b, c = a.to(OPERAND), b.to(OPERAND), c.to(OPERAND)
     a = merge(a, b, ADJACENT)
     return flat(a), flat(b), flat(c)
+
+
+@triton.jit
+def call(places, inside):
+    """Call the lines of 128 bytes at pointers into the L2 cache."""
+    if not INTERPRETED:
+        tl.inline_asm_elementwise(
+            "{.reg .pred p; setp.ne.b32 p, $2, 0; @p prefetch.global.L2 [$1]; mov.b32 $0, 0;}",
+            "=r,l,r",
+            [places, inside.to(tl.int32)],
+            dtype=tl.int32,
+            is_pure=False,
+            pack=1,
+        )
 
 
 @triton.jit
@@ -179,6 +234,9 @@ def walk_kernel(
     BLOCK_S: tl.constexpr,
     BLOCK_REST: tl.constexpr,
     OPERAND: tl.constexpr,
+    PAIRS: tl.constexpr,  # keys and queries are made in bfloat16
+    AGAIN: tl.constexpr,  # biases are read for every chunk, not held
+    AHEAD: tl.constexpr,  # the next chunk is called into the L2 cache
     STAGES: tl.constexpr,
     # distances between frames: constants, for the offsets would take half of the registers
     Q_FRAME: tl.constexpr,
@@ -272,19 +330,20 @@ def walk_kernel(
     tile = t[:, None, None] + 0 * r[None, :, None]
     # a rank's bias once, not for every frame: as many registers as it has dimensions
     one = (tl.arange(0, 1) + head * (R * N))[:, None, None] + (r * N)[None, :, None]
-    k_bias = load_tiles(k_bias_ptr + one, one >= 0, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
+    k_bias = load_bias(k_bias_ptr + one, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND, PAIRS)
     if OUTPUTS:
-        q_bias = load_tiles(q_bias_ptr + one, one >= 0, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
+        q_bias = load_bias(q_bias_ptr + one, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND, PAIRS)
         d_skip = tl.load(d_skip_ptr + head).to(tl.float32)
-        if OUT_NORM:  # then BLOCK_P >= P
+        if OUT_NORM:
             norm = tl.load(out_norm_ptr + head * P + p, mask=inside_p, other=0.0).to(tl.float32)
     weights = head * (R * P) + p
+    WHOLE: tl.constexpr = P % BLOCK_P == 0  # masks cost a register to clear for each that is loaded
 
     first, last = begin // CHUNK, tl.cdiv(tl.minimum(begin + SEGMENT, length), CHUNK)
     for chunk in tl.range(bound(first), bound(last), num_stages=STAGES):
         on = chunk * CHUNK + t < length
         tile_on = chunk * CHUNK + tile < length
-        v_inside = on[:, None] & inside_p[None, :]
+        v_inside = on[:, None] if WHOLE else on[:, None] & inside_p[None, :]
         here = start * 0 + chunk * CHUNK  # as int64
         mark = (chunk_slot + chunk) * H + head
         if KEEP:
@@ -302,6 +361,14 @@ def walk_kernel(
                 ADJACENT,
             )
 
+        if AHEAD:
+            soon = on & (chunk * CHUNK + CHUNK + t < length)
+            call(v_ptr + (here + CHUNK) * V_FRAME + t * V_FRAME + tl.program_id(1) * BLOCK_P, soon)
+            if OUTPUTS:
+                z_soon = z_ptr + (here + CHUNK) * Z_FRAME + t * Z_FRAME
+                call(z_soon + tl.program_id(1) * BLOCK_P, soon)
+            next_turns = turns_ptr + (mark + H) * (CHUNK * 2 * BLOCK_S) + t * (2 * BLOCK_S)
+            call(next_turns, soon)
         turns = turns_ptr + mark * (CHUNK * 2 * BLOCK_S) + tile * (2 * BLOCK_S)
         if ADJACENT:  # laid out as the pairs are, so that nothing changes threads
             pairs = tl.load(turns + tl.arange(0, 2 * BLOCK_S)[None, None, :])
@@ -309,30 +376,38 @@ def walk_kernel(
         else:
             cos = tl.load(turns + s[None, None, :])
             sin = tl.load(turns + BLOCK_S + s[None, None, :])
-        cos, sin = cos.to(tl.float32), sin.to(tl.float32)
         scales = scales_ptr + mark * (4 * CHUNK) + t
         to_end = tl.load(scales + 3 * CHUNK)
         total = tl.load(total_ptr + mark)
 
         v_here = v_ptr + here * V_FRAME + (t * V_FRAME)[:, None] + p[None, :]
         content = tl.load(v_here, mask=v_inside, other=0.0)
+        if AGAIN:
+            k_bias = load_bias(
+                k_bias_ptr + one, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND, PAIRS
+            )
         k_here = k_ptr + here * K_FRAME + tile * K_FRAME + (r * (G * N))[None, :, None]
         key = load_tiles(k_here, tile_on, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
-        key_a, key_b, key_c = as_operands(key, k_bias, cos, sin, ADJACENT, OPERAND)
+        key_a, key_b, key_c = as_operands(key, k_bias, cos, sin, BLOCK_REST, ADJACENT, OPERAND, PAIRS)
         if MIMO:
-            value = join_ranks(content.to(tl.float32), mimo_x_ptr + weights, P, inside_p, R)
+            value = join_ranks(widen(content), mimo_x_ptr + weights, P, inside_p, WHOLE, R)
         else:
             value = content
-        gain = value.to(tl.float32) * each_rank(to_end, R)[:, None]
+        operand = value.to(OPERAND)  # here, so that the wider one isn't held until the product
+        gain = widen(value) * each_rank(to_end, R)[:, None]
         gain = tl.trans(gain.to(OPERAND))
 
         if OUTPUTS:
             decay = each_rank(tl.load(scales), R)
             reach = each_rank(tl.load(scales + CHUNK), R)
             gamma = each_rank(tl.load(scales + 2 * CHUNK), R)
+            if AGAIN:
+                q_bias = load_bias(
+                    q_bias_ptr + one, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND, PAIRS
+                )
             q_here = q_ptr + here * Q_FRAME + tile * Q_FRAME + (r * (G * N))[None, :, None]
             query = load_tiles(q_here, tile_on, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
-            query_a, query_b, query_c = as_operands(query, q_bias, cos, sin, ADJACENT, OPERAND)
+            query_a, query_b, query_c = as_operands(query, q_bias, cos, sin, BLOCK_REST, ADJACENT, OPERAND, PAIRS)
             scores = tl.dot(query_a, tl.trans(key_a), input_precision="ieee")
             o = tl.dot(query_a, tl.trans(ssm_a.to(OPERAND)), input_precision="ieee")
             if not ADJACENT:
@@ -346,8 +421,11 @@ def walk_kernel(
             factor = exp2(tl.where(past, decay[:, None] + reach[None, :], -1000.0))
             # gamma itself, not weight minus the share: rounding would leak the next frame in
             factor = tl.where(time[:, None] == time[None, :], gamma[None, :], factor)
-            scores = (scores * factor).to(OPERAND)
-            o = tl.dot(scores, value.to(OPERAND), acc=o, input_precision="ieee")
+            scores *= factor
+            if not MIMO:  # the skip, without another tile that changes threads
+                scores += tl.where(time[:, None] == time[None, :], d_skip, 0.0)
+            scores = scores.to(OPERAND)
+            o = tl.dot(scores, operand, acc=o, input_precision="ieee")
 
         kept_share = exp2(total)
         ssm_a = tl.dot(gain, key_a, acc=ssm_a * kept_share, input_precision="ieee")
@@ -359,8 +437,9 @@ def walk_kernel(
 
         if OUTPUTS:
             z_here = z_ptr + here * Z_FRAME + (t * Z_FRAME)[:, None] + p[None, :]
-            half_z = 0.5 * tl.load(z_here, mask=v_inside, other=0.0).to(tl.float32)
-            skip = d_skip * content.to(tl.float32)
+            half_z = 0.5 * widen(tl.load(z_here, mask=v_inside, other=0.0))
+            if MIMO:
+                skip = d_skip * widen(content)
             outputs = split_ranks(o, R)
             y = tl.zeros([CHUNK, BLOCK_P], tl.float32)
             for rank in tl.static_range(R):
@@ -368,15 +447,13 @@ def walk_kernel(
                 half_gate = half_z
                 if MIMO:
                     weight = weights + rank * P
-                    out += skip * load_weights(mimo_x_ptr + weight, inside_p)
-                    half_gate *= load_weights(mimo_z_ptr + weight, inside_p)
-                else:
-                    out += skip
+                    out += skip * load_weights(mimo_x_ptr + weight, inside_p, WHOLE)
+                    half_gate *= load_weights(mimo_z_ptr + weight, inside_p, WHOLE)
                 if OUT_NORM:
                     out *= tl.rsqrt(tl.sum(out * out, axis=1) / P + EPS)[:, None] * norm[None, :]
                 out *= twice_silu(half_gate, OPERAND)
                 if MIMO:
-                    out *= load_weights(mimo_o_ptr + weight, inside_p)
+                    out *= load_weights(mimo_o_ptr + weight, inside_p, WHOLE)
                 y += out
             y_here = y_ptr + here * (H * P) + (t * (H * P))[:, None] + p[None, :]
             tl.store(y_here, y.to(y_ptr.dtype.element_ty), mask=v_inside)
@@ -633,6 +710,8 @@ def launch_forward(
     # the interpreter has no products of bfloat16
     operand = tl.bfloat16 if narrow and not triton.knobs.runtime.interpret else tl.float32
 
+    pairs = config.pairs and operand == tl.bfloat16
+
     def walk(part_ssm: Tensor, part_decay: Tensor, *, outputs: bool) -> None:
         walk_kernel[(parts.slots * heads, triton.cdiv(head_dim, block_p))](
             *walked,
@@ -659,11 +738,18 @@ def launch_forward(
             KEEP=keep and outputs,
             BLOCK_P=block_p,
             OPERAND=operand,
+            PAIRS=pairs,
+            AGAIN=config.again,
+            AHEAD=config.ahead,
             STAGES=config.num_stages,
             num_warps=config.num_warps,
-            maxnreg=config.registers,
+            maxnreg=config.registers if outputs else config.first_registers,
         )
 
+    if narrow:
+        turns_dtype = torch.bfloat16 if pairs else torch.float16
+    else:
+        turns_dtype = torch.float32
     with torch.cuda.device_of(y):
         marks = make_marks(
             x,
@@ -674,7 +760,7 @@ def launch_forward(
             borders_or_not,
             block_s,
             adjacent=pairing == "adjacent",
-            narrow=narrow,
+            dtype=turns_dtype,
         )
         kept = Kept(kept_ssm, marks.angle) if keep else None
         if not cut:

@@ -180,7 +180,7 @@ def make_marks(
     block_s: int,
     *,
     adjacent: bool,
-    narrow: bool,
+    dtype: torch.dtype,
 ) -> Marks:
     """Write the angles after the last frames to ``new_angle``, and return the marks.
 
@@ -193,7 +193,7 @@ def make_marks(
         borders: (n + 1,) int64, of sequences packed in one row; else anything.
         block_s: S', S rounded up.
         adjacent: whether adjacent dimensions turn together.
-        narrow: whether the products' operands have 16 bits.
+        dtype: of sines and cosines.
     """
     heads, num_angles, device = x.v.shape[2], angle.shape[-1], x.v.device
     slots, chunk = layout.slots, layout.chunk
@@ -201,7 +201,7 @@ def make_marks(
     def empty(*size: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(slots, heads, *size, dtype=dtype, device=device)
 
-    turns = empty(chunk, 2 * block_s, dtype=torch.float16 if narrow else torch.float32)
+    turns = empty(chunk, 2 * block_s, dtype=dtype)
     marks = Marks(turns, empty(4, chunk), empty(), empty(num_angles))
     sums = empty(num_angles)
     sizes = {"H": heads, "S": num_angles, "PACKED": layout.packed, "CHUNK": chunk}

@@ -7,7 +7,7 @@ halves, and the rest.
 import triton
 import triton.language as tl
 
-from audiossm_kernels.triton_math import sigmoid
+from audiossm_kernels.triton_math import sigmoid, widen
 
 __all__ = [
     "add_first",
@@ -100,9 +100,9 @@ def turn(x, bias, cos, sin):
     """Add the bias to the parts of vectors and turn their pairs."""
     a, b, c = x
     a_bias, b_bias, c_bias = bias
-    a = a.to(tl.float32) + a_bias.to(tl.float32)
-    b = b.to(tl.float32) + b_bias.to(tl.float32)
-    c = c.to(tl.float32) + c_bias.to(tl.float32)
+    a = widen(a) + a_bias.to(tl.float32)
+    b = widen(b) + b_bias.to(tl.float32)
+    c = widen(c) + c_bias.to(tl.float32)
     return a * cos - b * sin, a * sin + b * cos, c
 
 
@@ -202,32 +202,39 @@ def split_ranks(x, R: tl.constexpr):
 
 
 @triton.jit
-def join_ranks(x, weights, rows, inside, R: tl.constexpr):
+def join_ranks(x, weights, rows, inside, WHOLE: tl.constexpr, R: tl.constexpr):
     """Return ``x`` (frames, width) times each rank's weights: (frames R, width), float32."""
     T: tl.constexpr = x.shape[0]
     P: tl.constexpr = x.shape[1]
-    x0 = x * load_weights(weights, inside)
-    x1 = x * load_weights(weights + rows, inside)
-    pair = tl.join(x0, x1)
+    pair = weigh_two(x, weights, rows, inside, WHOLE)
     if R == 2:
         return tl.reshape(tl.permute(pair, (0, 2, 1)), (2 * T, P))
-    x2 = x * load_weights(weights + 2 * rows, inside)
-    x3 = x * load_weights(weights + 3 * rows, inside)
-    four = tl.join(pair, tl.join(x2, x3))
-    if R == 4:
+    elif R == 4:
+        four = tl.join(pair, weigh_two(x, weights + 2 * rows, rows, inside, WHOLE))
         return tl.reshape(tl.permute(four, (0, 3, 2, 1)), (4 * T, P))
-    x4 = x * load_weights(weights + 4 * rows, inside)
-    x5 = x * load_weights(weights + 5 * rows, inside)
-    x6 = x * load_weights(weights + 6 * rows, inside)
-    x7 = x * load_weights(weights + 7 * rows, inside)
-    eight = tl.join(four, tl.join(tl.join(x4, x5), tl.join(x6, x7)))
-    return tl.reshape(tl.permute(eight, (0, 4, 3, 2, 1)), (8 * T, P))
+    else:
+        tl.static_assert(R == 8)
+        four = tl.join(pair, weigh_two(x, weights + 2 * rows, rows, inside, WHOLE))
+        pair = weigh_two(x, weights + 4 * rows, rows, inside, WHOLE)
+        last = tl.join(pair, weigh_two(x, weights + 6 * rows, rows, inside, WHOLE))
+        eight = tl.join(four, last)
+        return tl.reshape(tl.permute(eight, (0, 4, 3, 2, 1)), (8 * T, P))
 
 
 @triton.jit
-def load_weights(weights, inside):
-    """Load a rank's weights as a row (1, width), float32."""
-    return tl.load(weights, mask=inside, other=0.0).to(tl.float32)[None, :]
+def weigh_two(x, weights, rows, inside, WHOLE: tl.constexpr):
+    """Return ``x`` times the weights of two ranks, (frames, width, 2)."""
+    first = load_weights(weights, inside, WHOLE)
+    return tl.join(x * first, x * load_weights(weights + rows, inside, WHOLE))
+
+
+@triton.jit
+def load_weights(weights, inside, WHOLE: tl.constexpr):
+    """Load a rank's weights as a row (1, width), float32; where WHOLE, ``inside`` is all true."""
+    if WHOLE:
+        return tl.load(weights).to(tl.float32)[None, :]
+    else:
+        return tl.load(weights, mask=inside, other=0.0).to(tl.float32)[None, :]
 
 
 @triton.jit
