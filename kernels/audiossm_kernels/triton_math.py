@@ -16,6 +16,7 @@ __all__ = [
     "fast_cos_sin",
     "fast_tanh",
     "halves",
+    "nearest",
     "sigmoid",
     "softplus",
     "tanh",
@@ -152,31 +153,53 @@ def widen(x):
 
 
 @triton.jit
+def nearest(x):
+    """Return ``x`` rounded to bfloat16 as the card does it: the interpreter cuts digits off."""
+    if INTERPRETED:
+        bits = x.to(tl.float32).to(tl.int32, bitcast=True)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & -65536
+        return bits.to(tl.float32, bitcast=True).to(tl.bfloat16)
+    else:
+        return x.to(tl.bfloat16)
+
+
+@triton.jit
 def add_pairs(x, y):
     """Return the sum of two tiles of bfloat16, two elements at a time."""
     x, y = tl.broadcast(x, y)
-    return tl.inline_asm_elementwise(
-        "add.rn.bf16x2 $0, $1, $2;", "=r,r,r", [x, y], dtype=tl.bfloat16, is_pure=True, pack=2
-    )
+    if INTERPRETED:
+        return nearest(x.to(tl.float32) + y.to(tl.float32))
+    else:
+        return tl.inline_asm_elementwise(
+            "add.rn.bf16x2 $0, $1, $2;", "=r,r,r", [x, y], dtype=tl.bfloat16, is_pure=True, pack=2
+        )
 
 
 @triton.jit
 def turn_pairs(a, b, cos, sin):
-    """Turn the pairs of two tiles of bfloat16, two elements at a time, rounding thrice."""
-    first = tl.inline_asm_elementwise(
-        "{.reg .b32 t; mul.rn.bf16x2 t, $2, $4; neg.bf16x2 t, t; fma.rn.bf16x2 $0, $1, $3, t;}",
-        "=r,r,r,r,r",
-        [a, b, cos, sin],
-        dtype=tl.bfloat16,
-        is_pure=True,
-        pack=2,
-    )
-    second = tl.inline_asm_elementwise(
-        "{.reg .b32 t; mul.rn.bf16x2 t, $2, $3; fma.rn.bf16x2 $0, $1, $4, t;}",
-        "=r,r,r,r,r",
-        [a, b, cos, sin],
-        dtype=tl.bfloat16,
-        is_pure=True,
-        pack=2,
-    )
-    return first, second
+    """Turn the pairs of two tiles of bfloat16, two elements at a time, rounding twice."""
+    if INTERPRETED:
+        cos, sin = cos.to(tl.float32), sin.to(tl.float32)
+        a, b = a.to(tl.float32), b.to(tl.float32)
+        first = a * cos - nearest(b * sin).to(tl.float32)
+        second = b * cos + nearest(a * sin).to(tl.float32)
+        return nearest(first), nearest(second)
+    else:
+        # b sin is rounded, a cos is not: second has a sin in its place and no minus
+        first = tl.inline_asm_elementwise(
+            "{.reg .b32 t; mul.rn.bf16x2 t, $2, $4; neg.bf16x2 t, t; fma.rn.bf16x2 $0, $1, $3, t;}",
+            "=r,r,r,r,r",
+            [a, b, cos, sin],
+            dtype=tl.bfloat16,
+            is_pure=True,
+            pack=2,
+        )
+        second = tl.inline_asm_elementwise(
+            "{.reg .b32 t; mul.rn.bf16x2 t, $1, $4; fma.rn.bf16x2 $0, $2, $3, t;}",
+            "=r,r,r,r,r",
+            [a, b, cos, sin],
+            dtype=tl.bfloat16,
+            is_pure=True,
+            pack=2,
+        )
+        return first, second

@@ -31,19 +31,28 @@ CHECKS = [
 # frames of a segment for each head: one that cuts the small shapes and one that doesn't
 CUT, WHOLE = 16, 1024
 
-# the best guesses come first
+# by rank, the best guesses first
+PAIRS = ScanConfig(64, 4, first_registers=168, pairs=True)
+AGAIN = PAIRS._replace(again=True, ahead=True)
+AHEAD = PAIRS._replace(ahead=True)
 GRID = [
-    ScanConfig(64, 4, 1, registers=168),
-    ScanConfig(64, 4, 2, registers=168),
-    ScanConfig(64, 4, 1, registers=128),
-    ScanConfig(32, 4, 1, registers=128),
-    ScanConfig(128, 8, 1),
-    ScanConfig(64, 4, 1, block_p=32),
-    ScanConfig(64, 4, 2, segment=62),
-    ScanConfig(32, 4, 2),
-    ScanConfig(32, 4, 1, registers=168),
-    ScanConfig(64, 4, 2),
-    ScanConfig(64, 4, 1),
+    (1, AGAIN),
+    (4, AHEAD),
+    (1, PAIRS._replace(num_stages=2)),
+    (4, PAIRS),
+    (1, AGAIN._replace(ahead=False)),
+    (4, PAIRS._replace(num_stages=2)),
+    (1, AGAIN._replace(pairs=False)),
+    (4, AHEAD._replace(pairs=False)),
+    (1, AGAIN._replace(num_warps=8, registers=128, first_registers=128)),
+    (4, AHEAD._replace(num_warps=8, registers=128, first_registers=128)),
+    (1, AGAIN._replace(block_p=32, registers=168)),
+    (4, AHEAD._replace(block_p=32, registers=168)),
+    (1, AGAIN._replace(segment=16)),
+    (4, AHEAD._replace(segment=16)),
+    (1, AGAIN._replace(first_registers=128)),
+    (4, AHEAD._replace(rows=128, num_warps=8)),
+    (1, PAIRS._replace(num_stages=2, pairs=False)),
 ]
 
 
@@ -274,8 +283,10 @@ def try_grid(rows: list[dict[str, Any]], deadline: float) -> None:
     for work, row in zip(SCANS, rows, strict=True):
         inputs = long_inputs(work.shape)
         cases.append((work, row, inputs, make_run(inputs, work.shape.pairing, None)()[0]))
-    for config in GRID:
+    for rank, config in GRID:
         for work, row, inputs, expected in cases:
+            if work.shape.rank != rank:
+                continue
             if time.monotonic() > deadline:
                 print(f"out of time: nothing measured from {tuple(config)} on")
                 return

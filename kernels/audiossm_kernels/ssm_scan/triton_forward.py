@@ -2,15 +2,15 @@
 
 A program holds a head's state in registers and takes its frames chunk by chunk, each in four
 products: scores = q k', out = scores v + q state', state = decay state + (weight v)' k. Keys and
-queries of a head are made on the way from the groups' normed vectors and never written.
+queries of a head are made on the way from the groups' normed vectors and never written; their
+angles and the weights of the frames come from ``triton_marks``.
 
 Where rows and heads are too few for the card, a row is cut into segments. A first walk finds what
-each segment adds to a state of zero, in a frame of angles of its own; ``join_kernel`` hands the
-state from segment to segment, turning each part by the angle before it; the second walk starts
-every segment from there. Queries, keys and content turn together, so that this changes nothing.
+each segment adds to a state of zero; ``join_kernel`` hands the state from segment to segment; the
+second walk starts every segment from there.
 
-The N dimensions of a vector are held as three tiles: first halves of the pairs that turn, second
-halves, and the rest. A frame's row stands once per rank: row t R + r of a chunk.
+A frame's row stands once per rank: row t R + r of a chunk. What differs by rank only, or by frame
+only, is loaded so and repeated within threads.
 """
 
 from typing import NamedTuple
@@ -44,6 +44,7 @@ from audiossm_kernels.triton_math import (
     exp2,
     fast_cos_sin,
     fast_tanh,
+    nearest,
     sigmoid,
     turn_pairs,
     widen,
@@ -81,10 +82,10 @@ class Kept(NamedTuple):
 # By bytes of an operand; then the first whose rank and d_state are not smaller.
 CONFIGS = {
     2: {
-        (1, 128): ScanConfig(64, 4, 2),
-        (1, 256): ScanConfig(64, 4, block_p=32),
-        (8, 128): ScanConfig(64, 4),
-        (8, 256): ScanConfig(64, 4, block_p=32),
+        (1, 128): ScanConfig(64, 4, first_registers=168, pairs=True, again=True, ahead=True),
+        (1, 256): ScanConfig(64, 4, block_p=32, pairs=True, again=True, ahead=True),
+        (8, 128): ScanConfig(64, 4, first_registers=168, pairs=True, ahead=True),
+        (8, 256): ScanConfig(64, 4, block_p=32, pairs=True, ahead=True),
     },
     4: {(8, 128): ScanConfig(32, 8, block_p=32), (8, 256): ScanConfig(32, 8, block_p=16)},
 }
@@ -107,13 +108,12 @@ def load_bias(
     BLOCK_S: tl.constexpr,
     BLOCK_REST: tl.constexpr,
     ADJACENT: tl.constexpr,
-    OPERAND: tl.constexpr,
     PAIRS: tl.constexpr,
 ):
     """Load the ranks' biases at the pointers ``rows`` (1, ranks, 1)."""
     a, b, c = load_tiles(rows, rows.to(tl.int64) >= 0, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
     if PAIRS:
-        return a.to(OPERAND), b.to(OPERAND), c.to(OPERAND)
+        return nearest(a), nearest(b), nearest(c)
     else:
         return a, b, c
 
@@ -131,10 +131,13 @@ def as_operands(
 ):
     """Turn the parts (frames, ranks, width) of vectors and return tiles (frames ranks, width)."""
     if PAIRS:
-        a, b, c = add_pairs(x[0].to(OPERAND), bias[0]), add_pairs(x[1].to(OPERAND), bias[1]), x[2]
-        if BLOCK_REST > 0:
-            c = add_pairs(c.to(OPERAND), bias[2])
+        a = add_pairs(nearest(x[0]), bias[0])
+        b = add_pairs(nearest(x[1]), bias[1])
         a, b = turn_pairs(a, b, cos, sin)
+        c = a
+        if BLOCK_REST > 0:
+            c = add_pairs(nearest(x[2]), bias[2])
+        a, b, c = a.to(OPERAND), b.to(OPERAND), c.to(OPERAND)
     else:
         a, b, c = turn(x, bias, widen(cos), widen(sin))
         a, b, c = a.to(OPERAND), b.to(OPERAND), c.to(OPERAND)
@@ -164,7 +167,7 @@ def flat(x):
 
 @triton.jit
 def twice_silu(half, OPERAND: tl.constexpr):
-    """Return silu(2 half); with operands of 16 bits by one unit's tanh, off by 2^-11 of ``half``."""
+    """Return silu(2 half), of operands of 16 bits by the card's tanh: off by 2^-11 of ``half``."""
     if INTERPRETED or OPERAND == tl.float32:
         return 2 * half * sigmoid(2 * half)
     else:
@@ -330,9 +333,9 @@ def walk_kernel(
     tile = t[:, None, None] + 0 * r[None, :, None]
     # a rank's bias once, not for every frame: as many registers as it has dimensions
     one = (tl.arange(0, 1) + head * (R * N))[:, None, None] + (r * N)[None, :, None]
-    k_bias = load_bias(k_bias_ptr + one, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND, PAIRS)
+    k_bias = load_bias(k_bias_ptr + one, N, S, BLOCK_S, BLOCK_REST, ADJACENT, PAIRS)
     if OUTPUTS:
-        q_bias = load_bias(q_bias_ptr + one, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND, PAIRS)
+        q_bias = load_bias(q_bias_ptr + one, N, S, BLOCK_S, BLOCK_REST, ADJACENT, PAIRS)
         d_skip = tl.load(d_skip_ptr + head).to(tl.float32)
         if OUT_NORM:
             norm = tl.load(out_norm_ptr + head * P + p, mask=inside_p, other=0.0).to(tl.float32)
@@ -383,12 +386,12 @@ def walk_kernel(
         v_here = v_ptr + here * V_FRAME + (t * V_FRAME)[:, None] + p[None, :]
         content = tl.load(v_here, mask=v_inside, other=0.0)
         if AGAIN:
-            k_bias = load_bias(
-                k_bias_ptr + one, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND, PAIRS
-            )
+            k_bias = load_bias(k_bias_ptr + one, N, S, BLOCK_S, BLOCK_REST, ADJACENT, PAIRS)
         k_here = k_ptr + here * K_FRAME + tile * K_FRAME + (r * (G * N))[None, :, None]
         key = load_tiles(k_here, tile_on, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
-        key_a, key_b, key_c = as_operands(key, k_bias, cos, sin, BLOCK_REST, ADJACENT, OPERAND, PAIRS)
+        key_a, key_b, key_c = as_operands(
+            key, k_bias, cos, sin, BLOCK_REST, ADJACENT, OPERAND, PAIRS
+        )
         if MIMO:
             value = join_ranks(widen(content), mimo_x_ptr + weights, P, inside_p, WHOLE, R)
         else:
@@ -402,12 +405,12 @@ def walk_kernel(
             reach = each_rank(tl.load(scales + CHUNK), R)
             gamma = each_rank(tl.load(scales + 2 * CHUNK), R)
             if AGAIN:
-                q_bias = load_bias(
-                    q_bias_ptr + one, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND, PAIRS
-                )
+                q_bias = load_bias(q_bias_ptr + one, N, S, BLOCK_S, BLOCK_REST, ADJACENT, PAIRS)
             q_here = q_ptr + here * Q_FRAME + tile * Q_FRAME + (r * (G * N))[None, :, None]
             query = load_tiles(q_here, tile_on, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
-            query_a, query_b, query_c = as_operands(query, q_bias, cos, sin, BLOCK_REST, ADJACENT, OPERAND, PAIRS)
+            query_a, query_b, query_c = as_operands(
+                query, q_bias, cos, sin, BLOCK_REST, ADJACENT, OPERAND, PAIRS
+            )
             scores = tl.dot(query_a, tl.trans(key_a), input_precision="ieee")
             o = tl.dot(query_a, tl.trans(ssm_a.to(OPERAND)), input_precision="ieee")
             if not ADJACENT:
@@ -710,7 +713,7 @@ def launch_forward(
     # the interpreter has no products of bfloat16
     operand = tl.bfloat16 if narrow and not triton.knobs.runtime.interpret else tl.float32
 
-    pairs = config.pairs and operand == tl.bfloat16
+    pairs = config.pairs and narrow
 
     def walk(part_ssm: Tensor, part_decay: Tensor, *, outputs: bool) -> None:
         walk_kernel[(parts.slots * heads, triton.cdiv(head_dim, block_p))](

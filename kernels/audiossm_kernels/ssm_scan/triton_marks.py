@@ -16,7 +16,7 @@ from torch import Tensor
 from audiossm_kernels.ssm_scan.layout import ScanLayout
 from audiossm_kernels.ssm_scan.triton_parts import place_chunk
 from audiossm_kernels.state import SsmInputs
-from audiossm_kernels.triton_math import LOG2_E, TURN, bound, exp2, fast_cos_sin, sigmoid
+from audiossm_kernels.triton_math import LOG2_E, TURN, bound, exp2, fast_cos_sin, nearest, sigmoid
 
 __all__ = ["BELOW_TURN", "LEAST_DECAY", "Marks", "make_marks"]
 
@@ -160,6 +160,8 @@ def marks_kernel(
     )  # fmt: skip
     cos, sin = fast_cos_sin(phi[:, None] + tl.cumsum(step, axis=1))
     dtype = turns_ptr.dtype.element_ty
+    if dtype == tl.bfloat16:
+        cos, sin = nearest(cos), nearest(sin)
     cos, sin = tl.trans(cos.to(dtype)), tl.trans(sin.to(dtype))
     turns = turns_ptr + program * (CHUNK * 2 * BLOCK_S) + (t * (2 * BLOCK_S))[:, None]
     if ADJACENT:

@@ -300,9 +300,7 @@ def find_row(borders_ptr, slot, rows, SEGMENT: tl.constexpr):
 
 
 @triton.jit
-def place_chunk(
-    borders_ptr, slot, rows, frames, CHUNK: tl.constexpr, PACKED: tl.constexpr
-):
+def place_chunk(borders_ptr, slot, rows, frames, CHUNK: tl.constexpr, PACKED: tl.constexpr):
     """Return a slot's row, the frame that the row starts at, its length, and the chunk in it."""
     if PACKED:
         row = find_row(borders_ptr, slot, rows, CHUNK)
