@@ -138,7 +138,8 @@ def halves(x):
 @triton.jit
 def widen(x):
     """Return ``x`` as float32, two bfloat16 at a time, without moving each to a register first."""
-    if INTERPRETED or x.dtype != tl.bfloat16:
+    # a small tile may leave a thread one element, which is no pair
+    if INTERPRETED or x.dtype != tl.bfloat16 or x.numel < 512:
         return x.to(tl.float32)
     else:
         return tl.inline_asm_elementwise(

@@ -51,7 +51,7 @@ GRID = [
     (1, AGAIN._replace(segment=16)),
     (4, AHEAD._replace(segment=16)),
     (1, AGAIN._replace(first_registers=128)),
-    (4, AHEAD._replace(rows=128, num_warps=8)),
+    (4, AHEAD._replace(rows=128, num_warps=8, first_registers=128)),
     (1, PAIRS._replace(num_stages=2, pairs=False)),
 ]
 
