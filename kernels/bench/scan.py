@@ -10,6 +10,7 @@ from measure import TOLERANCE, WrongKernel, eager_ms, error, median_ms, wide
 from torch import Tensor
 from torch.nn import functional as F
 
+from audiossm_kernels.projection import heavy_tail
 from audiossm_kernels.ssm_scan import ssm_scan
 from audiossm_kernels.ssm_scan.cases import ScanInputs, ScanShape, make_inputs
 from audiossm_kernels.ssm_scan.triton_forward import ScanConfig, choose_config, launch_forward
@@ -334,7 +335,7 @@ class Layer:
         k, q = (F.rms_norm(part.reshape(vectors), self.norm.shape, self.norm) for part in (k, q))
         dt = F.softplus(dt.float() - 3)
         a = a.float()
-        adt = -torch.where(a >= 0, 1 + a, 1 / (1 - a)) * dt
+        adt = -heavy_tail(a) * dt
         heads = (*lead, shape.heads, shape.head_dim)
         y, _ = ssm_scan(
             q,

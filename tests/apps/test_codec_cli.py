@@ -224,6 +224,8 @@ def test_ctrl_c_ends_a_live_pipe_with_a_whole_file(model, tmp_path):
         [sys.executable, "-m", "audiossm_apps.cli", *argv],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # a test run in the background ignores the signal, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdin and process.stderr
         process.stdin.write((read_speech()[:40000] * 32767).astype("<i2").tobytes())

@@ -82,9 +82,9 @@ class Kept(NamedTuple):
 # By bytes of an operand; then the first whose rank and d_state are not smaller.
 CONFIGS = {
     2: {
-        (1, 128): ScanConfig(64, 4, first_registers=168, pairs=True, again=True, ahead=True),
+        (1, 128): ScanConfig(64, 4, 2, first_registers=168, pairs=True),
         (1, 256): ScanConfig(64, 4, block_p=32, pairs=True, again=True, ahead=True),
-        (8, 128): ScanConfig(64, 4, first_registers=168, pairs=True, ahead=True),
+        (8, 128): ScanConfig(64, 4, 2, first_registers=168, pairs=True),
         (8, 256): ScanConfig(64, 4, block_p=32, pairs=True, ahead=True),
     },
     4: {(8, 128): ScanConfig(32, 8, block_p=32), (8, 256): ScanConfig(32, 8, block_p=16)},

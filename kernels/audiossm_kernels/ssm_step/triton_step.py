@@ -40,7 +40,7 @@ class StepConfig(NamedTuple):
 
 # By bytes of a state element and by rank; the first entry whose rank is not smaller counts.
 CONFIGS = {
-    2: {1: StepConfig(64, 4), 8: StepConfig(64, 4)},
+    2: {1: StepConfig(64, 4, 96, stream=True), 8: StepConfig(64, 4, 112)},
     4: {1: StepConfig(64, 4), 8: StepConfig(64, 4)},
 }
 
