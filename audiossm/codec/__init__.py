@@ -8,9 +8,10 @@ from audiossm.codec.code_file import (
     read_codes,
     write_codes,
 )
-from audiossm.codec.codec import Codec, CodecConfig, CodecState
+from audiossm.codec.codec import Codec, CodecConfig, CodecState, EncodingState
 from audiossm.codec.codes import CodeFormat, Codes
 from audiossm.codec.decoder import Decoder, DecoderConfig, DecoderState
+from audiossm.codec.detail import Detail, DetailConfig
 from audiossm.codec.encoder import Encoder, EncoderConfig, EncoderState
 from audiossm.codec.istft import InverseSTFT, InverseSTFTState
 from audiossm.codec.loaded import LoadedCodec
@@ -32,9 +33,12 @@ __all__ = [
     "Decoder",
     "DecoderConfig",
     "DecoderState",
+    "Detail",
+    "DetailConfig",
     "Encoder",
     "EncoderConfig",
     "EncoderState",
+    "EncodingState",
     "InverseSTFT",
     "InverseSTFTState",
     "LoadedCodec",

@@ -7,19 +7,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiossm.codec.decoder import Decoder, DecoderConfig, DecoderState
+from audiossm.codec.detail import Detail, DetailConfig
 from audiossm.codec.encoder import Encoder, EncoderConfig, EncoderState
 from audiossm.codec.quantiser import Quantiser, QuantiserConfig
 from audiossm.errors import ConfigError
-from audiossm.nn import StreamingModule
+from audiossm.nn import ConvState, StreamingModule
 
-__all__ = ["Codec", "CodecConfig", "CodecState"]
+__all__ = ["Codec", "CodecConfig", "CodecState", "EncodingState"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig:
-    """Sizes of the codec's three parts."""
+    """Sizes of the codec's parts."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    detail: DetailConfig | None = None  # None: codes are made of the encoder's frames alone
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
 
@@ -58,10 +60,17 @@ class CodecConfig:
         )
 
 
+class EncodingState(NamedTuple):
+    """What the way from samples to codes remembers."""
+
+    encoder: EncoderState
+    detail: tuple[ConvState, ...]  # empty without the branch
+
+
 class CodecState(NamedTuple):
     """What encoder and decoder remember: its size doesn't depend on how long they have run."""
 
-    encoder: EncoderState
+    encoder: EncodingState
     decoder: DecoderState
 
 
@@ -76,8 +85,22 @@ class Codec(StreamingModule[CodecState]):
         self.config = config
         self.encoder = Encoder(config.encoder)
         self.to_latent = nn.Linear(config.encoder.d_model, config.quantiser.latent_dim)
+        self.detail = self.make_detail(config.detail)
         self.quantiser = Quantiser(config.quantiser)
         self.decoder = Decoder(config.decoder, config.quantiser.latent_dim)
+
+    def make_detail(self, detail: DetailConfig | None) -> Detail | None:
+        """Return a new branch; the first group is the encoder's alone, and stays phonetic."""
+        if detail is None:
+            return None
+        quantiser = self.config.quantiser
+        return Detail(
+            detail,
+            num_bins=self.encoder.stft.num_bins,
+            spectra_per_frame=self.config.encoder.spectra_per_frame,
+            d_frame=self.config.encoder.d_model,
+            latent_dim=quantiser.latent_dim - quantiser.group_dim,
+        )
 
     @property
     def delay(self) -> int:
@@ -90,7 +113,12 @@ class Codec(StreamingModule[CodecState]):
         return self.config.frame_size + self.delay
 
     def init_state(self, batch: int) -> CodecState:
-        return CodecState(self.encoder.init_state(batch), self.decoder.init_state(batch))
+        return CodecState(self.init_encoding(batch), self.decoder.init_state(batch))
+
+    def init_encoding(self, batch: int) -> EncodingState:
+        """Return what ``encode_step`` starts from."""
+        detail = () if self.detail is None else self.detail.init_state(batch)
+        return EncodingState(self.encoder.init_state(batch), detail)
 
     def step(self, x: Tensor, state: CodecState) -> tuple[Tensor, CodecState]:
         """Encode and decode samples (batch, samples) in [-1, 1], a multiple of ``frame_size``.
@@ -111,17 +139,34 @@ class Codec(StreamingModule[CodecState]):
         Raises:
             ShapeError: no samples, or not a multiple of ``frame_size``.
         """
-        return self.encode_step(samples, self.encoder.init_state(len(samples)))[0]
+        return self.encode_step(samples, self.init_encoding(len(samples)))[0]
 
-    def encode_step(self, samples: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
+    def encode_step(self, samples: Tensor, state: EncodingState) -> tuple[Tensor, EncodingState]:
         """Encode the next samples of a stream; as ``encode``."""
-        hidden, state = self.encoder.step(samples, state)
-        return self.quantiser.encode(self.latent(hidden)), state
+        self.encoder.check_samples(samples)
+        spectra, stft = self.encoder.stft.step(samples, state.encoder.stft)
+        frames, encoder = self.encoder.step_spectra(spectra, state.encoder._replace(stft=stft))
+        latent, detail = self.latent_step(frames, spectra, state.detail)
+        return self.quantiser.encode(latent), EncodingState(encoder, detail)
 
-    def latent(self, hidden: Tensor) -> Tensor:
-        """Narrow the encoder's frames to what is quantised, float32 also under autocast."""
-        latent: Tensor = self.to_latent(hidden)
-        return latent.float()
+    def latent_step(
+        self, frames: Tensor, spectra: Tensor, state: tuple[ConvState, ...]
+    ) -> tuple[Tensor, tuple[ConvState, ...]]:
+        """Narrow the encoder's frames to what is quantised, float32 also under autocast.
+
+        Args:
+            frames: (batch, frames, d_model), the encoder's.
+            spectra: (batch, spectra, 2 * bins), what it made them of.
+            state: of the detail branch.
+
+        Returns:
+            (batch, frames, latent_dim), and the state.
+        """
+        latent: Tensor = self.to_latent(frames).float()
+        if self.detail is not None:
+            more, state = self.detail.step(frames, spectra, state)
+            latent = latent + F.pad(more.float(), (self.config.quantiser.group_dim, 0))
+        return latent, state
 
     def decode(self, codes: Tensor) -> Tensor:
         """Turn codes (batch, groups, frames) int64 into samples (batch, samples), ``delay`` late.

@@ -117,13 +117,21 @@ class Encoder(StreamingModule[EncoderState]):
         Raises:
             ShapeError: no samples, or not a multiple of ``frame_size``.
         """
+        self.check_samples(x)
+        spectra, stft = self.stft.step(x, state.stft)
+        return self.step_spectra(spectra, state._replace(stft=stft))
+
+    def check_samples(self, x: Tensor) -> None:
+        """Refuse another shape than ``step`` takes.
+
+        Raises:
+            ShapeError: no samples, or not a multiple of ``frame_size``.
+        """
         if x.dim() != 2 or x.shape[1] < 1 or x.shape[1] % self.config.frame_size:
             raise ShapeError(
                 f"Encoder takes (batch, samples), a multiple of {self.config.frame_size}, "
                 f"got {(*x.shape,)}"
             )
-        spectra, stft = self.stft.step(x, state.stft)
-        return self.step_spectra(spectra, state._replace(stft=stft))
 
     def step_spectra(self, spectra: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
         """Encode spectra (batch, spectra, 2 * bins); training masks them before this."""

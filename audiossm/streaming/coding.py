@@ -161,7 +161,7 @@ class EncoderSession(_CodingSession):
         self.buffer = FrameBuffer(config.frame_size * frames_per_step)
         self.resample_state: ResamplerState = self.resampler.init_state(channels)
         self.buffer_state: FrameBufferState = self.buffer.init_state(channels)
-        state = codec.network.encoder.init_state(channels)
+        state = codec.network.init_encoding(channels)
         self.stepper = Stepper(codec.encoder_ways, state, frames_per_step)
         self.samples_received, self.num_samples, self.frames_given = 0, 0, 0
 

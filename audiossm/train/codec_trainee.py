@@ -64,7 +64,8 @@ class CodecTrainee(nn.Module):
         """
         codec, rows = self.codec, len(spectra)
         hidden, _ = codec.encoder.step_spectra(spectra, codec.encoder.init_state(rows))
-        values = codec.quantiser(codec.latent(hidden))
+        latent, _ = codec.latent_step(hidden, spectra, codec.init_encoding(rows).detail)
+        values = codec.quantiser(latent)
         kept = codec.quantiser.keep_groups(values, num_groups)
         samples, _ = codec.decoder.step(kept, codec.decoder.init_state(rows))
         return samples, values[..., : codec.config.quantiser.group_dim]

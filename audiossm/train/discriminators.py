@@ -90,8 +90,9 @@ class SpectrumDiscriminator(nn.Module):
                 normalized=True,
                 return_complex=True,
             )
-            # (rows, 2, frames, bins)
+            # (rows, 2, frames, bins), compressed: weak bins are heard too
             parts = torch.view_as_real(spectra).permute(0, 3, 2, 1).contiguous()
+            parts = parts * (parts.square().sum(1, keepdim=True) + 1e-3).pow(-0.25)
         return judge(parts, self.layers, self.last, slope=0.2)
 
 

@@ -14,22 +14,25 @@ import math
 import os
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from audiossm.audio import write_audio
 from audiossm.checkpoint import save_model
-from audiossm.codec import Codec, CodecConfig, LoadedCodec
-from audiossm.config import load_toml, to_dict
+from audiossm.codec import Codec, CodecConfig, DetailConfig, LoadedCodec
+from audiossm.config import from_dict, load_toml, to_dict
 from audiossm.train.adversarial import fooling_loss, matching_loss, telling_loss
 from audiossm.train.card import write_card
 from audiossm.train.corpus import Corpus
 from audiossm.train.crops import batch_shapes, draw_batch, draw_crops, vary
 from audiossm.train.curves import draw_curves
 from audiossm.train.decoder_trainee import DecoderTrainee, capture
+from audiossm.train.phase import PhaseLoss
 from audiossm.train.run import Run
 from audiossm.train.sounds import load_sounds
 from audiossm.train.spectral import SpectralLoss
@@ -37,30 +40,27 @@ from audiossm.train.spectral import SpectralLoss
 HERE = Path(__file__).parent
 SAVE_MINUTES = 5
 SMOKE_DATA = {"train": ["manifest"], "sounds": [], "dev": ["manifest"], "dev_rows": 4}
-SMOKE_DATA |= {"crop_s": 0.64, "long_s": 1.28}
 SMOKE_TRAIN = {"steps": 12, "warmup": 2, "head_start": 4, "lr": 4e-3, "ema": 0.8, "log_every": 2}
-SMOKE_TRAIN |= {"dev_every": 6, "crop_rows": 2, "long_rows": 1}
+SMOKE_TRAIN |= {"dev_every": 6, "crop_rows": 2, "long_rows": 1, "crop_s": 0.64}
+SMOKE_TRAIN |= {"long_s": 1.28, "detail": {"d_model": 16, "d_hidden": 24, "num_blocks": 1}}
 
 
 @torch.no_grad()
-def encode(codec: Codec, audio: Tensor) -> Tensor:
-    """Return quantised values of audio, each row of some of its groups."""
-    spectra = codec.encoder.stft(audio)
-    hidden, _ = codec.encoder.step_spectra(spectra, codec.encoder.init_state(len(audio)))
-    values = codec.quantiser(codec.latent(hidden))
-    return codec.quantiser.keep_groups(values, codec.quantiser.draw_num_groups(len(audio)))
-
-
-@torch.no_grad()
-def measure(
-    codec: Codec, decoder: nn.Module, audio: Tensor, distance: SpectralLoss
-) -> dict[str, float]:
+def measure(codec: Codec, audio: Tensor, distance: SpectralLoss) -> dict[str, float]:
     """Return the mel distance of decoded dev audio from each number of groups."""
-    kept, codec.decoder = codec.decoder, decoder  # type: ignore[assignment]
     counts = codec.quantiser.group_counts.tolist()
-    far = {f"dev_mel_{g}": distance(codec.reconstruct(audio, g), audio).mel.item() for g in counts}
-    codec.decoder = kept
-    return far
+    return {f"dev_mel_{g}": distance(codec.reconstruct(audio, g), audio).mel.item() for g in counts}
+
+
+def open_codec(args: argparse.Namespace, detail: dict[str, Any] | None) -> Codec:
+    """Return the codec to go on with; with ``detail`` one that has none gets the branch."""
+    codec = LoadedCodec.load(args.init).network if args.init else Codec(CodecConfig.tiny())
+    if detail is None or codec.detail is not None:
+        return codec
+    branch = from_dict(DetailConfig, detail, "second_stage.detail")
+    grown = Codec(replace(codec.config, detail=branch))
+    grown.load_state_dict(codec.state_dict(), strict=False)
+    return grown
 
 
 def main() -> None:
@@ -88,56 +88,60 @@ def main() -> None:
     data, hp = table["data"], table["second_stage"]
     if args.smoke:
         data, hp = data | SMOKE_DATA, hp | SMOKE_TRAIN
-    data |= {name: hp[name] for name in ("crop_rows", "long_rows")}
+    data |= {name: hp[name] for name in ("crop_s", "crop_rows", "long_s", "long_rows")}
+    torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(hp["seed"])
-    codec = LoadedCodec.load(args.init).network if args.init else Codec(CodecConfig.tiny())
-    codec = codec.to(args.device).requires_grad_(False)
+    codec = open_codec(args, hp.get("detail")).to(args.device)
     train, dev, noise = load_sounds(
         args.data, data, lambda utterance: [], args.out, args.workers, args.device
     )
     dev_audio = draw_crops(dev, data["dev_rows"], 64000, np.random.default_rng(0))
     print(f"{train.hours:.2f} h, decoded in {time.monotonic() - began:.0f} s", flush=True)
 
-    trainee = DecoderTrainee(codec.decoder.requires_grad_(True), hp["skip_frames"]).to(args.device)
+    trainee = DecoderTrainee(codec, hp["skip_frames"], train_codes=hp["train_codes"])
+    trainee.to(args.device)
     settings = {name: hp[name] for name in ("lr", "weight_decay", "ema")}
-    voice = Run(trainee.decoder, trainee.decoder, betas=(0.8, 0.99), **settings)
+    voice = Run(codec, codec, betas=(0.8, 0.99), **settings)
     judges = Run(trainee.judges, trainee.judges, betas=(0.8, 0.99), **settings)
     checkpoint, other = args.out / "decoder.pt", args.out / "judges.pt"
     if checkpoint.exists():
         judges.load(other)
         voice.load(checkpoint)
     distance = SpectralLoss(codec.config.sample_rate).to(args.device)
+    phase_distance = PhaseLoss().to(args.device)
     captured = capture(trainee, batch_shapes(data)) if args.compile else {}
     print(f"begins at step {voice.step}, {time.monotonic() - began:.0f} s", flush=True)
 
     def halved() -> torch.autocast:
-        kind = trainee.decoder.in_proj.weight.device.type
+        kind = codec.to_latent.weight.device.type
         return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda", cache_enabled=False)
 
     saved, sums = began, defaultdict[str, list[Tensor]](list)
     while voice.step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
         step = voice.step
         cosine = 0.5 + 0.5 * math.cos(math.pi * step / hp["steps"])
-        lr = hp["lr"] * min((step + 1) / hp["warmup"], cosine + 0.01)
+        pace = min((step + 1) / hp["warmup"], cosine + 0.01)
         audio = vary(
             draw_batch(train, data, False, hp["seed"], step).audio, noise, hp["noise_share"]
         )
         speak, tell = captured.get((*audio.shape,), (trainee.speak, trainee.tell))
         with halved():
-            decoded = speak(encode(codec, audio))
+            decoded = speak(*trainee.hear(audio))
             recorded = trainee.in_time(audio)
             telling = telling_loss(tell(torch.cat([recorded, decoded.detach()])))
-        judges.advance(telling, lr, hp["grad_clip"])
-        far = distance(decoded, recorded)
-        loss, parts = hp["mel_weight"] * far.mel, {"telling": telling, "mel": far.mel}
+        judges.advance(telling, hp["judges_lr"] * pace, hp["grad_clip"])
+        far, apart = distance(decoded, recorded), phase_distance(decoded, recorded)
+        parts = {"mel": far.mel, "spectra": apart.spectra, "drift": apart.drift}
+        loss = torch.stack([hp[f"{name}_weight"] * part for name, part in parts.items()]).sum()
+        parts["telling"] = telling
         if step >= hp["head_start"]:
             with halved():
                 judgements = tell(torch.cat([recorded, decoded]))
             parts |= {"fooling": fooling_loss(judgements), "matching": matching_loss(judgements)}
             for name in ("fooling", "matching"):
                 loss = loss + hp[f"{name}_weight"] * parts[name]
-        parts["norm"] = voice.advance(loss, lr, hp["grad_clip"])
+        parts["norm"] = voice.advance(loss, hp["lr"] * pace, hp["grad_clip"])
         for name, part in parts.items():
             sums[name].append(part.detach())
         if voice.step % hp["log_every"] == 0:
@@ -145,7 +149,7 @@ def main() -> None:
             row |= {name: torch.stack(several).mean().item() for name, several in sums.items()}
             sums.clear()
             if voice.step % hp["dev_every"] == 0:
-                row |= measure(codec, voice.ema, dev_audio, distance)
+                row |= measure(voice.ema, dev_audio, distance)
             print(json.dumps(row), flush=True)
             with (args.out / "log.jsonl").open("a") as log:
                 print(json.dumps(row), file=log)
@@ -156,10 +160,9 @@ def main() -> None:
 
     judges.save(other)
     voice.save(checkpoint)
-    reached = measure(codec, voice.ema, dev_audio, distance)
+    reached = measure(voice.ema, dev_audio, distance)
     print(f"step {voice.step} of {hp['steps']}, {reached}", flush=True)
-    codec.decoder = voice.ema
-    export(args, codec, train, dev_audio, voice.device)
+    export(args, voice.ema, train, dev_audio, voice.device)
 
 
 def export(

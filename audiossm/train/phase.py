@@ -1,0 +1,69 @@
+"""How far a decoded signal's phases are from its original's."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["PhaseDistance", "PhaseLoss"]
+
+WINDOWS = (256, 512, 1024)
+
+
+class PhaseDistance(NamedTuple):
+    """Two distances, means over three windows."""
+
+    spectra: Tensor  # (): between compressed complex spectra, over the recording's size
+    drift: Tensor  # (): 1 - cos of phase differences from bin to bin and from time to time
+
+
+class PhaseLoss(nn.Module):
+    """Distances between complex spectra, which the spectral loss is deaf to.
+
+    Spectra are compressed to |X|^0.5. The drift compares what a pulse's place and a tone's
+    frequency do to phases, wherever the signal as a whole stands (as in arXiv:2305.07952, with
+    cosines instead of unwrapped angles); each pair of bins weighs as much as the recording's
+    compressed magnitude there. Hann windows, a hop of a quarter of the window.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        for window in WINDOWS:
+            self.register_buffer(f"hann_{window}", torch.hann_window(window), persistent=False)
+
+    def forward(self, output: Tensor, target: Tensor) -> PhaseDistance:
+        """Compare samples (batch, samples), at least the longest window, computed in float32."""
+        spectra, drifts = [], []
+        with torch.autocast(output.device.type, enabled=False):
+            both = torch.cat([output.float(), target.float()])
+            for window in WINDOWS:
+                z = torch.stft(
+                    both,
+                    window,
+                    window // 4,
+                    window=self.get_buffer(f"hann_{window}"),
+                    center=False,
+                    normalized=True,
+                    return_complex=True,
+                )
+                power = z.real.square() + z.imag.square()
+                z = torch.view_as_complex(
+                    torch.view_as_real(z) * (power + 1e-6).pow(-0.25).unsqueeze(-1)
+                )
+                said, heard = z.chunk(2)
+                far = torch.view_as_real(said - heard).abs().mean()
+                spectra.append(far / torch.view_as_real(heard).abs().mean().clamp(min=1e-4))
+                drifts += [
+                    drift(said[:, 1:], said[:, :-1], heard[:, 1:], heard[:, :-1]),
+                    drift(said[..., 1:], said[..., :-1], heard[..., 1:], heard[..., :-1]),
+                ]
+        return PhaseDistance(torch.stack(spectra).mean(), torch.stack(drifts).mean())
+
+
+def drift(said: Tensor, said_before: Tensor, heard: Tensor, heard_before: Tensor) -> Tensor:
+    """Compare the turn from one complex tensor to another with that of the recording."""
+    ours, theirs = said * said_before.conj(), heard * heard_before.conj()
+    product = ours * theirs.conj()
+    size = (product.real.square() + product.imag.square() + 1e-12).sqrt()
+    weight = theirs.abs().sqrt().detach()
+    return (weight * (1 - product.real / size)).sum() / weight.sum().clamp(min=1e-4)
