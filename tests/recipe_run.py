@@ -22,12 +22,15 @@ def load_recipe(name: str, script: str = "train") -> ModuleType:
 class StepClock:
     """A clock that a recipe with a limit of 5 minutes reads as over after ``steps`` steps."""
 
-    def __init__(self, recipe: ModuleType, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-        advance, self.left = recipe.Run.advance, steps
+    def __init__(
+        self, recipe: ModuleType, monkeypatch: pytest.MonkeyPatch, steps: int, of: str = "Run"
+    ) -> None:
+        whose = getattr(recipe, of)
+        advance, self.left = whose.advance, steps
 
         def count(run: object, *args: object) -> object:
             self.left -= 1
             return advance(run, *args)
 
-        monkeypatch.setattr(recipe.Run, "advance", count)
+        monkeypatch.setattr(whose, "advance", count)
         monkeypatch.setattr(recipe.time, "monotonic", lambda: 0.0 if self.left > 0 else 600.0)

@@ -119,7 +119,7 @@ def run_info(args: argparse.Namespace) -> int:
             length = reader.num_frames * form.frame_size
         rows = {
             "codec": form.model,
-            "hash": form.frames_hash,
+            "hash": form.codes_hash,
             "duration": f"{length / form.sample_rate:.2f} s ({length} samples)",
             "rate": f"{form.sample_rate} Hz, frames of {form.frame_size} samples",
             "channels": str(form.channels),

@@ -2,7 +2,7 @@
 
 All integers are little-endian. A file is a header, blocks, and an end:
 
-    header  8 bytes magic and version; u16 length of the rest; the codec's ``frames_hash`` (16
+    header  8 bytes magic and version; u16 length of the rest; the codec's ``codes_hash`` (16
             bytes), sample rate (u32), frame size in samples (u16), codes of a group (u32),
             channels, groups and frames of a block (u8 each), the codec's name in UTF-8; CRC-32 of
             all of that
@@ -96,7 +96,7 @@ class Layout:
 def make_header(form: CodeFormat) -> bytes:
     """Write what a file begins with."""
     fixed = _FIXED.pack(
-        bytes.fromhex(form.frames_hash),
+        bytes.fromhex(form.codes_hash),
         form.sample_rate,
         form.frame_size,
         form.num_codes,
@@ -139,7 +139,7 @@ def read_header(stream: ByteStream, name: str) -> tuple[CodeFormat, bytes]:
     try:
         form = CodeFormat(
             model=body[_FIXED.size :].decode(),
-            frames_hash=digest.hex(),
+            codes_hash=digest.hex(),
             sample_rate=rate,
             frame_size=frame_size,
             num_codes=num_codes,

@@ -103,6 +103,11 @@ class Codec(StreamingModule[CodecState]):
         )
 
     @property
+    def code_makers(self) -> list[nn.Module]:
+        """What makes codes of the encoder's frames and has weights."""
+        return [self.to_latent] if self.detail is None else [self.to_latent, self.detail]
+
+    @property
     def delay(self) -> int:
         """Samples by which the decoded signal is late."""
         return self.decoder.delay
@@ -143,11 +148,16 @@ class Codec(StreamingModule[CodecState]):
 
     def encode_step(self, samples: Tensor, state: EncodingState) -> tuple[Tensor, EncodingState]:
         """Encode the next samples of a stream; as ``encode``."""
+        latent, state = self.narrow_step(samples, state)
+        return self.quantiser.encode(latent), state
+
+    def narrow_step(self, samples: Tensor, state: EncodingState) -> tuple[Tensor, EncodingState]:
+        """Turn the next samples of a stream into what is quantised, (batch, frames, latent_dim)."""
         self.encoder.check_samples(samples)
         spectra, stft = self.encoder.stft.step(samples, state.encoder.stft)
         frames, encoder = self.encoder.step_spectra(spectra, state.encoder._replace(stft=stft))
         latent, detail = self.latent_step(frames, spectra, state.detail)
-        return self.quantiser.encode(latent), EncodingState(encoder, detail)
+        return latent, EncodingState(encoder, detail)
 
     def latent_step(
         self, frames: Tensor, spectra: Tensor, state: tuple[ConvState, ...]

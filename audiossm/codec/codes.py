@@ -27,7 +27,7 @@ class CodeFormat:
     """Whose codes they are and how they are laid out; numbers as a file can hold them."""
 
     model: str
-    frames_hash: str  # the codec's, 32 hex digits
+    codes_hash: str  # the codec's, 32 hex digits
     sample_rate: int  # Hz, the codec's
     frame_size: int  # samples
     num_codes: int  # different codes of a group

@@ -146,6 +146,16 @@ class Decoder(StreamingModule[DecoderState]):
             raise ShapeError(
                 f"Decoder takes (batch, frames >= 1, {self.latent_dim}), got {(*x.shape,)}"
             )
+        spectra, state = self.spectra_step(x, state)
+        samples, istft = self.istft.step(spectra, state.istft)
+        return samples, state._replace(istft=istft)
+
+    def spectra_step(self, x: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Do what ``step`` does before its last part, and leave that one's state as it is.
+
+        Returns:
+            (batch, frames * ``config.upsample``, 2 * bins) float32, what samples are made of.
+        """
         x = self.in_proj(x)
         mixed, ssm = self.mixer.step(self.norm(x), state.ssm)
         x, blocks = run_blocks(self.blocks, (x + mixed).transpose(1, 2), state.blocks)
@@ -154,8 +164,7 @@ class Decoder(StreamingModule[DecoderState]):
         x = x.reshape(x.shape[0], -1, self.config.d_fine).transpose(1, 2)
         x, fine = run_blocks(self.fine_blocks, x, state.fine)
         spectra = self.make_spectra(self.head(self.head_norm(x.transpose(1, 2))).float())
-        samples, istft = self.istft.step(spectra, state.istft)
-        return samples, DecoderState(ssm, blocks, fine, istft)
+        return spectra, DecoderState(ssm, blocks, fine, state.istft)
 
     def make_spectra(self, x: Tensor) -> Tensor:
         """Turn log-magnitudes and phases side by side into real and imaginary parts."""

@@ -3,17 +3,16 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from audiossm import checkpoint
 from audiossm.checkpoint import ModelFolder, load_weights
-from audiossm.codec.codec import Codec, CodecConfig
+from audiossm.codec.codec import Codec, CodecConfig, EncodingState
 from audiossm.codec.codes import CodeFormat
 from audiossm.codec.decoder import Decoder, DecoderState
-from audiossm.codec.encoder import EncoderState
 from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, ModelError
 from audiossm.graphs import Backend, Step, Ways, hash_sizes
@@ -35,9 +34,9 @@ def find_shipped_codec() -> str:
 class LoadedCodec:
     """A codec with its weights. Calls don't change it: threads and streams may share it.
 
-    ``hash`` (32 hex digits) covers sizes and weights. ``frames_hash`` covers those alone that make
-    frames and codes, not the decoder's: a model that stands on the codec keeps it and refuses
-    another, while a decoder that was trained on still decodes old codes.
+    ``hash`` (32 hex digits) covers sizes and weights. ``codes_hash`` covers those that make codes,
+    not the decoder's: one that was trained on still decodes old codes. ``frames_hash`` covers the
+    encoder alone: a model that stands on its frames keeps it and refuses another.
     """
 
     def __init__(
@@ -52,7 +51,8 @@ class LoadedCodec:
     ) -> None:
         self.device = device or torch.device("cpu")
         self.network = network.eval().requires_grad_(False).to(self.device)
-        self.name, self.hash, self.frames_hash = name, model_hash, hash_frames(network)
+        self.name, self.hash = name, model_hash
+        self.frames_hash, self.codes_hash = hash_frames(network), hash_codes(network)
         encode, decode = make_steps(self.network)
         self.encoder_ways = Ways(encode, self.device, backend, folder)
         self.decoder_ways = Ways(decode, self.device, backend, folder)
@@ -120,7 +120,7 @@ class LoadedCodec:
         """Say whose codes these will be, for a file of them."""
         return CodeFormat(
             model=self.name,
-            frames_hash=self.frames_hash,
+            codes_hash=self.codes_hash,
             sample_rate=self.config.sample_rate,
             frame_size=self.config.frame_size,
             num_codes=self.config.quantiser.num_codes,
@@ -135,10 +135,10 @@ class LoadedCodec:
         Raises:
             ModelError: the hashes differ.
         """
-        if form.frames_hash != self.frames_hash:
+        if form.codes_hash != self.codes_hash:
             raise ModelError(
-                f"made by codec {form.model!r} with frames of hash {form.frames_hash}, but those "
-                f"of this one, {self.name!r}, have {self.frames_hash}: its codes mean other sounds"
+                f"made by codec {form.model!r} with codes of hash {form.codes_hash}, but those "
+                f"of this one, {self.name!r}, have {self.codes_hash}: its codes mean other sounds"
             )
         sizes = self.config.sample_rate, self.config.frame_size, self.config.quantiser.num_codes
         have = self.config.quantiser.num_groups
@@ -146,13 +146,13 @@ class LoadedCodec:
             raise ModelError(f"codes of other sizes than those of codec {self.name!r}")
 
 
-def make_steps(network: Codec) -> tuple[Step[EncoderState], Step[DecoderState]]:
+def make_steps(network: Codec) -> tuple[Step[EncodingState], Step[DecoderState]]:
     """Describe what sessions do with a codec, for torch and for graphs."""
     encode = Step(
         name="encode",
         network=network,
         call=_encode,
-        init_state=network.encoder.init_state,
+        init_state=network.init_encoding,
         unit=network.config.frame_size,
         outputs=(("codes", 2),),
         sizes=hash_sizes(to_dict(network.config)),
@@ -171,7 +171,7 @@ def make_steps(network: Codec) -> tuple[Step[EncoderState], Step[DecoderState]]:
     return encode, decode
 
 
-def _encode(network: Codec, x: Tensor, state: EncoderState) -> tuple[tuple[Tensor], EncoderState]:
+def _encode(network: Codec, x: Tensor, state: EncodingState) -> tuple[tuple[Tensor], EncodingState]:
     codes, state = network.encode_step(x, state)
     return (codes,), state
 
@@ -182,11 +182,23 @@ def _decode(network: Decoder, x: Tensor, state: DecoderState) -> tuple[tuple[Ten
 
 
 def hash_frames(network: Codec) -> str:
-    """Return 32 hex digits of SHA-256 over encoder and quantiser, weights as a file has them."""
-    sizes = [to_dict(network.config.encoder), to_dict(network.config.quantiser)]
+    """Hash what makes the encoder's frames."""
+    return hash_weights(network, [network.config.encoder], ("encoder.",))
+
+
+def hash_codes(network: Codec) -> str:
+    """Hash what makes codes: encoder, detail branch and quantiser."""
+    config = network.config
+    configs = [config.encoder, config.quantiser, *([config.detail] if config.detail else [])]
+    return hash_weights(network, configs, ("encoder.", "to_latent.", "detail."))
+
+
+def hash_weights(network: Codec, configs: list[Any], prefixes: tuple[str, ...]) -> str:
+    """Return 32 hex digits of SHA-256 over sizes and weights, as a file has them."""
+    sizes = [to_dict(config) for config in configs]
     digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
     for name, tensor in sorted(network.state_dict().items()):
-        if not name.startswith("decoder."):
+        if name.startswith(prefixes):
             half = tensor.detach().to("cpu", torch.float16).contiguous()
             digest.update(name.encode() + half.numpy().tobytes())
     return digest.hexdigest()[:32]

@@ -206,16 +206,15 @@ def compare_steps(codec: LoadedCodec, samples: Tensor) -> tuple[float, float, in
     """
     network, device = codec.network, codec.device
     size = codec.config.frame_size
-    hidden, _ = network.encoder.step(samples.to(device), network.encoder.init_state(1))
-    latents = network.latent(hidden)
+    latents, _ = network.narrow_step(samples.to(device), network.init_encoding(1))
     codes = network.quantiser.encode(latents)
     decoded = network.decode(codes)
-    encoder, decoder = network.encoder.init_state(1), network.decoder.init_state(1)
+    encoder, decoder = network.init_encoding(1), network.decoder.init_state(1)
     latent_pieces, sample_pieces = [], []
     for i in range(codes.shape[2]):
         frame = samples[:, i * size : (i + 1) * size].to(device).clone()
-        hidden, encoder = network.encoder.step(frame, encoder)
-        latent_pieces.append(network.latent(hidden))
+        latent, encoder = network.narrow_step(frame, encoder)
+        latent_pieces.append(latent)
         piece, decoder = network.decode_step(codes[:, :, i : i + 1].clone(), decoder)
         sample_pieces.append(piece)
     streamed = torch.cat(latent_pieces, 1)

@@ -1,6 +1,6 @@
 """A codec's second stage and its discriminators while they are trained against each other."""
 
-from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +8,14 @@ from torch import Tensor, nn
 from audiossm.codec import Codec
 from audiossm.train.discriminators import Discriminators, Judgement
 
-__all__ = ["DecoderTrainee", "capture"]
+__all__ = ["DecoderTrainee", "Said"]
 
-Speak = Callable[[Tensor, Tensor, Tensor], Tensor]
-Tell = Callable[[Tensor], tuple[Judgement, ...]]
+
+class Said(NamedTuple):
+    """What the decoder makes of a batch."""
+
+    samples: Tensor  # (rows, samples), in time with ``in_time``
+    spectra: Tensor  # (rows, spectra, 2 * bins): those of the head that these samples cover
 
 
 class DecoderTrainee(nn.Module):
@@ -28,25 +32,23 @@ class DecoderTrainee(nn.Module):
 
     def __init__(self, codec: Codec, skip_frames: int, *, train_codes: bool) -> None:
         super().__init__()
-        self.codec, self.judges, self.train_codes = codec, Discriminators(), train_codes
+        self.codec, self.judges = codec, Discriminators()
         codec.requires_grad_(False)
         codec.decoder.requires_grad_(True)
-        if train_codes:
-            codec.to_latent.requires_grad_(True)
-            if codec.detail is not None:
-                codec.detail.requires_grad_(True)
+        for module in codec.code_makers if train_codes else []:
+            module.requires_grad_(True)
         self.skip = skip_frames * codec.config.frame_size
 
     @torch.no_grad()
-    def hear(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what ``speak`` takes of (rows, samples): frames, spectra, numbers of groups."""
-        codec, rows = self.codec, len(audio)
-        spectra = codec.encoder.stft(audio)
-        frames, _ = codec.encoder.step_spectra(spectra, codec.encoder.init_state(rows))
-        return frames.float(), spectra, codec.quantiser.draw_num_groups(rows)
+    def hear(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what ``speak`` takes of (rows, samples): frames and spectra."""
+        encoder = self.codec.encoder
+        spectra = encoder.stft(audio)
+        frames, _ = encoder.step_spectra(spectra, encoder.init_state(len(audio)))
+        return frames.float(), spectra
 
-    def speak(self, frames: Tensor, spectra: Tensor, num_groups: Tensor) -> Tensor:
-        """Quantise and decode: (rows, samples), in time with ``in_time``.
+    def speak(self, frames: Tensor, spectra: Tensor, num_groups: Tensor) -> Said:
+        """Quantise and decode.
 
         Args:
             frames: (rows, frames, d_model), the encoder's.
@@ -57,8 +59,11 @@ class DecoderTrainee(nn.Module):
         latent, _ = codec.latent_step(frames, spectra, codec.init_encoding(rows).detail)
         latent = torch.cat([latent[..., :first].detach(), latent[..., first:]], dim=-1)
         values = codec.quantiser.keep_groups(codec.quantiser(latent), num_groups)
-        samples, _ = codec.decoder.step(values, codec.decoder.init_state(rows))
-        return samples[:, self.skip + codec.delay :]
+        shapes, state = codec.decoder.spectra_step(values, codec.decoder.init_state(rows))
+        samples, _ = codec.decoder.istft.step(shapes, state.istft)
+        hop, late = codec.decoder.istft.hop, self.skip + codec.delay
+        whole = shapes[:, late // hop : shapes.shape[1] - codec.delay // hop]
+        return Said(samples[:, late:], whole)
 
     def in_time(self, audio: Tensor) -> Tensor:
         """Return what ``speak`` should say: audio (rows, samples) without what it can't know."""
@@ -73,55 +78,3 @@ class DecoderTrainee(nn.Module):
         level = recorded.square().mean(1, keepdim=True).sqrt().clamp(min=1e-3)
         judgements: tuple[Judgement, ...] = self.judges(x / level.repeat(2, 1))
         return judgements
-
-
-class Speaker(nn.Module):
-    """``speak`` as a module with the codec's weights: what is captured is a module."""
-
-    def __init__(self, trainee: DecoderTrainee) -> None:
-        super().__init__()
-        self.codec = trainee.codec
-        self.speak = trainee.speak
-
-    def forward(self, frames: Tensor, spectra: Tensor, num_groups: Tensor) -> Tensor:
-        """Do what ``speak`` does."""
-        return self.speak(frames, spectra, num_groups)
-
-
-class Teller(nn.Module):
-    """``tell`` as a module with the judges' weights."""
-
-    def __init__(self, trainee: DecoderTrainee) -> None:
-        super().__init__()
-        self.judges = trainee.judges
-        self.tell = trainee.tell
-
-    def forward(self, x: Tensor) -> tuple[Judgement, ...]:
-        """Do what ``tell`` does."""
-        return self.tell(x)
-
-
-def capture(
-    trainee: DecoderTrainee, shapes: Iterable[tuple[int, int]]
-) -> dict[tuple[int, ...], tuple[Speak, Tell]]:
-    """Capture both sides, forward and backward, as CUDA graphs.
-
-    Args:
-        trainee: on a CUDA device, training.
-        shapes: (rows, samples) of each kind of batch.
-
-    Returns:
-        For each shape ``speak`` and ``tell`` for such batches, under bfloat16 autocast without its
-        cache.
-    """
-    captured = dict[tuple[int, ...], tuple[Speak, Tell]]()
-    device = trainee.codec.to_latent.weight.device
-    for rows, samples in shapes:
-        speaker, teller = Speaker(trainee), Teller(trainee)
-        audio = torch.zeros(rows, samples, device=device)
-        heard = trainee.in_time(audio).repeat(2, 1).requires_grad_()
-        with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
-            for module, sample in ((speaker, trainee.hear(audio)), (teller, (heard,))):
-                torch.cuda.make_graphed_callables(module, sample, allow_unused_input=True)
-        captured[rows, samples] = speaker, teller
-    return captured

@@ -8,13 +8,16 @@ from torch import Tensor, nn
 __all__ = ["PhaseDistance", "PhaseLoss"]
 
 WINDOWS = (256, 512, 1024)
+LOW_WINDOWS = (512, 1024)  # which tell the harmonics of most voices apart
+LOW_HZ = 2000
 
 
 class PhaseDistance(NamedTuple):
-    """Two distances, means over three windows."""
+    """Distances, means over three windows, the last over the two longer ones."""
 
     spectra: Tensor  # (): between compressed complex spectra, over the recording's size
     drift: Tensor  # (): 1 - cos of phase differences from bin to bin and from time to time
+    low: Tensor  # (): as ``spectra``, below 2 kHz alone
 
 
 class PhaseLoss(nn.Module):
@@ -24,16 +27,20 @@ class PhaseLoss(nn.Module):
     frequency do to phases, wherever the signal as a whole stands (as in arXiv:2305.07952, with
     cosines instead of unwrapped angles); each pair of bins weighs as much as the recording's
     compressed magnitude there. Hann windows, a hop of a quarter of the window.
+
+    Args:
+        sample_rate: Hz.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sample_rate: int) -> None:
         super().__init__()
+        self.sample_rate = sample_rate
         for window in WINDOWS:
             self.register_buffer(f"hann_{window}", torch.hann_window(window), persistent=False)
 
     def forward(self, output: Tensor, target: Tensor) -> PhaseDistance:
         """Compare samples (batch, samples), at least the longest window, computed in float32."""
-        spectra, drifts = [], []
+        spectra, drifts, low = [], [], []
         with torch.autocast(output.device.type, enabled=False):
             both = torch.cat([output.float(), target.float()])
             for window in WINDOWS:
@@ -51,19 +58,28 @@ class PhaseLoss(nn.Module):
                     torch.view_as_real(z) * (power + 1e-6).pow(-0.25).unsqueeze(-1)
                 )
                 said, heard = z.chunk(2)
-                far = torch.view_as_real(said - heard).abs().mean()
-                spectra.append(far / torch.view_as_real(heard).abs().mean().clamp(min=1e-4))
+                spectra.append(distance(said, heard))
+                if window in LOW_WINDOWS:
+                    bins = LOW_HZ * window // self.sample_rate
+                    low.append(distance(said[:, :bins], heard[:, :bins]))
                 drifts += [
                     drift(said[:, 1:], said[:, :-1], heard[:, 1:], heard[:, :-1]),
                     drift(said[..., 1:], said[..., :-1], heard[..., 1:], heard[..., :-1]),
                 ]
-        return PhaseDistance(torch.stack(spectra).mean(), torch.stack(drifts).mean())
+        return PhaseDistance(*(torch.stack(x).mean() for x in (spectra, drifts, low)))
+
+
+def distance(said: Tensor, heard: Tensor) -> Tensor:
+    """Return the L1 distance between complex tensors over the size of the second."""
+    far = torch.view_as_real(said - heard).abs().mean()
+    return far / torch.view_as_real(heard).abs().mean().clamp(min=1e-4)
 
 
 def drift(said: Tensor, said_before: Tensor, heard: Tensor, heard_before: Tensor) -> Tensor:
     """Compare the turn from one complex tensor to another with that of the recording."""
     ours, theirs = said * said_before.conj(), heard * heard_before.conj()
-    product = ours * theirs.conj()
-    size = (product.real.square() + product.imag.square() + 1e-12).sqrt()
+    # added to what is too weak to have a phase, 1e-6 makes it equal
+    product = ours * theirs.conj() + 1e-6
+    size = (product.real.square() + product.imag.square() + 1e-20).sqrt()
     weight = theirs.abs().sqrt().detach()
     return (weight * (1 - product.real / size)).sum() / weight.sum().clamp(min=1e-4)

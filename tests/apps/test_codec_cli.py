@@ -141,9 +141,9 @@ def test_codes_of_another_codec_are_refused_with_both_hashes(model, encoded, tmp
     wav = tmp_path / "a.wav"
     wav.write_bytes(b"what I had before")
     assert main(["codec", "decode", str(encoded), str(wav), "--model", other]) == 1
-    ours, theirs = (AudioCodec.load(name).frames_hash for name in (model[1], other))
+    ours, theirs = (AudioCodec.load(name).codes_hash for name in (model[1], other))
     assert capsys.readouterr().err == (
-        f"audiossm: error: {encoded}: made by codec 'toy' with frames of hash {ours}, but those of "
+        f"audiossm: error: {encoded}: made by codec 'toy' with codes of hash {ours}, but those of "
         f"this one, 'other', have {theirs}: its codes mean other sounds\n"
     )
     assert wav.read_bytes() == b"what I had before"

@@ -23,7 +23,7 @@ from audiossm.errors import AudioError, AudioSSMError, OutputError, ShapeError
 
 FORM = CodeFormat(
     model="toy",
-    frames_hash="00112233445566778899aabbccddeeff",
+    codes_hash="00112233445566778899aabbccddeeff",
     sample_rate=16000,
     frame_size=320,
     num_codes=1000,
@@ -87,7 +87,7 @@ FULL = 1 + 38 + 4  # 5 frames of 6 codes of 10 bits
 def test_what_is_written_is_read(channels, groups, num_codes, per_block, num_frames, pipe):
     form = CodeFormat(
         model="näme",
-        frames_hash=FORM.frames_hash,
+        codes_hash=FORM.codes_hash,
         sample_rate=8000,
         frame_size=160,
         num_codes=num_codes,

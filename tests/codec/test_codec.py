@@ -48,7 +48,7 @@ def test_codes_do_not_depend_on_the_pieces(codec, speech):
     assert all(len(group.unique()) > 10 for group in whole.unbind(1))
     for seed in range(4):
         sizes = random_split(speech.shape[1], random.Random(seed), FRAME)
-        state, pieces = codec.encoder.init_state(2), []
+        state, pieces = codec.init_encoding(2), []
         for chunk in speech.split(sizes, dim=1):
             codes, state = codec.encode_step(chunk, state)
             pieces.append(codes)
@@ -142,19 +142,27 @@ def test_a_saved_codec_loads_again_with_a_hash_of_its_own(folder, codec, speech)
     codec.decoder.head.bias[0] += 0.1
     save_model(folder, "codec", "a line", tables, codec.state_dict())
     other_voice = LoadedCodec.load(folder)
-    assert other_voice.hash != first.hash and other_voice.frames_hash == first.frames_hash
+    assert other_voice.hash != first.hash and other_voice.codes_hash == first.codes_hash
     codec.to_latent.bias[0] += 0.1
     save_model(folder, "codec", "a line", tables, codec.state_dict())
-    assert LoadedCodec.load(folder).frames_hash != first.frames_hash
+    other_codes = LoadedCodec.load(folder)
+    assert other_codes.codes_hash != first.codes_hash
+    assert other_codes.frames_hash == other_voice.frames_hash == first.frames_hash
+    codec.encoder.in_proj.bias[0] += 0.1
+    save_model(folder, "codec", "a line", tables, codec.state_dict())
+    other_frames = LoadedCodec.load(folder)
+    assert other_frames.frames_hash != first.frames_hash
+    assert other_frames.codes_hash != other_codes.codes_hash
 
 
-def test_a_codec_of_other_levels_has_another_hash(folder, codec):
-    first = LoadedCodec.load(folder).frames_hash
+def test_a_codec_of_other_levels_has_another_hash_of_codes_alone(folder, codec):
+    first = LoadedCodec.load(folder)
     # as many dimensions, and so the same weights
     quantiser = QuantiserConfig(num_groups=4, levels=(7, 5, 5, 5))
     tables = {"codec": to_dict(dataclasses.replace(codec.config, quantiser=quantiser))}
     save_model(folder, "codec", "a line", tables, codec.state_dict())
-    assert LoadedCodec.load(folder).frames_hash != first
+    second = LoadedCodec.load(folder)
+    assert second.codes_hash != first.codes_hash and second.frames_hash == first.frames_hash
 
 
 def test_a_recogniser_cannot_serve_as_a_codec(tmp_path):

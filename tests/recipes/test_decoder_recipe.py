@@ -1,7 +1,8 @@
-"""The codec's second stage changes the decoder alone, resumes exactly and leaves a codec."""
+"""The codec's second stage leaves the encoder alone, resumes exactly and leaves a codec."""
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -27,29 +28,43 @@ def first_stage(tmp_path) -> Path:
     return tmp_path / "voice"
 
 
-def test_the_decoder_learns_and_the_frames_stay(tmp_path, monkeypatch, recipe, first_stage):
-    small = {"steps": 6, "head_start": 3, "dev_every": 3, "log_every": 3}
-    monkeypatch.setattr(recipe, "SMOKE_TRAIN", recipe.SMOKE_TRAIN | small)
-
-    def train(name: str, *options: str) -> LoadedCodec:
+@pytest.fixture
+def train(tmp_path, monkeypatch, recipe, first_stage) -> Callable[..., LoadedCodec]:
+    def run(name: str, *options: str) -> LoadedCodec:
         command = ["train_decoder.py", "--smoke", "--device", "cpu", "--workers", "1"]
         where = ["--out", str(tmp_path / name), "--init", str(first_stage)]
         monkeypatch.setattr(sys, "argv", [*command, *where, *options])
         recipe.main()
         return LoadedCodec.load(tmp_path / name / "codec")
 
+    return run
+
+
+def test_the_codec_learns_and_the_frames_stay(tmp_path, monkeypatch, recipe, first_stage, train):
+    small = {"steps": 6, "head_start": 3, "dev_every": 3, "log_every": 3}
+    monkeypatch.setattr(recipe, "SMOKE_TRAIN", recipe.SMOKE_TRAIN | small)
     straight, before = train("straight"), LoadedCodec.load(first_stage)
     rows = [json.loads(x) for x in (tmp_path / "straight" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6]
     assert rows[1]["dev_mel_4"] < rows[0]["dev_mel_4"]
     assert {"telling", "fooling", "matching"} <= rows[1].keys() and "fooling" not in rows[0]
-    assert straight.frames_hash == before.frames_hash and straight.hash != before.hash
+    assert {"low", "consistency", "norm", "codes_norm", "judges_norm"} <= rows[0].keys()
+    assert straight.frames_hash == before.frames_hash
+    assert straight.codes_hash != before.codes_hash
+    assert straight.config.detail is not None
     assert (tmp_path / "straight" / "sample.wav").exists()
     with monkeypatch.context() as patch:
-        StepClock(recipe, patch, steps=8)  # two optimizers a step
+        StepClock(recipe, patch, steps=4, of="Duel")
         train("stopped", "--minutes", "5")
     assert torch.load(tmp_path / "stopped" / "decoder.pt", weights_only=True)["step"] == 4
     assert train("stopped").hash == straight.hash
+
+
+def test_without_training_codes_they_keep_their_meaning(monkeypatch, recipe, first_stage, train):
+    monkeypatch.setattr(recipe, "SMOKE_TRAIN", recipe.SMOKE_TRAIN | {"steps": 1})
+    after, before = train("a", "--set", "second_stage.train_codes=false"), first_stage
+    assert after.codes_hash == LoadedCodec.load(before).codes_hash
+    assert after.hash != LoadedCodec.load(before).hash
 
 
 def test_without_a_first_stage_there_is_no_second(capsys, monkeypatch, recipe, tmp_path):
@@ -57,3 +72,11 @@ def test_without_a_first_stage_there_is_no_second(capsys, monkeypatch, recipe, t
     with pytest.raises(SystemExit):
         recipe.main()
     assert "needs --init: the codec of the first stage" in capsys.readouterr().err
+
+
+def test_graphs_are_refused_where_there_are_none(capsys, monkeypatch, recipe, tmp_path):
+    command = ["train_decoder.py", "--smoke", "--compile", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", [*command, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        recipe.main()
+    assert "--compile captures CUDA graphs, but the device is cpu" in capsys.readouterr().err

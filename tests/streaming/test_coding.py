@@ -274,8 +274,8 @@ def test_codes_of_another_codec_are_refused_with_both_hashes():
     with pytest.raises(ModelError) as caught:
         CODEC.decode(codes)
     assert str(caught.value) == (
-        f"made by codec 'toy' with frames of hash {other.frames_hash}, but those of this one, "
-        f"'toy', have {CODEC.frames_hash}: its codes mean other sounds"
+        f"made by codec 'toy' with codes of hash {other.codes_hash}, but those of this one, "
+        f"'toy', have {CODEC.codes_hash}: its codes mean other sounds"
     )
 
 

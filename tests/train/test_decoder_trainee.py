@@ -1,29 +1,81 @@
 """The decoder in training is compared in time with what it should say."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 
-from audiossm.codec import Codec, CodecConfig
+from audiossm.codec import Codec, CodecConfig, DetailConfig
+from audiossm.codec.stft import CausalSTFT
 from audiossm.train.decoder_trainee import DecoderTrainee
 
+DETAIL = DetailConfig(num_bins=20, d_model=16, d_hidden=24, num_blocks=1)
 
-def test_what_is_said_lies_in_time_with_the_recording():
-    codec = Codec(CodecConfig.tiny()).requires_grad_(False)
-    trainee, frame = DecoderTrainee(codec.decoder, 2), codec.config.frame_size
+
+@pytest.fixture
+def codec() -> Codec:
+    return Codec(replace(CodecConfig.tiny(), detail=DETAIL))
+
+
+def test_what_is_said_lies_in_time_with_the_recording(codec):
+    trainee, frame = DecoderTrainee(codec, 2, train_codes=True), codec.config.frame_size
     audio = 0.1 * torch.randn(2, 12 * frame)
-    values = codec.quantiser(codec.latent(codec.encoder(audio)))
-    said, heard = trainee.speak(values), trainee.in_time(audio)
+    said = trainee.speak(*trainee.hear(audio), torch.tensor([4, 4])).samples
+    heard = trainee.in_time(audio)
     assert said.shape == heard.shape
     assert torch.equal(heard, audio[:, 2 * frame : 2 * frame + heard.shape[1]])
     whole = codec.reconstruct(audio)[:, 2 * frame : 2 * frame + heard.shape[1]]
     torch.testing.assert_close(said, whole, rtol=1e-4, atol=1e-5)
 
 
-def test_both_sides_learn_from_a_judgement():
-    codec = Codec(CodecConfig.tiny())
-    trainee = DecoderTrainee(codec.decoder, 1)
-    values = torch.randn(2, 20, codec.config.quantiser.latent_dim)
-    said = trainee.speak(values)
+def test_each_row_is_decoded_from_as_many_groups_as_asked(codec):
+    trainee = DecoderTrainee(codec, 1, train_codes=False)
+    audio = (0.1 * torch.randn(1, 12 * 320)).repeat(2, 1)
+    said = trainee.speak(*trainee.hear(audio), torch.tensor([1, 3])).samples
+    for row, groups in enumerate((1, 3)):
+        whole = codec.reconstruct(audio, groups)[row, 320 : 320 + said.shape[1]]
+        torch.testing.assert_close(said[row], whole, rtol=1e-4, atol=1e-5)
+
+
+def test_the_spectra_are_those_that_the_samples_cover(codec):
+    trainee = DecoderTrainee(codec, 2, train_codes=False)
+    said = trainee.speak(*trainee.hear(0.1 * torch.randn(2, 12 * 320)), torch.tensor([4, 4]))
+    stft = CausalSTFT(320, 80)
+    found = stft(said.samples)[:, 3:]
+    assert said.spectra.shape == found.shape
+    # a change of one spectrum is found in that place
+    alike = torch.nn.functional.cosine_similarity(said.spectra, found, dim=-1)
+    shifted = torch.nn.functional.cosine_similarity(said.spectra[:, 1:], found[:, :-1], dim=-1)
+    assert alike.mean() > shifted.mean() + 0.1
+
+
+@pytest.mark.parametrize("train_codes", [True, False])
+def test_both_sides_learn_from_a_judgement(codec, train_codes):
+    torch.nn.init.normal_(codec.detail.out_proj.weight)
+    trainee = DecoderTrainee(codec, 1, train_codes=train_codes)
+    heard = trainee.hear(0.1 * torch.randn(2, 20 * 320))
+    said = trainee.speak(*heard, torch.tensor([4, 4])).samples
     scores = [judgement.scores.mean() for judgement in trainee.tell(torch.cat([said, said]))]
     torch.stack(scores).mean().backward()
+    stays = ("codec.encoder.", *(() if train_codes else ("codec.to_latent.", "codec.detail.")))
     for name, weight in trainee.named_parameters():
-        assert weight.grad is not None and weight.grad.isfinite().all(), name
+        if name.startswith(stays):
+            assert weight.grad is None and not weight.requires_grad, name
+        else:
+            assert weight.grad is not None and weight.grad.isfinite().all(), name
+
+
+def test_the_first_group_takes_no_gradient(codec):
+    trainee = DecoderTrainee(codec, 1, train_codes=True)
+    said = trainee.speak(*trainee.hear(0.1 * torch.randn(1, 12 * 320)), torch.tensor([4]))
+    said.samples.square().sum().backward()
+    slope = codec.to_latent.weight.grad.abs().sum(1)
+    assert (slope[:4] == 0).all() and (slope[4:] > 0).all()
+
+
+def test_judges_hear_quiet_speech_as_loud(codec):
+    trainee = DecoderTrainee(codec, 1, train_codes=False)
+    x = 0.1 * torch.randn(4, 6000)
+    loud, quiet = trainee.tell(x), trainee.tell(0.1 * x)
+    for ours, theirs in zip(loud, quiet, strict=True):
+        torch.testing.assert_close(ours.scores, theirs.scores, rtol=1e-4, atol=1e-5)
