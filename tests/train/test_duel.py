@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from audiossm.codec import Codec, CodecConfig, DetailConfig
 from audiossm.config import load_toml
@@ -148,6 +149,32 @@ def test_decoder_and_codes_are_clipped_and_paced_apart(audio):
     row, clip = duel.read(), duel.hp["grad_clip"]
     for norm, name in zip(norms, ("norm", "codes_norm"), strict=True):
         assert norm.norm().item() == pytest.approx(min(row[name], clip), rel=1e-3)
+
+
+class Watch(TorchDispatchMode):
+    """Notes the operations that would make the host wait for a device, or feed it from the host."""
+
+    waits = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "lift_fresh", "masked_select")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen, self.num = set[str](), 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.num += 1
+        self.seen |= {func._overloadpacket.__name__} & set(self.waits)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("judged", [False, True])
+def test_nothing_in_a_step_waits_for_the_device(audio, judged):
+    duel = make_duel()
+    with Watch() as watch:
+        duel.exchange(audio, ALL, judged)
+    assert watch.num > 1000 and watch.seen == set()
+    with Watch() as watch:
+        torch.tensor(float(audio[0, 0]))
+    assert watch.seen == {"_local_scalar_dense", "lift_fresh"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
