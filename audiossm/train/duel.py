@@ -20,7 +20,7 @@ __all__ = ["Duel"]
 
 BETAS = (0.8, 0.99)
 # each has a weight in the recipe, NAME_weight
-DISTANCES = ("mel", "magnitude", "spectra", "drift", "low", "consistency")
+DISTANCES = ("mel", "magnitude", "spectra", "drift", "low", "angle", "consistency")
 ADVERSARIAL = ("fooling", "matching")
 NUMBERS = (*DISTANCES, *ADVERSARIAL, "telling", "norm", "codes_norm", "judges_norm")
 

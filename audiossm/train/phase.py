@@ -13,11 +13,12 @@ LOW_HZ = 2000
 
 
 class PhaseDistance(NamedTuple):
-    """Distances, means over three windows, the last over the two longer ones."""
+    """Distances, means over three windows, the last two over the two longer ones."""
 
     spectra: Tensor  # (): between compressed complex spectra, over the recording's size
     drift: Tensor  # (): 1 - cos of phase differences from bin to bin and from time to time
     low: Tensor  # (): as ``spectra``, below 2 kHz alone
+    angle: Tensor  # (): 1 - cos of phase differences there, whatever magnitudes are
 
 
 class PhaseLoss(nn.Module):
@@ -40,7 +41,7 @@ class PhaseLoss(nn.Module):
 
     def forward(self, output: Tensor, target: Tensor) -> PhaseDistance:
         """Compare samples (batch, samples), at least the longest window, computed in float32."""
-        spectra, drifts, low = [], [], []
+        spectra, drifts, low, angles = [], [], [], []
         with torch.autocast(output.device.type, enabled=False):
             both = torch.cat([output.float(), target.float()])
             for window in WINDOWS:
@@ -61,12 +62,14 @@ class PhaseLoss(nn.Module):
                 spectra.append(distance(said, heard))
                 if window in LOW_WINDOWS:
                     bins = LOW_HZ * window // self.sample_rate
-                    low.append(distance(said[:, :bins], heard[:, :bins]))
+                    ours, theirs = said[:, :bins], heard[:, :bins]
+                    low.append(distance(ours, theirs))
+                    angles.append(turn(ours, theirs, theirs.abs()))
                 drifts += [
                     drift(said[:, 1:], said[:, :-1], heard[:, 1:], heard[:, :-1]),
                     drift(said[..., 1:], said[..., :-1], heard[..., 1:], heard[..., :-1]),
                 ]
-        return PhaseDistance(*(torch.stack(x).mean() for x in (spectra, drifts, low)))
+        return PhaseDistance(*(torch.stack(x).mean() for x in (spectra, drifts, low, angles)))
 
 
 def distance(said: Tensor, heard: Tensor) -> Tensor:
@@ -78,8 +81,13 @@ def distance(said: Tensor, heard: Tensor) -> Tensor:
 def drift(said: Tensor, said_before: Tensor, heard: Tensor, heard_before: Tensor) -> Tensor:
     """Compare the turn from one complex tensor to another with that of the recording."""
     ours, theirs = said * said_before.conj(), heard * heard_before.conj()
+    return turn(ours, theirs, theirs.abs().sqrt())
+
+
+def turn(ours: Tensor, theirs: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean of 1 - cos of the angles between complex tensors, weighed."""
     # added to what is too weak to have a phase, 1e-6 makes it equal
     product = ours * theirs.conj() + 1e-6
     size = (product.real.square() + product.imag.square() + 1e-20).sqrt()
-    weight = theirs.abs().sqrt().detach()
+    weight = weight.detach()
     return (weight * (1 - product.real / size)).sum() / weight.sum().clamp(min=1e-4)

@@ -25,9 +25,9 @@ def test_equal_signals_have_no_distance(loss, speech):
 
 def test_a_turned_signal_is_far_and_drifts_nowhere(loss, speech):
     assert SpectralLoss(16000)(-speech, speech).mel == 0
-    spectra, drift, low = loss(-speech, speech)
+    spectra, drift, low, angle = loss(-speech, speech)
     torch.testing.assert_close(torch.stack([spectra, low]), torch.full((2,), 2.0))
-    assert drift < 1e-4
+    assert drift < 1e-4 and 1.9 < angle <= 2.0
 
 
 def test_noise_drifts_away(loss, speech):
@@ -40,7 +40,16 @@ def test_low_is_below_two_kilohertz(loss):
     deep, high = (0.3 * torch.sin(2 * torch.pi * hertz * time)[None] for hertz in (500, 5000))
     wrong = loss(deep - high, deep + high)
     assert wrong.low < 0.05 < 0.5 < wrong.spectra
-    assert loss(high - deep, deep + high).low > 1.9
+    assert wrong.angle < 0.05
+    opposite = loss(high - deep, deep + high)
+    assert opposite.low > 1.9 and opposite.angle > 1.9
+
+
+def test_the_angle_does_not_reward_quietness_as_complex_spectra_do(loss, speech):
+    noise = 0.05 * torch.randn_like(speech)
+    loud, quiet = loss(noise, speech), loss(0.5 * noise, speech)
+    assert quiet.low < 0.95 * loud.low
+    torch.testing.assert_close(quiet.angle, loud.angle, rtol=0.02, atol=0)
 
 
 def test_gradients_are_finite_in_silence_too(loss, speech):
