@@ -79,18 +79,18 @@ def test_steps_of_a_sound_codec_give_what_one_call_gives(samples):
 
 def test_steps_that_give_something_else_are_noticed(codec, samples, monkeypatch):
     network = codec.network
-    encode, decode = network.encoder.step, network.decode_step
+    encode, decode = network.encoder.step_spectra, network.decode_step
     single = {"encode": 0.0, "decode": 0.0}
 
-    def encode_step(x, state):
-        y, state = encode(x, state)
-        return (y * (1 + single["encode"]) if x.shape[1] == 320 else y), state
+    def encode_step(spectra, state):
+        y, state = encode(spectra, state)
+        return (y * (1 + single["encode"]) if y.shape[1] == 1 else y), state
 
     def decode_step(codes, state):
         y, state = decode(codes, state)
         return (y + single["decode"] if codes.shape[2] == 1 else y), state
 
-    monkeypatch.setattr(network.encoder, "step", encode_step)
+    monkeypatch.setattr(network.encoder, "step_spectra", encode_step)
     monkeypatch.setattr(network, "decode_step", decode_step)
     with torch.inference_mode():
         single["decode"] = 1e-3
