@@ -128,7 +128,7 @@ def test_a_file_cut_short_gives_what_is_whole():
 
 
 def test_codes_of_another_codec_are_refused():
-    with pytest.raises(ModelError, match="made by codec 'toy' with frames of hash"):
+    with pytest.raises(ModelError, match="made by codec 'toy' with codes of hash"):
         next(decode_stream(open_file(write_file()), make_audio_codec(4)))
 
 

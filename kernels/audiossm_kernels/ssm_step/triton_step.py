@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from audiossm_kernels.state import Pairing, RawParams, SsmInputs, SsmParams, SsmState
-from audiossm_kernels.triton_math import TURN, cos_sin, halves, softplus, tanh
+from audiossm_kernels.triton_math import TURN, cos_sin, halves, nearest, softplus, tanh
 
 __all__ = ["StepConfig", "choose_config", "launch_step"]
 
@@ -250,9 +250,9 @@ def step_kernel(
         q_high, q_low = halves(new_query)
         queries = interleave(q_high, q_low, BLOCK_R, BLOCK_N, 2 * PAD)
     else:
-        new_key = new_key.to(tl.bfloat16)
-        keys = interleave(new_key, old_key.to(tl.bfloat16), BLOCK_R, BLOCK_N, PAD).to(OPERAND)
-        queries = new_query.to(tl.bfloat16)
+        new_key = nearest(new_key)
+        keys = interleave(new_key, nearest(old_key), BLOCK_R, BLOCK_N, PAD).to(OPERAND)
+        queries = nearest(new_query)
         queries = interleave(queries, tl.zeros_like(queries), BLOCK_R, BLOCK_N, PAD)
     queries = tl.trans(queries).to(OPERAND)
 
@@ -289,10 +289,12 @@ def step_kernel(
         weights = tl.where(j_new[None, :], value[:, None], old_value[:, None]) * j_scale
         if MIMO:
             weights *= x_in.to(tl.float32)
-        w_high, w_low = halves(weights)
-        h = tl.dot(w_high.to(OPERAND), keys, acc=h)
         if HALVES == 2:
+            w_high, w_low = halves(weights)
+            h = tl.dot(w_high.to(OPERAND), keys, acc=h)
             h = tl.dot(w_low.to(OPERAND), keys, acc=h)
+        else:
+            h = tl.dot(nearest(weights).to(OPERAND), keys, acc=h)
         stored = h.to(new_ssm_ptr.dtype.element_ty)
         tl.store(new_ssm_ptr + tile, stored, mask=tile_inside, eviction_policy=KEEP)
 
