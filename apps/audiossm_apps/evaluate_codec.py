@@ -64,6 +64,11 @@ def _add_codec(
     )
     anchors = codec.add_mutually_exclusive_group()
     _add_model(anchors)
+    codec.add_argument(
+        "--live",
+        action="store_true",
+        help="the codec takes a frame at a time, as in a live stream, with the graphs of one",
+    )
     anchors.add_argument("--opus-only", action="store_true", help="no codec but Opus")
     codec.add_argument(
         "--groups",
@@ -172,6 +177,8 @@ def metric_list(text: str) -> list[str]:
 
 def run_codec(args: argparse.Namespace) -> int:
     """Print a table or a JSON object; return 1 if a recording couldn't be read."""
+    if args.opus_only and args.live:
+        args.parser.error("--live is about a codec, not about Opus")
     if args.opus_only and args.groups:
         args.parser.error("--groups is about a codec: leave out --opus-only")
     if args.recogniser and "wer" not in args.metrics:
@@ -199,6 +206,7 @@ def run_codec(args: argparse.Namespace) -> int:
             metrics=args.metrics,
             transcriber=Transcriber.load(args.recogniser) if "wer" in args.metrics else None,
             jobs=args.jobs,
+            live=args.live,
             on_utterance=advance,
         )
     for key, failure in evaluation.failures.items():
@@ -228,7 +236,7 @@ def _draw(
         # what can't be read has been told
         readable = [item for item in utterances if item.key not in evaluation.failures]
         clips = readable[: args.clips or NUM_CLIPS]
-        draw_spectrograms(make_coders(codec, args.groups), clips, args.spectrograms)
+        draw_spectrograms(make_coders(codec, args.groups, live=args.live), clips, args.spectrograms)
 
 
 def run_codec_streaming(args: argparse.Namespace) -> int:

@@ -89,6 +89,7 @@ def evaluate_codec(
     metrics: Sequence[str] = DEFAULT_METRICS,
     transcriber: Transcriber | None = None,
     jobs: int = 1,
+    live: bool = False,
     on_utterance: Callable[[], None] | None = None,
 ) -> CodecEvaluation:
     """Encode and decode each recording, by the codec and by Opus at 6, 8 and 12 kbps, and compare.
@@ -106,6 +107,7 @@ def evaluate_codec(
         metrics: which of ``METRICS``.
         transcriber: who listens, for ``wer``, on the CPU.
         jobs: recordings at a time, each in a process of its own if more than one.
+        live: whether the codec takes a frame at a time, as live streams do.
         on_utterance: is called after each utterance.
 
     Raises:
@@ -115,7 +117,7 @@ def evaluate_codec(
         DependencyError: PyAV or a package that measures is not installed.
     """
     require(metrics, transcriber)
-    coders = make_coders(codec, groups, losses)
+    coders = make_coders(codec, groups, losses, live=live)
     listener = transcriber if "wer" in metrics else None
     utterances = list(utterances)
     if listener is not None and not any(utterance.text for utterance in utterances):

@@ -60,15 +60,22 @@ class Coder:
 
 
 def make_coders(
-    codec: LoadedCodec | None, groups: Sequence[int] | None = None, losses: Sequence[float] = ()
+    codec: LoadedCodec | None,
+    groups: Sequence[int] | None = None,
+    losses: Sequence[float] = (),
+    *,
+    live: bool = False,
 ) -> list[Coder]:
     """Return a coder for each number of groups and each rate of Opus, then all with each loss.
+
+    The codec takes many frames at once or, ``live``, one.
 
     Raises:
         ConfigError: the codec hasn't as many groups.
         ModelError: the codec's sample rate is another than that of the measures.
     """
-    coders = [] if codec is None else _list_codec(codec, groups)
+    frames_per_step = 1 if live else FRAMES_PER_STEP
+    coders = [] if codec is None else _list_codec(codec, groups, frames_per_step)
     coders += [
         Coder(
             series="libopus",
@@ -80,7 +87,9 @@ def make_coders(
     return coders + [coder.over(loss) for loss in losses for coder in coders]
 
 
-def _list_codec(codec: LoadedCodec, groups: Sequence[int] | None) -> list[Coder]:
+def _list_codec(
+    codec: LoadedCodec, groups: Sequence[int] | None, frames_per_step: int
+) -> list[Coder]:
     config = codec.config
     if config.sample_rate != SAMPLE_RATE:
         raise ModelError(
@@ -94,7 +103,7 @@ def _list_codec(codec: LoadedCodec, groups: Sequence[int] | None) -> list[Coder]
         Coder(
             series=codec.name,
             name=f"{codec.name}, groups: {count}",
-            code=partial(run_codec, codec, count),
+            code=partial(run_codec, codec, count, frames_per_step),
         )
         for count in dict.fromkeys(map(codec.choose_groups, groups))
     ]
@@ -106,12 +115,14 @@ def draw_losses(key: str, num_samples: int, loss: float) -> Lost:
     return np.random.default_rng(zlib.crc32(key.encode())).random(num_frames) < loss
 
 
-def run_codec(codec: LoadedCodec, num_groups: int, samples: Tensor, lost: Lost) -> Coded:
+def run_codec(
+    codec: LoadedCodec, num_groups: int, frames_per_step: int, samples: Tensor, lost: Lost
+) -> Coded:
     """Send (samples,) through the first groups of a codec."""
-    encoder = EncoderSession(codec, num_groups=num_groups, frames_per_step=FRAMES_PER_STEP)
+    encoder = EncoderSession(codec, num_groups=num_groups, frames_per_step=frames_per_step)
     codes = np.concatenate([encoder.push(samples.unsqueeze(0).numpy()), encoder.finish()], axis=2)
     starts = codec.config.frame_size * np.arange(codes.shape[2])
-    decoder = DecoderSession(codec, frames_per_step=FRAMES_PER_STEP)
+    decoder = DecoderSession(codec, frames_per_step=frames_per_step)
     pieces = [decoder.push(codes, lost=lost[starts // FRAME_SIZE]), decoder.finish()]
     return Coded(
         torch.from_numpy(np.concatenate(pieces, axis=1)[0, : len(samples)]),

@@ -472,6 +472,7 @@ def test_groups_are_whole_numbers_and_about_a_codec(capsys):
         (["--loss", "5,100"], "'5,100' is not a list of percentages below 100"),
         (["--loss", "0"], "'0' is not a number above 0"),
         (["--opus-only", "--groups", "4"], "--groups is about a codec"),
+        (["--opus-only", "--live"], "--live is about a codec"),
         (["--opus-only", "--model", "toy"], "not allowed with argument"),
         (["--metrics", "pesq,mos"], "'mos' is not one of pesq, stoi, mel, sisdr, f0, wer"),
         (["--recogniser", "x"], "--recogniser is about the metric wer"),
