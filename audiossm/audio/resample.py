@@ -85,9 +85,9 @@ class Resampler:
             raise ShapeError(
                 f"x is {tuple(x.shape)} {x.dtype}, but expected ({batch}, samples) torch.float32"
             )
-        phase, skip = _read_place(state)
         if self._identity:
             return x, state
+        phase, skip = _read_place(state)
         joined = torch.cat([state.tail, x], dim=1)
         # Output j has its window at skip + (phase + j * old) // new, and that is inside `joined`
         # as long as it is below the number of new samples.

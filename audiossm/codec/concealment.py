@@ -20,18 +20,21 @@ class ConcealmentState(NamedTuple):
 
 
 def conceal(
-    latents: Tensor, lost: Tensor, state: ConcealmentState
+    latents: Tensor, lost: Tensor | None, state: ConcealmentState
 ) -> tuple[Tensor, ConcealmentState]:
     """Put the frame before it, a little weaker, in the place of each lost one.
 
     Args:
         latents: (batch, frames, latent_dim), frames >= 1; what lost frames have doesn't matter.
-        lost: (batch, frames) bool.
+        lost: (batch, frames) bool; None if none is.
         state: what the previous call returned; zeros at the start.
 
     Returns:
         the latents to decode, and the state after the last frame.
     """
+    if lost is None:
+        last = latents[:, -1]
+        return latents, ConcealmentState(last if latents.shape[1] == 1 else last.clone())
     filled = latents.clone()
     for frame in lost.any(0).nonzero().flatten().tolist():
         before = filled[:, frame - 1] if frame else state.latent

@@ -158,12 +158,11 @@ class Decoder(StreamingModule[DecoderState]):
         """
         x = self.in_proj(x)
         mixed, ssm = self.mixer.step(self.norm(x), state.ssm)
-        x, blocks = run_blocks(self.blocks, (x + mixed).transpose(1, 2), state.blocks)
+        x, blocks = run_blocks(self.blocks, x + mixed, state.blocks)
         # (batch, frames, upsample * d_fine): a frame's spectra lie side by side
-        x = self.up(x.transpose(1, 2))
-        x = x.reshape(x.shape[0], -1, self.config.d_fine).transpose(1, 2)
+        x = self.up(x).reshape(x.shape[0], -1, self.config.d_fine)
         x, fine = run_blocks(self.fine_blocks, x, state.fine)
-        spectra = self.make_spectra(self.head(self.head_norm(x.transpose(1, 2))).float())
+        spectra = self.make_spectra(self.head(self.head_norm(x)).float())
         return spectra, DecoderState(ssm, blocks, fine, state.istft)
 
     def make_spectra(self, x: Tensor) -> Tensor:

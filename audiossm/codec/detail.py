@@ -87,8 +87,8 @@ class Detail(nn.Module):
             (batch, frames, latent_dim), and the state.
         """
         x = torch.cat([self.features(spectra), frames.float()], dim=-1)
-        x, state = run_blocks(self.blocks, self.in_proj(x).transpose(1, 2), state)
-        return self.out_proj(x.transpose(1, 2)), state
+        x, state = run_blocks(self.blocks, self.in_proj(x), state)
+        return self.out_proj(x), state
 
     def features(self, spectra: Tensor) -> Tensor:
         """Return low bins, power-compressed to |X|^0.3, as (batch, frames, features) float32."""

@@ -11,6 +11,7 @@ from audiossm.codec.stft import CausalSTFT, STFTState, mel_filters
 from audiossm.errors import ConfigError, ShapeError
 from audiossm.nn import ConvState, Mamba3, Mamba3Config, RMSNorm, StreamingModule
 from audiossm_kernels import SsmState
+from audiossm_kernels.operators import exporting, square_sum
 
 __all__ = ["Encoder", "EncoderConfig", "EncoderState"]
 
@@ -135,26 +136,24 @@ class Encoder(StreamingModule[EncoderState]):
 
     def step_spectra(self, spectra: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
         """Encode spectra (batch, spectra, 2 * bins); training masks them before this."""
-        x = self.in_proj(self.features(spectra)).transpose(1, 2)
-        x, blocks = run_blocks(self.blocks, x, state.blocks)
-        x = x.transpose(1, 2)
+        x, blocks = run_blocks(self.blocks, self.in_proj(self.features(spectra)), state.blocks)
         y, ssm = self.mixer.step(self.norm(x), state.ssm)
         return x + y, EncoderState(state.stft, blocks, ssm)
 
     def features(self, spectra: Tensor) -> Tensor:
         """Compress spectra (batch, spectra, 2 * bins) to (batch, frames, features), float32."""
         with torch.autocast(spectra.device.type, enabled=False):
-            real, imaginary = spectra.chunk(2, dim=-1)
-            power = real.square() + imaginary.square()
-            mels = compress(power @ self.filters)
+            parts = torch.unflatten(spectra, -1, (2, -1))  # real and imaginary
+            power = square_sum(parts, -2) if exporting() else parts.square().sum(-2)
+            mels = power @ self.filters
             match self.config.spectra:
                 case "complex":
                     compressed = spectra * (power + 1e-10).pow(-0.35).repeat(1, 1, 2)
+                    stacked = torch.cat([compressed, compress(mels)], dim=-1)
                 case "magnitude":
-                    compressed = compress(power)
+                    stacked = compress(torch.cat([power, mels], dim=-1))
                 case _:
-                    compressed = power[..., :0]
-            stacked = torch.cat([compressed, mels], dim=-1)
+                    stacked = compress(mels)
         return stacked.reshape(stacked.shape[0], -1, self.in_proj.in_features)
 
 

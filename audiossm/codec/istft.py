@@ -9,6 +9,7 @@ from torch import Tensor
 
 from audiossm.errors import ConfigError, ShapeError
 from audiossm.nn.streaming import StreamingModule
+from audiossm_kernels.operators import exporting
 from audiossm_kernels.state import full_precision
 
 __all__ = ["InverseSTFT", "InverseSTFTState"]
@@ -77,10 +78,15 @@ class InverseSTFT(StreamingModule[InverseSTFTState]):
         # true float32, as in CausalSTFT
         with full_precision(x.device.type):
             frames = x.float() @ self.basis
+        done = x.shape[1] * self.hop
+        if exporting():
+            length = done + self.delay
+            added = F.fold(frames.mT, (1, length), (1, self.window), stride=(1, self.hop))
+            total = F.pad(state.tail, (0, done)) + added.view(len(x), length)
+            return total[:, :done], InverseSTFTState(total[:, done:])
         overlaps = self.window // self.hop
         parts = frames.view(*x.shape[:2], overlaps, self.hop).unbind(2)
         # part i of a frame belongs i hops later than its first one
-        done = x.shape[1] * self.hop
         total = F.pad(state.tail, (0, done)).view(len(x), -1, self.hop)
         for i, part in enumerate(parts):
             total = total + F.pad(part, (0, 0, i, overlaps - 1 - i))

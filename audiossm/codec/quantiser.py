@@ -3,10 +3,13 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiossm.errors import ConfigError, ShapeError
+from audiossm_kernels.operators import exporting
 
 __all__ = ["Quantiser", "QuantiserConfig"]
 
@@ -44,6 +47,32 @@ class QuantiserConfig:
         """Information in one code, if all are equally likely."""
         return math.log2(self.num_codes)
 
+    def check_form(self, shape: tuple[int, ...], dtype: str) -> None:
+        """Refuse what can't be codes.
+
+        Raises:
+            ShapeError: another shape than (batch, groups, frames), another dtype, or more groups.
+        """
+        if len(shape) != 3 or dtype not in ("int64", "torch.int64"):
+            raise ShapeError(f"codes are (batch, groups, frames) int64, got {shape} {dtype}")
+        if not 1 <= shape[1] <= self.num_groups:
+            raise ShapeError(
+                f"codes have {shape[1]} groups, but this codec has {self.num_groups}: "
+                "were they made by another model?"
+            )
+
+    def check_range(self, low: int, high: int) -> None:
+        """Refuse codes that there aren't, by the least and the largest one.
+
+        Raises:
+            ShapeError: with both.
+        """
+        if not 0 <= low <= high < self.num_codes:
+            raise ShapeError(
+                f"codes lie between {low} and {high}, but this codec's "
+                f"between 0 and {self.num_codes - 1}: were they made by another model?"
+            )
+
 
 class Quantiser(nn.Module):
     """Finite scalar quantisation (arXiv:2309.15505) of groups, without parameters.
@@ -76,6 +105,7 @@ class Quantiser(nn.Module):
         digits = torch.arange(config.num_codes).unsqueeze(1) // self.bases % self.sizes
         scale = self.scale[: config.group_dim]
         self.register_buffer("table", (digits.float() - scale) / scale, persistent=False)
+        self.array: NDArray[np.float32] = self.table.numpy().copy()
         counts = [2**i for i in range(config.num_groups.bit_length())]
         self.register_buffer("group_counts", torch.tensor(counts), persistent=False)
         self.half_width: Tensor
@@ -89,8 +119,12 @@ class Quantiser(nn.Module):
 
     def whole_numbers(self, latent: Tensor) -> Tensor:
         """Bound ``latent`` and round it, with the gradient of not rounding."""
-        bounded = torch.tanh(latent + self.shift) * self.half_width - self.offset
+        bounded = self.bound(latent)
         return bounded + (bounded.round() - bounded).detach()
+
+    def bound(self, latent: Tensor) -> Tensor:
+        """Press ``latent`` between the outermost values of each dimension."""
+        return torch.tanh(latent + self.shift) * self.half_width - self.offset
 
     def forward(self, latent: Tensor) -> Tensor:
         """Quantise (batch, frames, latent_dim) float32 to values in [-1, 1] of the same shape."""
@@ -106,7 +140,12 @@ class Quantiser(nn.Module):
             raise ShapeError(
                 f"Quantiser takes (batch, frames, {self.config.latent_dim}), got {(*latent.shape,)}"
             )
-        digits = (self.whole_numbers(latent) + self.scale).round().long()
+        digits = self.bound(latent).round() + self.scale
+        if exporting():  # whole numbers far below 2^24: their sums are exact
+            groups = torch.eye(self.config.num_groups, dtype=digits.dtype)
+            places = torch.kron(groups, self.bases.unsqueeze(1).to(digits.dtype))
+            return (digits @ places).transpose(1, 2).long()
+        digits = digits.long()
         groups = digits.view(*digits.shape[:2], self.config.num_groups, self.config.group_dim)
         codes: Tensor = (groups * self.bases).sum(-1)
         return codes.transpose(1, 2).contiguous()
@@ -120,23 +159,23 @@ class Quantiser(nn.Module):
         Raises:
             ShapeError: another shape or dtype, more groups, or a code that there isn't.
         """
-        config = self.config
-        if codes.dim() != 3 or codes.dtype != torch.int64:
-            raise ShapeError(
-                f"codes are (batch, groups, frames) int64, got {(*codes.shape,)} {codes.dtype}"
-            )
-        if not 1 <= codes.shape[1] <= config.num_groups:
-            raise ShapeError(
-                f"codes have {codes.shape[1]} groups, but this codec has {config.num_groups}: "
-                "were they made by another model?"
-            )
-        low, high = (int(edge) for edge in codes.aminmax()) if codes.numel() else (0, 0)
-        if not 0 <= low <= high < config.num_codes:
-            raise ShapeError(
-                f"codes lie between {low} and {high}, but this codec's "
-                f"between 0 and {config.num_codes - 1}: were they made by another model?"
-            )
+        self.config.check_form((*codes.shape,), str(codes.dtype))
+        if codes.numel():
+            self.config.check_range(*(int(edge) for edge in codes.aminmax()))
         return self.values(codes)
+
+    def decode_array(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Do what ``decode`` does, on the CPU: at one frame, torch's operations are slow."""
+        known = codes.dtype == np.int64  # a dtype's name takes a while to find
+        self.config.check_form(codes.shape, "int64" if known else codes.dtype.name)
+        # below zero is above all, without its sign
+        if codes.size and codes.view(np.uint64).max() >= self.config.num_codes:
+            self.config.check_range(int(codes.min()), int(codes.max()))
+        batch, groups, frames = codes.shape
+        width = groups * self.config.group_dim
+        values = self.array.take(codes.transpose(0, 2, 1), axis=0).reshape(batch, frames, width)
+        short = self.config.latent_dim - width
+        return np.pad(values, ((0, 0), (0, 0), (0, short))) if short else values
 
     def values(self, codes: Tensor) -> Tensor:
         """Do what ``decode`` does to codes that are known to be good."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from audiossm.errors import ShapeError
 from audiossm.nn.streaming import StreamingModule
+from audiossm_kernels.operators import exporting, stft
 
 __all__ = ["CausalSTFT", "STFTState", "mel_filters"]
 
@@ -39,6 +40,10 @@ class CausalSTFT(StreamingModule[STFTState]):
         basis = torch.cat([hann * angle.cos(), -hann * angle.sin()], dim=1)
         self.register_buffer("basis", (basis / math.sqrt(window)).float(), persistent=False)
         self.basis: Tensor
+        # of a graph, which has a transform and needs no basis, the largest matrix of all
+        frame_window = (hann.squeeze(1) / math.sqrt(window)).float()
+        self.register_buffer("frame_window", frame_window, persistent=False)
+        self.frame_window: Tensor
 
     def init_state(self, batch: int) -> STFTState:
         return STFTState(self.basis.new_zeros(batch, self.window - self.hop))
@@ -60,6 +65,8 @@ class CausalSTFT(StreamingModule[STFTState]):
         samples = torch.cat([state.tail, x], dim=1)
         keep = self.window - self.hop
         tail = samples.narrow(1, samples.shape[1] - keep, keep).clone()
+        if exporting():
+            return stft(samples, self.frame_window, self.hop), STFTState(tail)
         # true float32: this product must not follow autocast or TF32
         with torch.autocast(x.device.type, enabled=False):
             spectra = samples.unfold(1, self.window, self.hop) @ self.basis

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from audiossm.errors import DependencyError
 from audiossm.graphs.step import Step
-from audiossm.nn import map_state, named_tensors
+from audiossm.nn import map_state, named_tensors, turn_tails
 
 __all__ = ["export_graph"]
 
@@ -47,18 +47,19 @@ class _Flat(nn.Module):
 
     def forward(self, x: Tensor, state: list[Tensor], weights: list[Tensor]) -> Any:
         values = iter(state)
-        nested = map_state(lambda _: next(values), self.like)
+        nested = turn_tails(map_state(lambda _: next(values), self.like))
         held = {f"network.{n}": weight for n, weight in zip(self.names, weights, strict=True)}
         outputs, new_state = functional_call(self.called[0], held, (x, nested))
-        return (*outputs, *(tensor for _, tensor in named_tensors(new_state)))
+        return (*outputs, *(tensor for _, tensor in named_tensors(turn_tails(new_state))))
 
 
 def export_graph(step: Step[S], num_frames: int) -> bytes:
     """Export a step of one stream by so many frames.
 
     The graph's inputs are ``x`` and the state's tensors by name, its outputs those of the step and
-    the state's names with ``new.`` in front. Weights are initializers outside the file, called
-    ``weights.`` and their name: a graph serves all networks of one size.
+    the state's names with ``new.`` in front. What convolutions remember has its channels last.
+    Weights are initializers outside the file, called ``weights.`` and their name: a graph serves
+    all networks of one size.
 
     Raises:
         DependencyError: the exporter's packages aren't installed.
@@ -71,7 +72,7 @@ def export_graph(step: Step[S], num_frames: int) -> bytes:
         raise DependencyError(
             f"exporting needs the package {exc.name}: pip install 'audiossm[export]'"
         ) from exc
-    state = step.init_state(1)
+    state = turn_tails(step.init_state(1))
     states = dict(named_tensors(state))
     weights = {name: tensor.contiguous() for name, tensor in step.weights().items()}
     flat = _Flat(step, state, list(weights)).eval()

@@ -5,7 +5,7 @@ once on recordings: never on what comes, or a loud stream would change what lies
 """
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from audiossm.errors import DependencyError
 from audiossm.graphs.step import Step
-from audiossm.nn import named_tensors
+from audiossm.nn import named_tensors, turn_tails
 
 __all__ = ["SMALLEST", "int8_weights", "quantise_graph"]
 
@@ -54,22 +54,23 @@ def quantise_graph(data: bytes, step: Step[S], num_frames: int, inputs: Iterable
     proto.ParseFromString(data)
     graph = proto.graph
     products = find_products(graph, step)
-    activations = sorted({product.input[0] for product, _ in products.values()})
+    activations = sorted({product.x for product in products})
     ranges = measure(proto, step, num_frames, inputs, activations)
     whole = _Whole(onnx)
-    names = {id(product): name for name, (product, _) in products.items()}
+    last = {product.y: product for product in products}
     nodes = []
     for node in graph.node:
-        name = names.get(id(node))
-        nodes += [node] if name is None else whole.product(node, name, products[name][1], ranges)
+        product = last.get(node.output[0])
+        nodes += [node] if product is None else whole.product(product, ranges[product.x])
     used = {value for node in nodes for value in node.input} | {out.name for out in graph.output}
-    nodes = [node for node in nodes if used.intersection(node.output)]
+    while len(kept := [node for node in nodes if used.intersection(node.output)]) < len(nodes):
+        nodes = kept
+        used = {value for node in nodes for value in node.input}
+        used |= {out.name for out in graph.output}
     used = {value for node in nodes for value in node.input}
-    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     tensors = [tensor for tensor in graph.initializer if tensor.name in used]
-    for name in products:
-        outputs, inputs_of_one = shapes[name]
-        tensors.append(whole.outside(f"whole.{name}", "UINT8", [inputs_of_one, outputs]))
+    for name, (outputs, width) in {product.weight: product.shape for product in products}.items():
+        tensors.append(whole.outside(f"whole.{name}", "UINT8", [width, outputs]))
         tensors.append(whole.outside(f"scale.{name}", "FLOAT", [outputs]))
     del graph.node[:], graph.initializer[:], proto.metadata_props[:]
     graph.node.extend(nodes)
@@ -80,6 +81,17 @@ def quantise_graph(data: bytes, step: Step[S], num_frames: int, inputs: Iterable
     return result
 
 
+class Product(NamedTuple):
+    """A matrix product in a float32 graph: ``y = x @ weight.T * scale + bias``."""
+
+    x: str
+    y: str
+    weight: str
+    shape: tuple[int, int]  # of the weight: outputs, inputs
+    scale: str | None  # (outputs,)
+    bias: str | None
+
+
 class _Whole:
     """Makes the nodes and constants of products of whole numbers."""
 
@@ -88,28 +100,28 @@ class _Whole:
         self.tensors: list[Any] = []
         self.made: set[str] = set()
 
-    def product(
-        self, node: Any, name: str, num_outputs: int, ranges: dict[str, tuple[float, float]]
-    ) -> list[Any]:
-        """Return what stands for a product with the weight ``name``."""
-        make, x = self.onnx.helper.make_node, node.input[0]
+    def product(self, product: Product, bounds: tuple[float, float]) -> list[Any]:
+        """Return what stands for a product whose ``x`` lies between ``bounds``."""
+        make, x, num_outputs = self.onnx.helper.make_node, product.x, product.shape[0]
         nodes = []
         if x not in self.made:
-            low, high = min(ranges[x][0], 0.0), max(ranges[x][1], 0.0)
-            scale = max(high - low, 1e-6) / 255
-            self.constant(f"{x}.scale", np.array(scale, np.float32))
-            self.constant(f"{x}.zero", np.array(round(-low / scale), np.uint8))
+            low, high = min(bounds[0], 0.0), max(bounds[1], 0.0)
+            unit = max(high - low, 1e-6) / 255
+            self.constant(f"{x}.scale", np.array(unit, np.float32))
+            self.constant(f"{x}.zero", np.array(round(-low / unit), np.uint8))
             nodes.append(make("QuantizeLinear", [x, f"{x}.scale", f"{x}.zero"], [f"{x}.whole"]))
             self.made.add(x)
         zeros = f"zeros.{num_outputs}"
         if zeros not in self.made:
             self.constant(zeros, np.full(num_outputs, ZERO, np.uint8))
             self.made.add(zeros)
-        inputs = [f"{x}.whole", f"whole.{name}", f"{x}.scale", f"scale.{name}", f"{x}.zero", zeros]
-        bias = list(node.input[2:])  # of a Gemm
-        nodes.append(
-            make("MatMulIntegerToFloat", inputs + bias, list(node.output), domain="com.microsoft")
-        )
+        weight, scale = f"whole.{product.weight}", f"scale.{product.weight}"
+        if product.scale is not None:
+            nodes.append(make("Mul", [scale, product.scale], [f"{product.y}.scale"]))
+            scale = f"{product.y}.scale"
+        inputs = [f"{x}.whole", weight, f"{x}.scale", scale, f"{x}.zero", zeros]
+        inputs += [] if product.bias is None else [product.bias]
+        nodes.append(make("MatMulIntegerToFloat", inputs, [product.y], domain="com.microsoft"))
         return nodes
 
     def constant(self, name: str, value: NDArray[Any]) -> None:
@@ -125,27 +137,44 @@ class _Whole:
         return tensor
 
 
-def find_products(graph: Any, step: Step[S]) -> dict[str, tuple[Any, int]]:
-    """Return the products with a large parameter: its name, the node, and its outputs."""
+def find_products(graph: Any, step: Step[S]) -> list[Product]:
+    """Return the products with a large parameter, in order."""
     parameters = {
         f"weights.{name}": tuple(tensor.shape) for name, tensor in step.parameters().items()
     }
-    turned = {
-        node.output[0]: node.input[0]
-        for node in graph.node
-        if node.op_type == "Transpose" and node.input[0] in parameters
-    }
-    products: dict[str, tuple[Any, int]] = {}
+    made = {node.output[0]: node for node in graph.node}
+    readers: dict[str, list[Any]] = {}
     for node in graph.node:
-        name = None
-        if node.op_type == "MatMul":
-            name = turned.get(node.input[1])
-        elif node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute):
-            name = node.input[1]
-        shape = parameters.get(name or "", ())
-        if name is not None and len(shape) == 2 and shape[0] * shape[1] >= SMALLEST:
-            products[name] = node, shape[0]
+        for value in node.input:
+            readers.setdefault(value, []).append(node)
+    # what is known when the graph is loaded
+    fixed = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if fixed.issuperset(node.input):
+            fixed |= set(node.output)
+    products = []
+    for node in graph.node:
+        weight, scale, bias, y = "", None, None, node.output[0]
+        if node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute):
+            weight, bias = node.input[1], (*node.input[2:], None)[0]
+        elif node.op_type == "MatMul" and _is(made.get(node.input[1]), "Transpose"):
+            weight = made[node.input[1]].input[0]
+            if weight not in parameters and _is(made.get(weight), "Mul"):
+                weight, column = made[weight].input
+                # a scale of rows is one of outputs
+                scale = made[column].input[0] if _is(made.get(column), "Unsqueeze") else None
+                weight = weight if scale else ""
+            after = readers[y] if y in readers else []
+            if len(after) == 1 and after[0].op_type == "Add" and after[0].input[1] in fixed:
+                y, bias = after[0].output[0], after[0].input[1]
+        shape = parameters.get(weight, ())
+        if len(shape) == 2 and shape[0] * shape[1] >= SMALLEST:
+            products.append(Product(node.input[0], y, weight, shape, scale, bias))
     return products
+
+
+def _is(node: Any, kind: str) -> bool:
+    return node is not None and node.op_type == kind
 
 
 def measure(
@@ -166,7 +195,7 @@ def measure(
     outputs = [output.name for output in session.get_outputs()]
     low, high = dict.fromkeys(names, np.inf), dict.fromkeys(names, -np.inf)
     for x in inputs:
-        state = {n: t.numpy() for n, t in named_tensors(step.init_state(1))}
+        state = {n: t.numpy() for n, t in named_tensors(turn_tails(step.init_state(1)))}
         for piece in torch.split(x, num_frames * step.unit, dim=1):
             if piece.shape[1] < num_frames * step.unit:
                 break

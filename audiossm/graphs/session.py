@@ -14,7 +14,7 @@ from torch import Tensor
 from audiossm.errors import DependencyError, ModelError
 from audiossm.graphs.int8 import int8_weights
 from audiossm.graphs.step import Precision, Step
-from audiossm.nn import map_state, named_tensors
+from audiossm.nn import map_state, named_tensors, turn_tails
 
 __all__ = ["FEW_FRAMES", "BoundState", "GraphFolder", "open_graph"]
 
@@ -49,6 +49,13 @@ class GraphFolder(Generic[S]):
                     self.files[int(number)] = path
         self.lock = Lock()
         self.loaded: dict[int, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what another process has to have of its own."""
+        return self.__dict__ | {"lock": None, "loaded": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, lock=Lock())
 
     @property
     def frame_counts(self) -> list[int]:
@@ -126,7 +133,13 @@ def open_graph(data: bytes, step: Step[S], threads: int = 1) -> Any:
             values[f"whole.{name}"], values[f"scale.{name}"] = int8_weights(tensor.numpy())
     make = onnxruntime.OrtValue.ortvalue_from_numpy
     options.add_external_initializers(list(values), [make(array) for array in values.values()])
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        data,
+        options,
+        providers=["CPUExecutionProvider"],
+        # it would put a reshape on either side of each product of three dimensions
+        disabled_optimizers=["MatMulAddFusion"],
+    )
 
 
 def name_field(name: str) -> bytes:
@@ -145,6 +158,7 @@ class BoundState(Generic[S]):
     """
 
     def __init__(self, graphs: GraphFolder[S], state: S) -> None:
+        state = turn_tails(state)
         self.graphs, self.like = graphs, state
         self.names = [name for name, _ in named_tensors(state)]
         # numpy's own memory, aligned as torch's is; nothing else holds on to it
@@ -161,7 +175,7 @@ class BoundState(Generic[S]):
         """Return the state as a value of its own."""
         arrays = iter(self.sets[self.now])
         state = map_state(lambda _: torch.from_numpy(next(arrays).copy()), self.like)
-        return self.graphs.step.settle(state)
+        return self.graphs.step.settle(turn_tails(state))
 
     def step(self, x: Tensor) -> tuple[Tensor, ...]:
         """Advance by ``x`` (batch, frames * unit, ...), the largest graphs first."""
@@ -175,6 +189,8 @@ class BoundState(Generic[S]):
             while left >= count:
                 pieces.append(self._run(count, samples[:, at : at + count * step.unit]))
                 at, left = at + count * step.unit, left - count
+        if len(pieces) == 1:
+            return tuple(torch.from_numpy(array) for array in pieces[0])
         return tuple(
             torch.from_numpy(np.concatenate([piece[i] for piece in pieces], axis=axis))
             for i, (_, axis) in enumerate(step.outputs)
@@ -195,6 +211,8 @@ class BoundState(Generic[S]):
                 self.bound[key] = self._bind(count, row)
             rows.append(self.bound[key].run(x[row : row + 1]))
         self.now = 1 - self.now
+        if self.batch == 1:
+            return rows[0]
         return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
     def _bind(self, count: int, row: int) -> _Binding:

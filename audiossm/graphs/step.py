@@ -16,7 +16,11 @@ S = TypeVar("S")
 Precision = Literal["float32", "int8"]
 FRAME_COUNTS = (1, 4, 64)
 # counts up when a step computes something else: graphs of before are then refused
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
+
+
+def _keep(state: S) -> S:
+    return state
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Step(Generic[S]):
     outputs: tuple[tuple[str, int], ...]
     sizes: str
     width: tuple[int, ...] = ()
-    settle: Callable[[S], S] = lambda state: state
+    settle: Callable[[S], S] = _keep
     unused: str | None = None
     patience: int = 0
 

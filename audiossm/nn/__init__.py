@@ -1,7 +1,13 @@
 """Layers: the streaming contract, causal convolutions, and the Mamba-3 backbone's parts."""
 
 from audiossm.nn.block import Block, BlockState
-from audiossm.nn.conv import CausalConv1d, ConvState, LookAheadConv, LookAheadState
+from audiossm.nn.conv import (
+    CausalConv1d,
+    ConvState,
+    LookAheadConv,
+    LookAheadState,
+    turn_tails,
+)
 from audiossm.nn.mamba3 import Mamba3, Mamba3Config
 from audiossm.nn.mlp import SwiGLU
 from audiossm.nn.norm import RMSNorm
@@ -31,6 +37,7 @@ __all__ = [
     "map_state",
     "named_tensors",
     "stack_states",
+    "turn_tails",
     "unstack_states",
     "where_state",
 ]

@@ -1,7 +1,7 @@
 """Convolutions over time whose past is a value."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from audiossm.errors import ShapeError
 from audiossm.nn.streaming import StreamingModule
+from audiossm_kernels import operators
 
-__all__ = ["CausalConv1d", "ConvState", "LookAheadConv", "LookAheadState"]
+__all__ = ["CausalConv1d", "ConvState", "LookAheadConv", "LookAheadState", "turn_tails"]
 
+
+S = TypeVar("S")
 
 # up to which a depthwise convolution is a plain sum
 FEW_FRAMES = 4
@@ -23,15 +26,29 @@ class ConvState(NamedTuple):
     tail: Tensor  # (batch, in_channels, kernel - 1): the newest inputs
 
 
+def turn_tails(state: S) -> S:
+    """Swap channels and frames of all that causal convolutions in a state remember."""
+    if isinstance(state, ConvState):
+        return cast(S, ConvState(state.tail.transpose(1, 2).contiguous()))
+    if isinstance(state, tuple):
+        make = getattr(type(state), "_make", tuple)
+        return cast(S, make([turn_tails(part) for part in state]))
+    return state
+
+
 def causal_conv1d(
     x: Tensor, weight: Tensor, bias: Tensor | None, state: ConvState, groups: int
 ) -> tuple[Tensor, ConvState]:
     """Convolve ``x`` (batch, channels, frames) with the past in front and no future."""
+    depthwise = groups == len(weight) == x.shape[1]
+    if operators.exporting() and depthwise and bias is not None:
+        y, tail = operators.causal_conv(x.transpose(1, 2), weight, bias, state.tail.transpose(1, 2))
+        return y.transpose(1, 2), ConvState(tail.transpose(1, 2))
     x = torch.cat([state.tail.to(x.dtype), x], dim=-1)
     keep = state.tail.shape[-1]
     # narrow(), not x[..., -keep:]: with kernel 1 that slice would keep everything
     tail = x.narrow(-1, x.shape[-1] - keep, keep).to(state.tail.dtype, copy=True)
-    if groups == len(weight) == x.shape[1] and x.shape[-1] - keep <= FEW_FRAMES:
+    if depthwise and x.shape[-1] - keep <= FEW_FRAMES:
         y = convolve_few(x, weight.squeeze(1))
         return (y if bias is None else y + bias.unsqueeze(-1)), ConvState(tail)
     return F.conv1d(x, weight, bias, groups=groups), ConvState(tail)

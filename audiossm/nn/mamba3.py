@@ -11,6 +11,7 @@ from audiossm.nn.norm import RMSNorm
 from audiossm.nn.streaming import StreamingModule
 from audiossm_kernels import (
     Pairing,
+    RawParams,
     SsmInputs,
     SsmParams,
     SsmState,
@@ -19,8 +20,13 @@ from audiossm_kernels import (
     ssm_step,
     turn_back,
 )
+from audiossm_kernels.operators import exporting
+from audiossm_kernels.ssm_step.exported import step_exported, takes
 
 __all__ = ["Mamba3", "Mamba3Config"]
+
+# up to which a graph has the recurrence frame by frame: it is fewer nodes than the matrix form
+FEW_FRAMES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +215,16 @@ class Mamba3(StreamingModule[SsmState]):
         config = self.config
         check_frames("Mamba3", x, config.d_model, state)
         one = x.shape[1] == 1
+        params = self.small_parameters()
+        few = x.shape[1] <= FEW_FRAMES
+        if few and exporting() and takes(len(x), params, config.num_groups):
+            outputs = []
+            for frame in self.in_proj(x).split(1, dim=1):
+                y, state = step_exported(
+                    frame, config.split_sizes, self.raw_parameters(), params, state
+                )
+                outputs.append(y)
+            return self.out_proj(outputs[0] if one else torch.cat(outputs, dim=1)), state
         # one frame needs no frame axis until the end
         parts = self.in_proj(x[:, 0] if one else x).split(config.split_sizes, dim=-1)
         z, v = (part.unflatten(-1, (config.num_heads, config.head_dim)) for part in parts[:2])
@@ -223,7 +239,6 @@ class Mamba3(StreamingModule[SsmState]):
         inputs = SsmInputs(
             self.C_norm(q), self.B_norm(k), v, z, dt, adt, trap, angles.unsqueeze(-2)
         )
-        params = self.small_parameters()
         pairing = config.pairing
         if one:
             y, state = ssm_step(*inputs, params, state, pairing=pairing)
@@ -246,6 +261,18 @@ class Mamba3(StreamingModule[SsmState]):
             mimo_z=self.mimo_z,
             mimo_o=self.mimo_o,
             out_norm=None if self.norm is None else self.norm.weight.view(shape),
+        )
+
+    def raw_parameters(self) -> RawParams:
+        """Return what stands between the projection and the recurrence, in the weights' dtype."""
+        config = self.config
+        return RawParams(
+            self.dt_bias,
+            q_norm=self.C_norm.weight,
+            k_norm=self.B_norm.weight,
+            a_activation=config.a_activation,
+            a_floor=config.a_floor,
+            max_memory=config.max_memory,
         )
 
 

@@ -9,7 +9,7 @@ from audiossm.errors import ConfigError, ShapeError
 from audiossm.nn.block import Block
 from audiossm.nn.mamba3 import Mamba3
 from audiossm.nn.norm import RMSNorm
-from audiossm_kernels import RawParams, SsmInputs, SsmState, ssm_step_
+from audiossm_kernels import SsmInputs, SsmState, ssm_step_
 from audiossm_kernels.fused import add_norm_, gate_values
 
 __all__ = ["BlockSlots"]
@@ -144,15 +144,7 @@ def mix(mixer: Mamba3, x: Tensor, state: SsmState, live: Tensor, impl: str) -> T
     k, q = (part.unflatten(-1, ranks) for part in parts[2:4])
     dt, adt, trap, angles = parts[4:]
     inputs = SsmInputs(q, k, v, z, dt, adt, trap, angles.unsqueeze(-2))
-    raw = RawParams(
-        mixer.dt_bias,
-        mixer.C_norm.weight,
-        mixer.B_norm.weight,
-        config.a_activation,
-        config.a_floor,
-        config.max_memory,
-    )
-    params = mixer.small_parameters()
+    raw, params = mixer.raw_parameters(), mixer.small_parameters()
     y = ssm_step_(*inputs, params, state, pairing=config.pairing, raw=raw, live=live, impl=impl)
     mixed: Tensor = mixer.out_proj(y.flatten(-2))
     return mixed

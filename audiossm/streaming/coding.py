@@ -112,12 +112,27 @@ class _CodingSession:
         if self.finished:
             raise SessionError("this session is finished: begin another one")
 
+    def _begin_buffer(self, size: int) -> None:
+        self.buffer = FrameBuffer(size)
+        self.buffer_state: FrameBufferState = self.buffer.init_state(self.channels)
+        self.empty = self.buffer_state
+
+    def _fill(self, x: Tensor) -> Tensor:
+        """Add (channels, any number), which is no one else's, and take out what makes steps."""
+        # a live stream's usual push: one step, and nothing waits before or after
+        if self.buffer_state is self.empty and x.shape[1] == self.buffer.frame_size:
+            return x
+        ready, self.buffer_state = self.buffer.step(x, self.buffer_state)
+        return ready
+
 
 def cut_steps(x: Tensor, size: int) -> list[Tensor]:
     """Cut (rows, several times ``size``) into steps, each in memory of its own.
 
     Matrix products round otherwise where rows lie apart, as in a part of a longer piece.
     """
+    if x.shape[1] == size:
+        return [x]
     return [x[:, at : at + size].clone() for at in range(0, x.shape[1], size)]
 
 
@@ -158,9 +173,8 @@ class EncoderSession(_CodingSession):
         self.sample_rate, self.num_groups = sample_rate, codec.choose_groups(num_groups)
         config = codec.config
         self.resampler = Resampler(sample_rate, config.sample_rate)
-        self.buffer = FrameBuffer(config.frame_size * frames_per_step)
+        self._begin_buffer(config.frame_size * frames_per_step)
         self.resample_state: ResamplerState = self.resampler.init_state(channels)
-        self.buffer_state: FrameBufferState = self.buffer.init_state(channels)
         state = codec.network.init_encoding(channels)
         self.stepper = Stepper(codec.encoder_ways, state, frames_per_step)
         self.samples_received, self.num_samples, self.frames_given = 0, 0, 0
@@ -197,7 +211,7 @@ class EncoderSession(_CodingSession):
             )
             self.num_samples += y.shape[1]
             codes += self._take(y)
-        return np.concatenate(codes, axis=2)
+        return codes[1] if len(codes) == 2 else np.concatenate(codes, axis=2)
 
     def finish(self) -> NDArray[np.int64]:
         """Give the rest, which brings out what the decoder holds back, and end the session."""
@@ -219,16 +233,15 @@ class EncoderSession(_CodingSession):
         return np.concatenate(codes, axis=2)
 
     def _take(self, samples: Tensor) -> list[NDArray[np.int64]]:
-        ready, self.buffer_state = self.buffer.step(samples, self.buffer_state)
-        return [
-            self._advance(x) for x in torch.split(ready, self.buffer.frame_size, 1) if x.shape[1]
-        ]
+        ready = self._fill(samples)
+        size = self.buffer.frame_size
+        return [self._advance(ready[:, at : at + size]) for at in range(0, ready.shape[1], size)]
 
     def _advance(self, samples: Tensor) -> NDArray[np.int64]:
         (codes,) = self.stepper.step(samples)
         self.frames_given += codes.shape[2]
-        array: NDArray[np.int64] = codes[:, : self.num_groups].numpy()
-        return array
+        array: NDArray[np.int64] = codes.numpy()
+        return array[:, : self.num_groups]
 
     def _no_codes(self) -> NDArray[np.int64]:
         return np.zeros((self.channels, self.num_groups, 0), np.int64)
@@ -253,8 +266,7 @@ class DecoderSession(_CodingSession):
     def __init__(self, codec: LoadedCodec, *, channels: int = 1, frames_per_step: int = 1) -> None:
         super().__init__(codec, channels, frames_per_step)
         self.latent_dim = codec.config.quantiser.latent_dim
-        self.buffer = FrameBuffer(self.latent_dim * frames_per_step)
-        self.buffer_state: FrameBufferState = self.buffer.init_state(channels)
+        self._begin_buffer(self.latent_dim * frames_per_step)
         self.concealment_state = ConcealmentState(torch.zeros(channels, self.latent_dim))
         state = codec.network.decoder.init_state(channels)
         self.stepper = Stepper(codec.decoder_ways, state, frames_per_step)
@@ -285,35 +297,33 @@ class DecoderSession(_CodingSession):
             raise ShapeError(
                 f"this session takes codes ({self.channels}, groups, frames), got {codes.shape}"
             )
-        is_lost = np.zeros(codes.shape[2], bool) if lost is None else np.asarray(lost)
-        if is_lost.dtype != bool or is_lost.shape not in (
-            codes.shape[2:],
-            (self.channels, codes.shape[2]),
-        ):
-            raise ShapeError(
-                f"lost is {is_lost.shape} {is_lost.dtype}, expected a bool for each of the "
-                f"{codes.shape[2]} frames"
-            )
-        is_lost = np.broadcast_to(is_lost, (self.channels, codes.shape[2]))
-        heard = torch.from_numpy(np.where(is_lost[:, np.newaxis], 0, codes))
-        with torch.inference_mode():
-            latents = self.codec.network.quantiser.decode(heard.to(self.codec.device)).cpu()
-            if not latents.shape[1]:
-                return self._join([])
-            latents, self.concealment_state = conceal(
-                latents, torch.from_numpy(is_lost.copy()), self.concealment_state
-            )
-            ready, self.buffer_state = self.buffer.step(latents.flatten(1), self.buffer_state)
-            steps = cut_steps(ready, self.buffer.frame_size)
-            return self._join([self._advance(x) for x in steps])
+        is_lost = None
+        if lost is not None:
+            is_lost = self._check_lost(np.asarray(lost), codes.shape[2])
+            codes = np.where(is_lost[:, np.newaxis], 0, codes)
+        latents = torch.from_numpy(self.codec.network.quantiser.decode_array(codes))
+        if not latents.shape[1]:
+            return self._join([])
+        latents, self.concealment_state = conceal(
+            latents, None if is_lost is None else torch.from_numpy(is_lost), self.concealment_state
+        )
+        steps = cut_steps(self._fill(latents.flatten(1)), self.buffer.frame_size)
+        return self._join([self._advance(x) for x in steps])
 
     def finish(self) -> NDArray[np.float32]:
         """Give the samples of frames that still wait for others, and end the session."""
         self._check_open()
         self.finished = True
         rest = self.buffer_state.rest[:, : int(self.buffer_state.length[0])].clone()
-        with torch.inference_mode():
-            return self._join([self._advance(rest)] if rest.shape[1] else [])
+        return self._join([self._advance(rest)] if rest.shape[1] else [])
+
+    def _check_lost(self, lost: NDArray[np.bool_], num_frames: int) -> NDArray[np.bool_]:
+        if lost.dtype != bool or lost.shape not in ((num_frames,), (self.channels, num_frames)):
+            raise ShapeError(
+                f"lost is {lost.shape} {lost.dtype}, expected a bool for each of the "
+                f"{num_frames} frames"
+            )
+        return np.broadcast_to(lost, (self.channels, num_frames)).copy()
 
     def _advance(self, latents: Tensor) -> NDArray[np.float32]:
         (samples,) = self.stepper.step(latents.reshape(self.channels, -1, self.latent_dim))
@@ -321,6 +331,8 @@ class DecoderSession(_CodingSession):
         return array
 
     def _join(self, pieces: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        if len(pieces) == 1 and not self.samples_to_drop:
+            return pieces[0]
         samples = np.concatenate([np.zeros((self.channels, 0), np.float32), *pieces], axis=1)
         drop = min(self.samples_to_drop, samples.shape[1])
         self.samples_to_drop -= drop

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from audiossm_kernels import operators
 from audiossm_kernels.errors import KernelError
 from audiossm_kernels.state import RawParams, SsmInputs
 
@@ -25,9 +26,13 @@ def make_steps(
     max_memory: float | None,
 ) -> tuple[Tensor, Tensor]:
     """Return dt and A * dt of a projection, both (..., H); the rest is as in ``RawParams``."""
-    dt = F.softplus(raw_dt + dt_bias)
-    positive = heavy_tail if a_activation == "heavy_tail" else F.softplus
-    adt = -positive(raw_a).clamp(min=a_floor) * dt
+    softplus = operators.softplus if operators.exporting() else F.softplus
+    dt = softplus(raw_dt + dt_bias)
+    if a_activation == "heavy_tail" and operators.exporting():
+        adt = operators.decay_rate(raw_a, a_floor) * dt
+    else:
+        positive = heavy_tail if a_activation == "heavy_tail" else softplus
+        adt = -positive(raw_a).clamp(min=a_floor) * dt
     if max_memory is not None:
         adt = adt.clamp(max=-1 / max_memory)
     return dt, adt

@@ -34,5 +34,7 @@ def test_what_a_lost_frame_holds_does_not_matter_and_nothing_is_changed_without_
     latents, lost = torch.randn(2, 6, 3), torch.tensor([[True, False] * 3] * 2)
     other = torch.where(lost.unsqueeze(-1), torch.nan, latents)
     assert torch.equal(conceal(other, lost, START)[0], conceal(latents, lost, START)[0])
-    assert torch.equal(conceal(latents, torch.zeros_like(lost), START)[0], latents)
+    for none_lost in (None, torch.zeros_like(lost)):
+        filled, state = conceal(latents, none_lost, START)
+        assert torch.equal(filled, latents) and torch.equal(state.latent, latents[:, -1])
     assert conceal(latents, lost, START)[0][:, 0].eq(0).all()  # nothing was heard before

@@ -112,6 +112,15 @@ def test_codes_of_another_codec_are_refused_in_one_line(quantiser, codes, messag
     with pytest.raises(ShapeError, match=message) as caught:
         quantiser.decode(codes)
     assert "\n" not in str(caught.value)
+    with pytest.raises(ShapeError, match=message.replace("torch.", "")):
+        quantiser.decode_array(codes.numpy())
+
+
+@pytest.mark.parametrize("groups, frames", [(8, 5), (3, 1), (8, 0)])
+def test_an_array_of_codes_decodes_as_a_tensor_does(quantiser, groups, frames):
+    codes = torch.randint(1000, (2, groups, frames))
+    found = torch.from_numpy(quantiser.decode_array(codes.numpy()))
+    torch.testing.assert_close(found, quantiser.decode(codes), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 31), (3, 32)])

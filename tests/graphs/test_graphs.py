@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 
@@ -64,7 +66,8 @@ def assert_near(found: torch.Tensor, expected: torch.Tensor, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, num_frames", [("hear", 1), ("hear", 4), ("hear", 64), ("encode", 1), ("decode", 1)]
+    "name, num_frames",
+    [(name, count) for name in ("hear", "encode", "decode") for count in (1, 4)] + [("hear", 64)],
 )
 def test_a_shipped_graph_does_what_its_step_does(name, num_frames):
     ways = shipped_ways(name)
@@ -86,6 +89,21 @@ def test_a_shipped_graph_does_what_its_step_does(name, num_frames):
                 assert_near(a, b, output)
     for (part, a), (_, b) in zip(named_tensors(bound.read()), named_tensors(state), strict=True):
         assert_near(a, b, part)
+
+
+@pytest.mark.parametrize("name, most", [("hear", 740), ("encode", 110), ("decode", 130)])
+def test_what_runs_of_a_frame_are_few_nodes(name, most, tmp_path, monkeypatch):
+    make = onnxruntime.InferenceSession
+
+    def keep(data, options, **kwargs):
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        return make(data, options, **kwargs)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", keep)
+    ways = shipped_ways(name)
+    GraphFolder(ways.step, (ways.graphs.files[1].parent,)).load(1)
+    model = onnx.load(tmp_path / "optimised.onnx", load_external_data=False)
+    assert len(model.graph.node) <= most
 
 
 def hear(session: Session, sizes: list[int], at: int = 0) -> list[int]:
@@ -257,6 +275,23 @@ def test_eight_bits_stay_near_and_do_not_depend_on_what_is_loud_beside_them():
     pair = load_codec("onnx-int8").decoder_session(channels=2)
     loud = np.concatenate([codes, np.full_like(codes, 999)])
     np.testing.assert_array_equal(pair.push(loud)[:1], decoded["onnx-int8"])
+
+
+def test_a_decoder_takes_eight_bits_by_itself_and_an_encoder_does_not():
+    codec = load_codec("auto")
+    assert codec.encoder_session().profile == "onnx-float32-cpu"
+    assert codec.decoder_session().profile == "onnx-int8-cpu"
+    assert codec.decoder_session(frames_per_step=50).profile == "torch-float32-cpu"
+    codes = torch.randint(1000, (1, 8, 5)).numpy()
+    expected = load_codec("onnx-int8").decoder_session().push(codes)
+    np.testing.assert_array_equal(codec.decoder_session().push(codes), expected)
+
+
+def test_other_weights_are_decoded_by_graphs_in_float32():
+    network = Codec(load_codec("torch").config)
+    folder = shipped_models() / "first-frames"
+    codec = AudioCodec(network, name="c", model_hash="0" * 32, folder=folder)
+    assert codec.decoder_session().profile == "onnx-float32-cpu"
 
 
 def test_eight_bits_measured_with_other_weights_are_refused(tmp_path):

@@ -85,7 +85,7 @@ def main() -> int:
 def time_codec(
     codec: AudioCodec, signal: np.ndarray
 ) -> tuple[str, list[float], list[float], float]:
-    """Encode and decode frame by frame; returns the profile and the seconds of each push."""
+    """Encode and decode frame by frame; returns the profiles and the seconds of each push."""
     encoder, decoder = codec.encoder_session(), codec.decoder_session()
     size = codec.config.frame_size
     encoding, decoding = [], []
@@ -99,7 +99,9 @@ def time_codec(
     started = time.perf_counter()
     decoder.push(encoder.finish())
     decoder.finish()
-    return encoder.profile, encoding, decoding, time.perf_counter() - started
+    finish_s = time.perf_counter() - started
+    profiles = dict.fromkeys((encoder.profile, decoder.profile))
+    return " / ".join(profiles), encoding, decoding, finish_s
 
 
 if __name__ == "__main__":
