@@ -56,7 +56,7 @@ class LoadedCodec:
         encode, decode = make_steps(self.network)
         self.encoder_ways = Ways(encode, self.device, backend, folder)
         # 8 bits cost it nothing by PESQ and STOI, as the README has it; an encoder, other codes
-        self.decoder_ways = Ways(decode, self.device, backend, folder, rounded=True)
+        self.decoder_ways = Ways(decode, self.device, backend, folder)
 
     @classmethod
     def load(

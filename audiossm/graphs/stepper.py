@@ -1,6 +1,5 @@
 """A stream's steps, by torch or through graphs: one contract, and the choice between them."""
 
-import contextlib
 import logging
 import os
 from pathlib import Path
@@ -51,15 +50,13 @@ class Ways(Generic[S]):
     ``auto`` takes graphs on a CPU for streams that come a few frames at a time, where they are
     about three times as fast; a stream that comes in longer pieces is as well off with torch, and
     needs to load nothing. A named backend takes every step, or raises. ``onnx-int8`` rounds the
-    weights and what they are multiplied with to 8 bits: faster still, and other results. ``auto``
-    takes that, too, where ``rounded`` says that the results are as good.
+    weights and what they are multiplied with to 8 bits: faster still, and other results.
 
     Args:
         step: what is to run.
         device: where the network is.
         backend: ``auto``, ``torch``, ``onnx`` or ``onnx-int8``.
         folder: of the model's own graphs, if it has one.
-        rounded: whether graphs of 8 bits come first for ``auto``.
 
     Raises:
         ConfigError: there is no such backend.
@@ -74,15 +71,12 @@ class Ways(Generic[S]):
         device: torch.device,
         backend: Backend = "auto",
         folder: Path | None = None,
-        *,
-        rounded: bool = False,
     ) -> None:
         check_backend(backend)
         self.step, self.device, self.backend = step, device, backend
         own = () if folder is None else (folder / "graphs",)
         folders = (*own, cache_folder(step))
         self.graphs = GraphFolder(step, folders, "int8" if backend == "onnx-int8" else "float32")
-        self.rounded = GraphFolder(step, folders, "int8") if rounded and backend == "auto" else None
         self.told = False
         if backend.startswith("onnx"):
             if device.type != "cpu":
@@ -95,12 +89,6 @@ class Ways(Generic[S]):
             return self.backend
         if self.device.type != "cpu" or num_frames >= FEW_FRAMES:
             return "torch"
-        if self.rounded is not None:
-            # those of 8 bits are of one model's weights: another has to do without
-            with contextlib.suppress(ModelError, DependencyError):
-                self.rounded.check()
-                return "onnx-int8"
-            self.rounded = None
         try:
             self.graphs.check()
         except (ModelError, DependencyError) as exc:
@@ -111,10 +99,6 @@ class Ways(Generic[S]):
             self.told = True
             return "torch"
         return "onnx"
-
-    def graphs_of(self, chosen: Chosen | None) -> GraphFolder[S]:
-        """Return the graphs of what ``choose`` has chosen."""
-        return self.rounded if chosen == "onnx-int8" and self.rounded else self.graphs
 
 
 class Stepper(Generic[S]):
@@ -168,7 +152,7 @@ class Stepper(Generic[S]):
             self._begin(x.shape[1] // step.unit)
         if self.chosen != "torch":
             if self._bound is None:
-                self._bound = BoundState(self.ways.graphs_of(self.chosen), self._state)
+                self._bound = BoundState(self.ways.graphs, self._state)
             return self._bound.step(x)
         with torch.inference_mode():
             outputs, state = step.call(step.network, x.to(self.ways.device), self._state)
