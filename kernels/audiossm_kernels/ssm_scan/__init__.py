@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor
 
-from audiossm_kernels.choice import triton_wanted
+from audiossm_kernels.choice import refuse_tensors, triton_wanted
 from audiossm_kernels.errors import KernelError
 from audiossm_kernels.ssm_scan.chunked import scan_chunked
 from audiossm_kernels.ssm_scan.packed import run_packed, sequence_lengths
 from audiossm_kernels.ssm_scan.reference import scan_reference
-from audiossm_kernels.ssm_step import interpreted
 from audiossm_kernels.state import (
     Pairing,
     SsmInputs,
@@ -23,7 +22,6 @@ from audiossm_kernels.state import (
 __all__ = ["ssm_scan"]
 
 # what the Triton form takes
-INPUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 RANKS = (1, 2, 4, 8)
 MAX_D_STATE = 256
 MAX_HEAD_DIM = 128  # with a norm of the output or a gradient: the whole head is one tile
@@ -138,15 +136,9 @@ def use_triton(
 
 def refusal(x: SsmInputs, params: SsmParams, state: SsmState, chunk_size: int | None) -> str | None:
     """Return what the Triton form doesn't take of these, or None."""
-    for label, part in zip(x._fields, x, strict=True):
-        if part.dtype not in INPUT_DTYPES:
-            return f"{label} is {part.dtype}, not float32, bfloat16 or float16"
     given = [part for part in (*x, *params, *state) if part is not None]
-    devices = {str(part.device) for part in given}
-    if len(devices) > 1:
-        return f"tensors are on several devices: {', '.join(sorted(devices))}"
-    if x.v.device.type != "cuda" and not interpreted():
-        return f"tensors are on {x.v.device}, not on a CUDA device"
+    if (reason := refuse_tensors(x, given)) is not None:
+        return reason
     if chunk_size is not None:
         return "chunk_size is of the chunked form: Triton's chunks are chosen for the card"
     rank, _, d_state = x.q.shape[2:]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from audiossm_kernels.choice import triton_wanted
+from audiossm_kernels.choice import refuse_tensors, triton_wanted
 from audiossm_kernels.errors import KernelError
 from audiossm_kernels.projection import check_raw, prepare
 from audiossm_kernels.ssm_step.compact import step_compact
@@ -23,7 +23,6 @@ from audiossm_kernels.state import (
 __all__ = ["ssm_step", "ssm_step_"]
 
 # what the Triton form takes
-INPUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 STATE_DTYPES = (torch.float32, torch.bfloat16)
 MAX_D_STATE = 256
 MAX_NORMED = 2**15  # elements of a head's state, sizes rounded up to powers of two
@@ -187,18 +186,12 @@ def use_triton(name: str, impl: str, x: SsmInputs, params: SsmParams, state: Ssm
 
 def refusal(x: SsmInputs, params: SsmParams, state: SsmState) -> str | None:
     """Return what the Triton form doesn't take of these, or None."""
-    for label, part in zip(x._fields, x, strict=True):
-        if part.dtype not in INPUT_DTYPES:
-            return f"{label} is {part.dtype}, not float32, bfloat16 or float16"
+    given = [part for part in (*x, *params, *state) if part is not None]
+    if (reason := refuse_tensors(x, given)) is not None:
+        return reason
     for label, part in zip(state._fields, state, strict=True):
         if part.dtype not in STATE_DTYPES:
             return f"state.{label} is {part.dtype}, not float32 or bfloat16"
-    given = [part for part in (*x, *params, *state) if part is not None]
-    devices = {str(part.device) for part in given}
-    if len(devices) > 1:
-        return f"tensors are on several devices: {', '.join(sorted(devices))}"
-    if x.v.device.type != "cuda" and not interpreted():
-        return f"tensors are on {x.v.device}, not on a CUDA device"
     if torch.is_grad_enabled() and any(part.requires_grad for part in given):
         return "it has no gradient, and a tensor requires one"
     d_state, head_dim = x.q.shape[-1], x.v.shape[-1]
@@ -212,10 +205,3 @@ def refusal(x: SsmInputs, params: SsmParams, state: SsmState) -> str | None:
                 f"of {elements} elements, more than {MAX_NORMED}"
             )
     return None
-
-
-def interpreted() -> bool:
-    """Return whether Triton interprets its kernels, on the tensors of any device."""
-    import triton
-
-    return bool(triton.knobs.runtime.interpret)
