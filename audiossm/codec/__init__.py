@@ -16,7 +16,9 @@ from audiossm.codec.encoder import Encoder, EncoderConfig, EncoderState
 from audiossm.codec.istft import InverseSTFT, InverseSTFTState
 from audiossm.codec.loaded import LoadedCodec
 from audiossm.codec.pin import CodecPin
+from audiossm.codec.pitch import PitchConfig
 from audiossm.codec.quantiser import Quantiser, QuantiserConfig
+from audiossm.codec.source import SourceConfig, SourceState
 from audiossm.codec.stft import CausalSTFT, STFTState
 
 __all__ = [
@@ -42,9 +44,12 @@ __all__ = [
     "InverseSTFT",
     "InverseSTFTState",
     "LoadedCodec",
+    "PitchConfig",
     "Quantiser",
     "QuantiserConfig",
     "STFTState",
+    "SourceConfig",
+    "SourceState",
     "open_codes",
     "read_codes",
     "write_codes",

@@ -87,7 +87,9 @@ class Codec(StreamingModule[CodecState]):
         self.to_latent = nn.Linear(config.encoder.d_model, config.quantiser.latent_dim)
         self.detail = self.make_detail(config.detail)
         self.quantiser = Quantiser(config.quantiser)
-        self.decoder = Decoder(config.decoder, config.quantiser.latent_dim)
+        self.decoder = Decoder(
+            config.decoder, config.quantiser.latent_dim, config.encoder.sample_rate
+        )
 
     def make_detail(self, detail: DetailConfig | None) -> Detail | None:
         """Return a new branch; the first group is the encoder's alone, and stays phonetic."""

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from audiossm.codec import Codec
+from audiossm.codec.pitch import Pitch
 from audiossm.train.discriminators import Discriminators, Judgement
+from audiossm.train.pitch import PitchLoss, PitchTracker
 
 __all__ = ["DecoderTrainee", "Said"]
 
@@ -16,6 +18,8 @@ class Said(NamedTuple):
 
     samples: Tensor  # (rows, samples), in time with ``in_time``
     spectra: Tensor  # (rows, spectra, 2 * bins): those of the head that these samples cover
+    pitch: Tensor  # (): cross-entropy of the pitches that the source read; 0 without one
+    in_tune: Tensor  # (): share of the voiced hops whose pitch is right
 
 
 class DecoderTrainee(nn.Module):
@@ -38,6 +42,10 @@ class DecoderTrainee(nn.Module):
         for module in codec.code_makers if train_codes else []:
             module.requires_grad_(True)
         self.skip = skip_frames * codec.config.frame_size
+        decoder = codec.config.decoder
+        if decoder.source is not None:
+            self.tracker = PitchTracker(codec.config.sample_rate, decoder.hop)
+            self.pitch_loss = PitchLoss(decoder.source.pitch)
 
     @torch.no_grad()
     def hear(self, audio: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,23 +55,48 @@ class DecoderTrainee(nn.Module):
         frames, _ = encoder.step_spectra(spectra, encoder.init_state(len(audio)))
         return frames.float(), spectra
 
-    def speak(self, frames: Tensor, spectra: Tensor, num_groups: Tensor) -> Said:
+    def speak(
+        self,
+        frames: Tensor,
+        spectra: Tensor,
+        num_groups: Tensor,
+        audio: Tensor,
+        forced: Tensor,
+    ) -> Said:
         """Quantise and decode.
 
         Args:
             frames: (rows, frames, d_model), the encoder's.
             spectra: (rows, spectra, 2 * bins), what it made them of.
             num_groups: (rows,) int64, how many groups each row is decoded from.
+            audio: (rows, samples), what it is.
+            forced: (): share of the rows whose source is told the pitch.
         """
         codec, rows, first = self.codec, len(frames), self.codec.config.quantiser.group_dim
         latent, _ = codec.latent_step(frames, spectra, codec.init_encoding(rows).detail)
         latent = torch.cat([latent[..., :first].detach(), latent[..., first:]], dim=-1)
         values = codec.quantiser.keep_groups(codec.quantiser(latent), num_groups)
-        shapes, state = codec.decoder.spectra_step(values, codec.decoder.init_state(rows))
+        pitch, read = self.find_pitch(values, audio, forced)
+        shapes, state = codec.decoder.spectra_step(values, codec.decoder.init_state(rows), pitch)
         samples, _ = codec.decoder.istft.step(shapes, state.istft)
         hop, late = codec.decoder.istft.hop, self.skip + codec.delay
         whole = shapes[:, late // hop : shapes.shape[1] - codec.delay // hop]
-        return Said(samples[:, late:], whole)
+        return Said(samples[:, late:], whole, *read)
+
+    def find_pitch(
+        self, values: Tensor, audio: Tensor, forced: Tensor
+    ) -> tuple[Pitch | None, tuple[Tensor, Tensor]]:
+        """Return at what pitch the source is to sound, and how well it is read."""
+        source, nothing = self.codec.decoder.source, forced.new_zeros(())
+        if source is None:
+            return None, (nothing, nothing)
+        hertz, voiced = self.tracker(audio)
+        logits, _ = source.reader.step(values, source.reader.init_state(len(values)))
+        pitch, truth = source.reader.choose(logits), source.reader.place(hertz, voiced)
+        told = (torch.rand(len(values), 1, device=values.device) < forced).expand_as(voiced)
+        given = Pitch(*(torch.where(told, a, b) for a, b in zip(truth, pitch, strict=True)))
+        loss = self.pitch_loss(logits, hertz, voiced)
+        return given, (loss, self.pitch_loss.right(pitch, hertz, voiced))
 
     def in_time(self, audio: Tensor) -> Tensor:
         """Return what ``speak`` should say: audio (rows, samples) without what it can't know."""

@@ -20,9 +20,10 @@ __all__ = ["Duel"]
 
 BETAS = (0.8, 0.99)
 # each has a weight in the recipe, NAME_weight
-DISTANCES = ("mel", "magnitude", "spectra", "drift", "low", "angle", "consistency")
+DISTANCES = ("mel", "magnitude", "spectra", "drift", "low", "angle", "consistency", "pitch")
 ADVERSARIAL = ("fooling", "matching")
-NUMBERS = (*DISTANCES, *ADVERSARIAL, "telling", "norm", "codes_norm", "judges_norm")
+NORMS = ("norm", "codes_norm", "judges_norm")
+NUMBERS = (*DISTANCES, *ADVERSARIAL, "telling", "in_tune", *NORMS)
 
 
 class Captured(NamedTuple):
@@ -57,6 +58,8 @@ class Duel:
         self.spectral = SpectralLoss(rate).to(self.device)
         self.phase = PhaseLoss(rate).to(self.device)
         self.consistency = ConsistencyLoss(decoder.window, decoder.hop).to(self.device)
+        # rows whose source is told the pitch: all at first, for it can't read yet
+        self.forced = torch.ones((), device=self.device)
         self.totals = torch.zeros(len(NUMBERS), device=self.device)
         self.counts = Counter[str]()
         self.graphs = dict[tuple[tuple[int, ...], bool], Captured]()
@@ -83,6 +86,7 @@ class Duel:
         lrs = [hp["lr"] * pace, hp["codes_lr"] * codes_pace]
         self.voice.begin_step(*lrs[: len(self.voice.parts)])
         self.judges.begin_step(hp["judges_lr"] * pace)
+        self.forced.fill_(max(0.0, 1 - self.voice.step / hp["pitch_told"]))
         if self.captured:
             self.replay(audio, num_groups, judged)
         else:
@@ -96,12 +100,12 @@ class Duel:
         """Do the device's share of a step: the same kernels whatever the numbers are."""
         trainee, clip = self.trainee, self.hp["grad_clip"]
         with self.halved():
-            said = trainee.speak(*trainee.hear(audio), num_groups)
+            said = trainee.speak(*trainee.hear(audio), num_groups, audio, self.forced)
             recorded = trainee.in_time(audio)
             told = trainee.tell(torch.cat([recorded, said.samples.detach()]))
         parts = {"telling": telling_loss(told)}
         (judges_norm,) = self.judges.descend(parts["telling"], clip)
-        parts |= self.compare(said, recorded)
+        parts |= self.compare(said, recorded) | {"pitch": said.pitch, "in_tune": said.in_tune}
         terms = DISTANCES + ADVERSARIAL if judged else DISTANCES
         if judged:
             with self.halved():

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from audiossm.audio import write_audio
 from audiossm.checkpoint import save_model
-from audiossm.codec import Codec, CodecConfig, DetailConfig, LoadedCodec
+from audiossm.codec import Codec, CodecConfig, DetailConfig, LoadedCodec, SourceConfig
 from audiossm.config import change_value, from_dict, load_toml, to_dict
 from audiossm.train.card import write_card
 from audiossm.train.corpus import Corpus
@@ -40,7 +40,8 @@ SMOKE_DATA = {"train": ["manifest"], "sounds": [], "dev": ["manifest"], "dev_row
 SMOKE_TRAIN = {"steps": 12, "warmup": 2, "head_start": 4, "lr": 4e-3, "ema": 0.8, "log_every": 2}
 SMOKE_TRAIN |= {"codes_lr": 1e-3, "codes_warmup": 4, "dev_every": 6, "crop_rows": 2, "crop_s": 0.64}
 SMOKE_TRAIN |= {"long_rows": 1, "long_s": 1.28}
-SMOKE_TRAIN |= {"detail": {"d_model": 16, "d_hidden": 24, "num_blocks": 1}}
+SMOKE_TRAIN |= {"detail": {"d_model": 16, "d_hidden": 24, "num_blocks": 1}, "pitch_told": 8}
+SMOKE_TRAIN |= {"source": {"pitch": {"context": 2, "d_hidden": 16}}}
 
 
 @torch.no_grad()
@@ -50,13 +51,19 @@ def measure(codec: Codec, audio: Tensor, distance: SpectralLoss) -> dict[str, fl
     return {f"dev_mel_{g}": distance(codec.reconstruct(audio, g), audio).mel.item() for g in counts}
 
 
-def open_codec(args: argparse.Namespace, detail: dict[str, Any] | None) -> Codec:
-    """Return the codec to go on with; with ``detail`` one that has none gets the branch."""
+def open_codec(args: argparse.Namespace, hp: dict[str, Any]) -> Codec:
+    """Return the codec to go on with; one without a source, or a detail branch, gets it."""
     codec = LoadedCodec.load(args.init).network if args.init else Codec(CodecConfig.tiny())
-    if detail is None or codec.detail is not None:
+    config = codec.config
+    if hp["detail"] and hp["train_codes"] and config.detail is None:
+        branch = from_dict(DetailConfig, hp["detail"], "second_stage.detail")
+        config = replace(config, detail=branch)
+    if hp["source"] and config.decoder.source is None:
+        source = from_dict(SourceConfig, hp["source"], "second_stage.source")
+        config = replace(config, decoder=replace(config.decoder, source=source))
+    if config == codec.config:
         return codec
-    branch = from_dict(DetailConfig, detail, "second_stage.detail")
-    grown = Codec(replace(codec.config, detail=branch))
+    grown = Codec(config)
     grown.load_state_dict(codec.state_dict(), strict=False)
     return grown
 
@@ -95,7 +102,7 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(hp["seed"])
-    codec = open_codec(args, hp["detail"] if hp["train_codes"] else None).to(args.device)
+    codec = open_codec(args, hp).to(args.device)
     train, dev, noise = load_sounds(
         args.data, data, lambda utterance: [], args.out, args.workers, args.device
     )
