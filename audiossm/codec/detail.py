@@ -1,5 +1,6 @@
-"""What an encoder that serves recognition leaves out: the phases of low frequencies."""
+"""What an encoder that serves recognition leaves out: the pitch, and the harmonics one by one."""
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -8,8 +9,11 @@ from torch import Tensor, nn
 from audiossm.codec.convnext import ConvNeXtBlock, list_blocks, run_blocks
 from audiossm.errors import ConfigError
 from audiossm.nn import ConvState
+from audiossm_kernels.state import full_precision
 
 __all__ = ["Detail", "DetailConfig"]
+
+LOWEST_BIN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,20 +21,35 @@ class DetailConfig:
     """Sizes of the branch."""
 
     num_bins: int = 96  # of the encoder's spectra, the lowest ones
+    shortest_lag: int = 32  # samples: 500 Hz
+    longest_lag: int = 266  # 60 Hz
     d_model: int = 160
     d_hidden: int = 480
     num_blocks: int = 2
     kernel: int = 7
+
+    @property
+    def num_lags(self) -> int:
+        """How many lags a spectrum's correlation is told at."""
+        return self.longest_lag - self.shortest_lag + 1
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if value <= 0:
                 raise ConfigError(f"detail.{field.name} is {value}, must be above 0")
+        if self.longest_lag < self.shortest_lag:
+            raise ConfigError(
+                f"detail.longest_lag is {self.longest_lag}, must be at least shortest_lag, "
+                f"{self.shortest_lag}"
+            )
 
 
 class Detail(nn.Module):
-    """Complex spectra, beside the encoder's frames, to a share of the latent.
+    """Correlations and loudness of low bins, with the encoder's frames, to a share of the latent.
+
+    The correlation is the inverse transform of magnitudes, flatter than that of powers (as in
+    Tolonen and Karjalainen, 2000): a voice's period is its highest peak.
 
     The frames themselves stay what they are: a recogniser that stands on them notices nothing. A
     new branch says nothing yet.
@@ -59,7 +78,16 @@ class Detail(nn.Module):
         if config.num_bins > num_bins:
             raise ConfigError(f"detail.num_bins is {config.num_bins}, the spectra have {num_bins}")
         self.config = config
-        self.num_features = 2 * config.num_bins * spectra_per_frame
+        self.num_features = (config.num_lags + config.num_bins) * spectra_per_frame
+        bins = torch.arange(config.num_bins, dtype=torch.float64)
+        lags = torch.arange(config.shortest_lag, config.longest_lag + 1, dtype=torch.float64)
+        cosines = (math.pi / (num_bins - 1) * torch.outer(bins, lags)).cos()
+        # the lowest bins hold what rooms and microphones do, no harmonics
+        used = (bins >= LOWEST_BIN).double().unsqueeze(1)
+        self.register_buffer("cosines", (cosines * used).float(), persistent=False)
+        self.register_buffer("used", used.squeeze(1).float(), persistent=False)
+        self.cosines: Tensor  # (num_bins, num_lags)
+        self.used: Tensor  # (num_bins,)
         self.in_proj = nn.Linear(self.num_features + d_frame, config.d_model)
         self.blocks = nn.ModuleList(
             ConvNeXtBlock(config.d_model, config.d_hidden, config.kernel)
@@ -91,9 +119,12 @@ class Detail(nn.Module):
         return self.out_proj(x), state
 
     def features(self, spectra: Tensor) -> Tensor:
-        """Return low bins, power-compressed to |X|^0.3, as (batch, frames, features) float32."""
-        with torch.autocast(spectra.device.type, enabled=False):
+        """Return correlations and log-powers of low bins as (batch, frames, features) float32."""
+        with full_precision(spectra.device.type):
             real, imaginary = (part[..., : self.config.num_bins] for part in spectra.chunk(2, -1))
-            scale = (real.square() + imaginary.square() + 1e-10).pow(-0.35)
-            low = torch.cat([real * scale, imaginary * scale], dim=-1)
+            power = real.square() + imaginary.square() + 1e-8
+            magnitude = power.sqrt()
+            size = (magnitude * self.used).sum(-1, keepdim=True)
+            alike = magnitude @ self.cosines / size
+            low = torch.cat([4 * alike, 0.1 * power.log()], dim=-1)
         return low.reshape(len(low), -1, self.num_features)
