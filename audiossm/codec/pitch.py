@@ -135,8 +135,8 @@ class PitchReader(nn.Module):
         left, middle, right = (likely.gather(-1, inside + i).squeeze(-1) for i in (-1, 0, 1))
         bend = (2 * middle - left - right).clamp(min=2**-10)
         shift = (STEPS / 2 * (right - left) / bend).round().clamp(-STEPS / 2, STEPS / 2)
-        shift = torch.where(top == inside, shift.unsqueeze(-1), torch.zeros(()).to(shift))
-        position = (STEPS * top + shift.long()).squeeze(-1)
+        shift = shift.long().unsqueeze(-1) * (top == inside)
+        position = (STEPS * top + shift).squeeze(-1)
         return Pitch(position, logits[..., -1].sigmoid())
 
     def place(self, hertz: Tensor, voiced: Tensor) -> Pitch:

@@ -86,7 +86,9 @@ class PitchLoss(nn.Module):
         super().__init__()
         self.config = config
         self.register_buffer("bins", torch.arange(config.num_bins).float(), persistent=False)
-        self.bins: Tensor
+        self.register_buffer("hertz", config.frequencies().float(), persistent=False)
+        self.bins: Tensor  # (num_bins,)
+        self.hertz: Tensor  # (num_positions,)
 
     def forward(self, logits: Tensor, hertz: Tensor, voiced: Tensor) -> Tensor:
         """Compare (rows, hops, num_bins + 1) with (rows, hops) each."""
@@ -99,6 +101,6 @@ class PitchLoss(nn.Module):
 
     def right(self, pitch: Pitch, hertz: Tensor, voiced: Tensor) -> Tensor:
         """Return the share of voiced hops whose pitch is within 3 %."""
-        found = self.config.frequencies().to(hertz)[pitch.position]
+        found = self.hertz[pitch.position]
         good = ((found / hertz - 1).abs() < 0.03) & voiced
         return good.sum() / voiced.sum().clamp(min=1)

@@ -60,7 +60,7 @@ def test_the_state_has_the_same_size_after_any_time(decoder):
 
 
 def test_spectra_have_the_magnitudes_and_phases_of_the_head():
-    x = torch.randn(1, 3, 66)
+    x = 0.5 * torch.randn(1, 3, 66)
     log_magnitude, phase = x.chunk(2, dim=-1)
     real, imaginary = make_spectra(x).chunk(2, dim=-1)
     value = torch.complex(real, imaginary)
