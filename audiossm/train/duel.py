@@ -69,6 +69,11 @@ class Duel:
             self.pool = torch.cuda.graph_pool_handle()
 
     @property
+    def contested(self) -> bool:
+        """Whether judges will ever count in this run."""
+        return bool(self.hp["head_start"] < self.hp["steps"])
+
+    @property
     def step(self) -> int:
         """Steps so far."""
         return self.voice.step
@@ -85,13 +90,16 @@ class Duel:
         codes_pace = pace * min((self.step + 1) / hp["codes_warmup"], 1.0) ** 2
         lrs = [hp["lr"] * pace, hp["codes_lr"] * codes_pace]
         self.voice.begin_step(*lrs[: len(self.voice.parts)])
-        self.judges.begin_step(hp["judges_lr"] * pace)
+        if self.contested:
+            self.judges.begin_step(hp["judges_lr"] * pace)
         self.forced.fill_(max(0.0, 1 - self.voice.step / hp["pitch_told"]))
         if self.captured:
             self.replay(audio, num_groups, judged)
         else:
             self.exchange(audio, num_groups, judged)
         absent: tuple[str, ...] = () if judged else ADVERSARIAL
+        if not self.contested:
+            absent += ("telling", "judges_norm")
         if len(self.voice.parts) == 1:
             absent += ("codes_norm",)
         self.counts.update(name for name in NUMBERS if name not in absent)
@@ -102,10 +110,12 @@ class Duel:
         with self.halved():
             said = trainee.speak(*trainee.hear(audio), num_groups, audio, self.forced)
             recorded = trainee.in_time(audio)
-            told = trainee.tell(torch.cat([recorded, said.samples.detach()]))
-        parts = {"telling": telling_loss(told)}
-        (judges_norm,) = self.judges.descend(parts["telling"], clip)
-        parts |= self.compare(said, recorded) | {"pitch": said.pitch, "in_tune": said.in_tune}
+        parts = self.compare(said, recorded) | {"pitch": said.pitch, "in_tune": said.in_tune}
+        if self.contested:
+            with self.halved():
+                told = trainee.tell(torch.cat([recorded, said.samples.detach()]))
+            parts["telling"] = telling_loss(told)
+            (parts["judges_norm"],) = self.judges.descend(parts["telling"], clip)
         terms = DISTANCES + ADVERSARIAL if judged else DISTANCES
         if judged:
             with self.halved():
@@ -114,7 +124,6 @@ class Duel:
         loss = torch.stack([self.hp[f"{name}_weight"] * parts[name] for name in terms]).sum()
         norms = self.voice.descend(loss, clip)
         parts |= dict(zip(("norm", "codes_norm"), norms, strict=False))
-        parts["judges_norm"] = judges_norm
         absent = torch.zeros_like(loss)
         self.totals += torch.stack([parts.get(name, absent).detach() for name in NUMBERS])
 
