@@ -60,8 +60,8 @@ class DecoderTrainee(nn.Module):
         frames: Tensor,
         spectra: Tensor,
         num_groups: Tensor,
-        audio: Tensor,
-        forced: Tensor,
+        audio: Tensor | None = None,
+        forced: Tensor | None = None,
     ) -> Said:
         """Quantise and decode.
 
@@ -69,8 +69,8 @@ class DecoderTrainee(nn.Module):
             frames: (rows, frames, d_model), the encoder's.
             spectra: (rows, spectra, 2 * bins), what it made them of.
             num_groups: (rows,) int64, how many groups each row is decoded from.
-            audio: (rows, samples), what it is.
-            forced: (): share of the rows whose source is told the pitch.
+            audio: (rows, samples), what it is, if the pitch is to be learnt from it.
+            forced: (): share of the rows whose source is told the pitch then.
         """
         codec, rows, first = self.codec, len(frames), self.codec.config.quantiser.group_dim
         latent, _ = codec.latent_step(frames, spectra, codec.init_encoding(rows).detail)
@@ -84,11 +84,11 @@ class DecoderTrainee(nn.Module):
         return Said(samples[:, late:], whole, *read)
 
     def find_pitch(
-        self, values: Tensor, audio: Tensor, forced: Tensor
+        self, values: Tensor, audio: Tensor | None, forced: Tensor | None
     ) -> tuple[Pitch | None, tuple[Tensor, Tensor]]:
         """Return at what pitch the source is to sound, and how well it is read."""
-        source, nothing = self.codec.decoder.source, forced.new_zeros(())
-        if source is None:
+        source, nothing = self.codec.decoder.source, values.new_zeros(())
+        if source is None or audio is None or forced is None:
             return None, (nothing, nothing)
         hertz, voiced = self.tracker(audio)
         logits, _ = source.reader.step(values, source.reader.init_state(len(values)))

@@ -1,4 +1,4 @@
-"""A step of the codec's second stage, the decoder against its judges, as one CUDA graph."""
+"""A step of the codec's second stage, with judges or without, as one CUDA graph."""
 
 from collections import Counter
 from pathlib import Path
@@ -12,7 +12,6 @@ from audiossm.train.adversarial import fooling_loss, matching_loss, telling_loss
 from audiossm.train.consistency import ConsistencyLoss
 from audiossm.train.decoder_trainee import DecoderTrainee, Said
 from audiossm.train.discriminators import Discriminators
-from audiossm.train.phase import PhaseLoss
 from audiossm.train.run import Run
 from audiossm.train.spectral import SpectralLoss
 
@@ -20,7 +19,7 @@ __all__ = ["Duel"]
 
 BETAS = (0.8, 0.99)
 # each has a weight in the recipe, NAME_weight
-DISTANCES = ("mel", "magnitude", "spectra", "drift", "low", "angle", "consistency", "pitch")
+DISTANCES = ("mel", "magnitude", "peaks", "consistency", "pitch")
 ADVERSARIAL = ("fooling", "matching")
 NORMS = ("norm", "codes_norm", "judges_norm")
 NUMBERS = (*DISTANCES, *ADVERSARIAL, "telling", "in_tune", *NORMS)
@@ -56,7 +55,6 @@ class Duel:
         self.device = self.voice.device
         rate, decoder = codec.config.sample_rate, codec.config.decoder
         self.spectral = SpectralLoss(rate).to(self.device)
-        self.phase = PhaseLoss(rate).to(self.device)
         self.consistency = ConsistencyLoss(decoder.window, decoder.hop).to(self.device)
         # rows whose source is told the pitch: all at first, for it can't read yet
         self.forced = torch.ones((), device=self.device)
@@ -70,8 +68,8 @@ class Duel:
 
     @property
     def contested(self) -> bool:
-        """Whether judges will ever count in this run."""
-        return bool(self.hp["head_start"] < self.hp["steps"])
+        """Whether there are judges in this run."""
+        return bool(self.hp["discriminators"])
 
     @property
     def step(self) -> int:
@@ -86,7 +84,7 @@ class Duel:
             num_groups: (rows,) int64, how many groups each row is decoded from.
             pace: what the learning rates are multiplied with; codes begin more slowly.
         """
-        hp, judged = self.hp, self.step >= self.hp["head_start"]
+        hp, judged = self.hp, self.contested and self.step >= self.hp["head_start"]
         codes_pace = pace * min((self.step + 1) / hp["codes_warmup"], 1.0) ** 2
         lrs = [hp["lr"] * pace, hp["codes_lr"] * codes_pace]
         self.voice.begin_step(*lrs[: len(self.voice.parts)])
@@ -129,9 +127,8 @@ class Duel:
 
     def compare(self, said: Said, recorded: Tensor) -> dict[str, Tensor]:
         """Return each distance between what was said and the recording."""
-        far, apart = self.spectral(said.samples, recorded), self.phase(said.samples, recorded)
-        own = self.consistency(said.spectra, said.samples)
-        return {**far._asdict(), **apart._asdict(), "consistency": own}
+        far = self.spectral(said.samples, recorded)._asdict()
+        return {**far, "consistency": self.consistency(said.spectra, said.samples)}
 
     def halved(self) -> torch.autocast:
         """Compute in bfloat16 where that is fast; a cache would outlive a capture."""

@@ -12,17 +12,23 @@ __all__ = ["SpectralDistance", "SpectralLoss"]
 # windows in samples, each with a number of mel bands that its bins can tell apart
 MEL_WINDOWS = ((64, 10), (128, 20), (256, 40), (512, 60), (1024, 80), (2048, 120))
 MAGNITUDE_WINDOWS = (512, 1024)
+# long ones, which tell most voices' harmonics apart
+PEAK_WINDOWS = (512, 1024, 2048)
 
 
 class SpectralDistance(NamedTuple):
-    """Two distances in powers of ten, means over everything."""
+    """Distances, means over everything, the first two in powers of ten."""
 
     mel: Tensor  # (): log-mel bands, all windows
     magnitude: Tensor  # (): bins, the two windows that speech is mostly looked at with
+    peaks: Tensor  # (): roots of bins, three windows, over the recording's: what is loud counts
 
 
 class SpectralLoss(nn.Module):
-    """L1 between log-mel bands at six resolutions, and between log-magnitudes at two.
+    """L1 between log-mel bands at six resolutions, log-magnitudes at two, and their roots at three.
+
+    A logarithm has as much of a harmonic's peak as of the valley beside it, and what can't be known
+    comes out in between. The root, near to how loud a sound is, has more of the peak.
 
     Hann windows, a hop of a quarter of the window, spectra scaled by 1 / sqrt(window), so that
     noise has one level in all of them.
@@ -44,7 +50,7 @@ class SpectralLoss(nn.Module):
         """Compare samples (batch, samples), at least the longest window, computed in float32."""
         with torch.autocast(output.device.type, enabled=False):
             both = torch.cat([output.float(), target.float()])
-            mels, magnitudes = [], []
+            mels, magnitudes, peaks = [], [], []
             for window, _ in MEL_WINDOWS:
                 hann = self.get_buffer(f"hann_{window}")
                 spectra = torch.stft(
@@ -60,7 +66,10 @@ class SpectralLoss(nn.Module):
                 mels.append(self.distance(bands))
                 if window in MAGNITUDE_WINDOWS:
                     magnitudes.append(self.distance(spectra))
-        return SpectralDistance(torch.stack(mels).mean(), torch.stack(magnitudes).mean())
+                if window in PEAK_WINDOWS:
+                    said, heard = (spectra + 1e-6).sqrt().chunk(2)
+                    peaks.append((said - heard).abs().mean() / heard.mean())
+        return SpectralDistance(*(torch.stack(x).mean() for x in (mels, magnitudes, peaks)))
 
     def distance(self, both: Tensor) -> Tensor:
         """Compare the first half of the rows with the second, as logarithms."""

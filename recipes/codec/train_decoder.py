@@ -1,4 +1,4 @@
-"""Train the codec's second stage: the decoder, and what makes codes, against discriminators.
+"""Train the codec's second stage: the decoder with a voice's source, and what makes codes.
 
     python recipes/codec/train_decoder.py --data DIR --out DIR --init MODEL
     python recipes/codec/train_decoder.py --smoke --out DIR      # half a minute on a CPU
@@ -37,7 +37,7 @@ from audiossm.train.spectral import SpectralLoss
 HERE = Path(__file__).parent
 SAVE_MINUTES = 5
 SMOKE_DATA = {"train": ["manifest"], "sounds": [], "dev": ["manifest"], "dev_rows": 4}
-SMOKE_TRAIN = {"steps": 12, "warmup": 2, "head_start": 4, "lr": 4e-3, "ema": 0.8, "log_every": 2}
+SMOKE_TRAIN = {"steps": 12, "warmup": 2, "discriminators": True, "head_start": 4, "lr": 4e-3, "ema": 0.8, "log_every": 2}
 SMOKE_TRAIN |= {"codes_lr": 1e-3, "codes_warmup": 4, "dev_every": 6, "crop_rows": 2, "crop_s": 0.64}
 SMOKE_TRAIN |= {"long_rows": 1, "long_s": 1.28}
 SMOKE_TRAIN |= {"detail": {"d_model": 16, "d_hidden": 24, "num_blocks": 1}, "pitch_told": 8}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from audiossm.codec import Codec, CodecConfig, DetailConfig
+from audiossm.codec import Codec, CodecConfig, DetailConfig, PitchConfig, SourceConfig
 from audiossm.codec.stft import CausalSTFT
 from audiossm.train.decoder_trainee import DecoderTrainee
 
@@ -71,6 +71,32 @@ def test_the_first_group_takes_no_gradient(codec):
     said.samples.square().sum().backward()
     slope = codec.to_latent.weight.grad.abs().sum(1)
     assert (slope[:4] == 0).all() and (slope[4:] > 0).all()
+
+
+@pytest.fixture
+def voiced() -> Codec:
+    """A codec with a source."""
+    config = replace(CodecConfig.tiny(), detail=DETAIL)
+    source = SourceConfig(pitch=PitchConfig(context=2, d_hidden=16))
+    return Codec(replace(config, decoder=replace(config.decoder, source=source)))
+
+
+def test_codes_learn_the_pitch_and_a_told_one_is_sounded(voiced):
+    trainee = DecoderTrainee(voiced, 1, train_codes=True)
+    time = torch.arange(20 * 320) / 16000
+    audio = 0.1 * sum((2 * torch.pi * 150 * h * time).cos() for h in range(1, 9)).repeat(2, 1)
+    heard, groups = trainee.hear(audio), torch.tensor([4, 4])
+    said = trainee.speak(*heard, groups, audio, torch.zeros(()))
+    assert 0 <= said.in_tune < 0.5
+    said.pitch.backward()
+    assert voiced.to_latent.weight.grad[4:].abs().sum() > 0
+    assert (voiced.to_latent.weight.grad[:4] == 0).all()
+    torch.testing.assert_close(said.samples, trainee.speak(*heard, groups).samples)
+    told = trainee.speak(*heard, groups, audio, torch.ones(()))
+    assert (told.samples - said.samples).abs().max() > 1e-4
+    spectrum = torch.fft.rfft(told.samples[0, 640:5760] * torch.hann_window(5120)).abs()
+    # 150 Hz is bin 48: harmonics stand out of what lies between
+    assert spectrum[48:960:48].mean() > 2 * spectrum[72:960:48].mean()
 
 
 def test_judges_hear_quiet_speech_as_loud(codec):
