@@ -40,7 +40,7 @@ class CausalSTFT(StreamingModule[STFTState]):
         basis = torch.cat([hann * angle.cos(), -hann * angle.sin()], dim=1)
         self.register_buffer("basis", (basis / math.sqrt(window)).float(), persistent=False)
         self.basis: Tensor
-        # of a graph, which has a transform and needs no basis, the largest matrix of all
+        # of most graphs, which have a transform and need no basis, the largest matrix of all
         frame_window = (hann.squeeze(1) / math.sqrt(window)).float()
         self.register_buffer("frame_window", frame_window, persistent=False)
         self.frame_window: Tensor
@@ -65,7 +65,8 @@ class CausalSTFT(StreamingModule[STFTState]):
         samples = torch.cat([state.tail, x], dim=1)
         keep = self.window - self.hop
         tail = samples.narrow(1, samples.shape[1] - keep, keep).clone()
-        if exporting():
+        # the operator is slow where the window is no power of two
+        if exporting() and self.window & (self.window - 1) == 0:
             return stft(samples, self.frame_window, self.hop), STFTState(tail)
         # true float32: this product must not follow autocast or TF32
         with torch.autocast(x.device.type, enabled=False):
