@@ -190,7 +190,7 @@ class Decoder(StreamingModule[DecoderState]):
             (batch, frames * ``config.upsample``, 2 * bins) float32, what samples are made of.
         """
         voice, source = None, state.source
-        if self.source is not None and source != ():
+        if self.source is not None and isinstance(source, SourceState):
             voice, source = self.source.step(x, source, pitch)
         x = self.in_proj(x)
         mixed, ssm = self.mixer.step(self.norm(x), state.ssm)

@@ -1,6 +1,5 @@
 """The pitch that a decoder reads out of codes, in whole numbers: the same however frames come."""
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -37,7 +37,15 @@ from audiossm.train.spectral import SpectralLoss
 HERE = Path(__file__).parent
 SAVE_MINUTES = 5
 SMOKE_DATA = {"train": ["manifest"], "sounds": [], "dev": ["manifest"], "dev_rows": 4}
-SMOKE_TRAIN = {"steps": 12, "warmup": 2, "discriminators": True, "head_start": 4, "lr": 4e-3, "ema": 0.8, "log_every": 2}
+SMOKE_TRAIN = {
+    "steps": 12,
+    "warmup": 2,
+    "discriminators": True,
+    "head_start": 4,
+    "lr": 4e-3,
+    "ema": 0.8,
+    "log_every": 2,
+}
 SMOKE_TRAIN |= {"codes_lr": 1e-3, "codes_warmup": 4, "dev_every": 6, "crop_rows": 2, "crop_s": 0.64}
 SMOKE_TRAIN |= {"long_rows": 1, "long_s": 1.28}
 SMOKE_TRAIN |= {"detail": {"d_model": 16, "d_hidden": 24, "num_blocks": 1}, "pitch_told": 8}

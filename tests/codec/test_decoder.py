@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from audiossm.codec import Decoder, DecoderConfig
-from audiossm.codec.decoder import MAX_LOG_MAGNITUDE, make_spectra, make_spectra
+from audiossm.codec.decoder import MAX_LOG_MAGNITUDE, make_spectra
 from audiossm.errors import ConfigError, ShapeError
 from contract import assert_streaming_equals_offline, flat_tensors
 

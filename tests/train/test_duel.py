@@ -15,7 +15,15 @@ from tiny_model import read_speech
 
 CONFIG = Path(__file__).parents[2] / "recipes" / "codec" / "config.toml"
 DETAIL = DetailConfig(num_bins=20, d_model=16, d_hidden=24, num_blocks=1)
-QUICK = {"discriminators": True, "head_start": 2, "pitch_told": 2, "codes_warmup": 1, "lr": 3e-3, "codes_lr": 3e-3, "ema": 0.5}
+QUICK = {
+    "discriminators": True,
+    "head_start": 2,
+    "pitch_told": 2,
+    "codes_warmup": 1,
+    "lr": 3e-3,
+    "codes_lr": 3e-3,
+    "ema": 0.5,
+}
 ALL = torch.tensor([4, 4])
 
 

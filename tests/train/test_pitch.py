@@ -43,7 +43,9 @@ def test_silence_and_noise_have_no_voice():
 def test_speech_agrees_with_probabilistic_yin():
     librosa = pytest.importorskip("librosa")
     speech = read_speech()[:64000]
-    found, voiced = (x[0].numpy() for x in PitchTracker(16000, HOP)(torch.from_numpy(speech[None].copy())))
+    found, voiced = (
+        x[0].numpy() for x in PitchTracker(16000, HOP)(torch.from_numpy(speech[None].copy()))
+    )
     theirs, _, _ = librosa.pyin(
         speech.astype(np.float64), fmin=60, fmax=480, sr=16000, frame_length=1024, hop_length=HOP,
         resolution=0.2,
