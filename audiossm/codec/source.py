@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiossm.codec.pitch import Pitch, PitchConfig, PitchReader
 from audiossm.codec.stft import CausalSTFT, STFTState
 from audiossm.errors import ConfigError
+from audiossm_kernels.operators import exporting
 
 __all__ = ["Source", "SourceConfig", "SourceState"]
 
@@ -110,10 +112,15 @@ class Source(nn.Module):
         return spectra, SourceState(frames, phase, stft)
 
     def sound(self, pitch: Pitch, phase: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn pitches into samples (batch, hops * hop), and tell the phase after them."""
+        """Turn pitches into samples (batch, hops * hop), and tell the phase after them.
+
+        A phase begins anew after each hop without a voice: a stream that is entered in its middle
+        then soon sounds as from its beginning.
+        """
         speed, count = self.speeds[pitch.position], self.harmonics[pitch.position]
         ends = phase.long().unsqueeze(1) + self.hop * speed.cumsum(1)
-        begins = ends - self.hop * speed
+        anew = last_marked(ends, pitch.voicing < 0.5)
+        begins = ends - self.hop * speed - F.pad(anew[:, :-1], (1, 0))
         phases = (begins.unsqueeze(-1) + speed.unsqueeze(-1) * self.places) % TURN
         # the sum of cosines is a quotient of sines (Dirichlet's kernel), even about 0
         phases = torch.minimum(phases, TURN - phases).clamp(min=1)
@@ -122,4 +129,13 @@ class Source(nn.Module):
         kernel = (many.float() * (math.pi / TURN)).sin() / (phases.float() * (math.pi / TURN)).sin()
         level = LEVEL * pitch.voicing * (2 * count.float()).rsqrt()
         samples = level.unsqueeze(-1) * (kernel - 1)
-        return samples.flatten(1), (ends[:, -1] % TURN).float()
+        return samples.flatten(1), ((ends - anew)[:, -1] % TURN).float()
+
+
+def last_marked(x: Tensor, marked: Tensor) -> Tensor:
+    """Return the latest marked value up to each place of ``x`` (batch, n), which grows; or 0."""
+    values = x * marked
+    if exporting():  # of few places; the format has no running maximum
+        later = torch.ones(x.shape[1], x.shape[1], dtype=x.dtype).tril()
+        return (values.unsqueeze(1) * later).amax(-1)
+    return values.cummax(1).values

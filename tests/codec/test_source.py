@@ -116,7 +116,7 @@ def test_without_a_voice_there_is_silence(source):
     pitch = Pitch(torch.full((1, 9), 400), torch.zeros(1, 9))
     samples, phase = source.sound(pitch, torch.zeros(1))
     assert samples.abs().max() == 0
-    assert phase.item() > 0
+    assert phase.item() == 0
 
 
 def test_a_phase_is_kept_exactly_for_hours(source):
@@ -126,6 +126,18 @@ def test_a_phase_is_kept_exactly_for_hours(source):
     for _ in range(60):
         _, phase = source.sound(pitch, phase)
     assert phase.item() == (60 * hops * HOP * int(source.speeds[777])) % 2**24
+
+
+def test_after_a_hop_without_a_voice_the_phase_begins_anew(source):
+    position = torch.randint(200, 1000, (2, 40))
+    voicing = torch.ones(2, 40)
+    voicing[0, 9] = voicing[0, 21] = voicing[1, 5] = 0.4
+    whole, phase = source.sound(Pitch(position, voicing), torch.tensor([3.0e6, 9.0e6]))
+    for row, start in ((0, 10), (0, 22), (1, 6)):
+        rest = Pitch(position[row : row + 1, start:], voicing[row : row + 1, start:])
+        samples, last = source.sound(rest, torch.zeros(1))
+        assert torch.equal(samples[0], whole[row, HOP * start :])
+        assert last.item() == phase[row].item()
 
 
 def test_any_chunking_gives_the_offline_result(codec):

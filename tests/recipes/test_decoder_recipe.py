@@ -48,7 +48,7 @@ def test_the_codec_learns_and_the_frames_stay(tmp_path, monkeypatch, recipe, fir
     assert [row["step"] for row in rows] == [3, 6]
     assert rows[1]["dev_mel_4"] < rows[0]["dev_mel_4"]
     assert {"telling", "fooling", "matching"} <= rows[1].keys() and "fooling" not in rows[0]
-    assert {"low", "consistency", "norm", "codes_norm", "judges_norm"} <= rows[0].keys()
+    assert {"peaks", "pitch", "consistency", "norm", "codes_norm", "judges_norm"} <= rows[0].keys()
     assert straight.frames_hash == before.frames_hash
     assert straight.codes_hash != before.codes_hash
     assert straight.config.detail is not None
