@@ -1,28 +1,27 @@
-"""The scan's gradients in Triton: one walk over the chunks, then every chunk by itself.
+"""The scan's gradients in Triton: small kernels, each with a few products of one chunk and head.
 
-``carry_kernel`` walks each head's chunks from the last to the first and leaves at every chunk the
-gradient of the state it hands on. With that and the state kept by the forward, chunks are
-independent: ``chunk_kernel`` takes a chunk and a block of heads of one group, builds each head's
-queries, keys and scores again, and sums the gradients of the shared q and k over its heads in
-registers. Gradients per chunk of the small parameters, and per block of q, k and angles, are summed
-by torch. Nothing is added atomically: equal calls have equal bits.
+In order: ``steps_kernel`` writes what all need of angles and decays. ``outputs_kernel`` makes the
+state's answers again and, with ``gate_kernel`` where a head takes several tiles, the gradients
+behind them and their own. ``carry_kernel`` walks each head's chunks from the last to the first and
+leaves at every chunk the gradient of the state it hands on. With that and the state kept by the
+forward, chunks are independent: ``queries_kernel`` and ``keys_kernel`` find the gradients of
+queries, keys, values and weights. ``heads_kernel`` sums those of the shared q and k over the heads,
+and ``ends_kernel`` finishes dt, A dt, trap and angles. Gradients per chunk of the small parameters
+are summed by torch. Nothing is added atomically: equal calls have equal bits.
 
-The other way round, a program per head that walks all chunks and keeps the state's gradient in
-registers, would not store it (at batch 8, 2048 frames, 64 heads of 64 x 128: 0.3 GB written and
-read once in SISO, 1.1 GB in MIMO of rank 4), but would store dq and dk of every head (0.5 and 2.1
-GB, written and read), and at batch 1 it would leave half of a large card idle.
+One kernel for all of a chunk would read its state once instead of three times, but holds more tiles
+than a program has registers, which cost ten times as much as those reads.
 
-Two sums over all later frames are not walked. Turning, or weakening, everything after a border is
-the same as turning or weakening the state S handed over it, so those sums are products of S and its
+Sums over all later frames need no walk. Turning, or weakening, everything after a border is the
+same as turning or weakening the state S handed over it, so those sums are products of S and its
 gradient dS: <dS, S> for the decay and -<dS, J S> for the angle, J a quarter turn of every pair. The
-rounding of S and dS then doesn't add up over chunks, and within a chunk the terms of two frames
-cancel exactly, since both frames get them from the same rounded scores.
+rounding of S and dS then doesn't add up over chunks. Within a chunk they are <dq, q> - <dk, k> and
+the same with J; there the terms of two frames cancel exactly, since both frames get them from the
+same rounded scores.
 
-Letters as in ``audiossm_kernels``; weight is the folded one of ``chunked``. Vectors of N elements
-stand in three parts and a frame once per rank, as in ``triton_forward``.
+Letters as in ``audiossm_kernels``; weight is the folded one of ``chunked``.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -33,38 +32,51 @@ from torch import Tensor
 from audiossm_kernels.rotary import rotate
 from audiossm_kernels.ssm_scan.layout import ScanLayout
 from audiossm_kernels.ssm_scan.triton_carry import carry_kernel
+from audiossm_kernels.ssm_scan.triton_ends import ends_kernel, heads_kernel, steps_kernel
 from audiossm_kernels.ssm_scan.triton_forward import Kept, whole_frames
-from audiossm_kernels.ssm_scan.triton_gradients import chunk_kernel
+from audiossm_kernels.ssm_scan.triton_keys import keys_kernel
+from audiossm_kernels.ssm_scan.triton_queries import gate_kernel, outputs_kernel, queries_kernel
 from audiossm_kernels.state import Pairing, SsmInputs, SsmParams, SsmState
 
 __all__ = ["CONFIGS", "BackwardConfig", "choose_config", "launch_backward"]
 
 # the walk is cut along the state's rows, as far as it goes, until there are so many programs
 CARRY_PROGRAMS = 256
+SUM_FRAMES = 32  # of a program that sums over heads
 
 
 class BackwardConfig(NamedTuple):
-    """How the two kernels are laid out on the card."""
+    """How the kernels are laid out on the card."""
 
-    heads: int  # of a block, at most; they share a program's sums
-    num_warps: int  # of the chunks
-    carry_block_p: int  # rows of the state in one program of the walk, at most
-    carry_warps: int
-    split: bool = True  # queries and keys in two launches, whose tiles fit the registers better
-    registers: int | None = None  # of a thread of the chunks at most; the compiler's choice
+    outputs_warps: int = 4
+    queries_warps: int = 4
+    keys_warps: int = 4
+    carry_warps: int = 4
+    # elements of a state that a program has at a time: its rows are cut to this
+    state_elements: int = 2**13
+    carry_elements: int = 2**13
+    carry_stages: int = 1
+    # of a thread at most; the compiler's choice
+    outputs_registers: int | None = None
+    queries_registers: int | None = None
+    keys_registers: int | None = None
+    carry_registers: int | None = None
 
 
-# By bytes of an element and by rank; the first entry whose rank is not smaller counts.
+# By bytes of an element, then the first whose d_state is not smaller. All fit 99 KB of shared
+# memory, as consumer cards have it.
 CONFIGS = {
-    2: {1: BackwardConfig(8, 4, 64, 4), 8: BackwardConfig(8, 4, 64, 4)},
-    4: {8: BackwardConfig(4, 4, 32, 4)},
+    2: {128: BackwardConfig(), 256: BackwardConfig()},
+    4: {
+        128: BackwardConfig(state_elements=2**12, carry_elements=2**12),
+        256: BackwardConfig(state_elements=2**12, carry_elements=2**12),
+    },
 }
 
 
-def choose_config(itemsize: int, rank: int) -> BackwardConfig:
-    """Return the layout for inputs of ``itemsize`` bytes per element, from ``CONFIGS``."""
-    by_rank = CONFIGS[itemsize]
-    return by_rank[min((r for r in by_rank if r >= rank), default=max(by_rank))]
+def choose_config(itemsize: int, d_state: int) -> BackwardConfig:
+    """Return the layout for operands of ``itemsize`` bytes, from ``CONFIGS``."""
+    return next(config for n, config in CONFIGS[itemsize].items() if d_state <= n)
 
 
 def even_frames(x: Tensor) -> Tensor:
@@ -118,14 +130,14 @@ def launch_backward(
     num_angles, rate_heads = x.angles.shape[-1], x.angles.shape[2]
     device, rows, chunk, packed = x.v.device, layout.rows, layout.chunk, layout.packed
     if config is None:
-        config = choose_config(kept.ssm.element_size(), rank)
-    block_h = max(n for n in range(1, config.heads + 1) if heads // groups % n == 0)
-    blocks = heads // block_h
+        config = choose_config(kept.ssm.element_size(), d_state)
     narrow = kept.ssm.dtype != torch.float32
     rounded = tl.bfloat16 if narrow else tl.float32
     x = SsmInputs._make(even_frames(part) for part in x)
     dy = dy.contiguous()
     given = [None if part is None else part.contiguous() for part in params]
+    if narrow:  # as their sums with vectors, which become operands
+        given[:2] = [part.to(torch.bfloat16) for part in params[:2]]
     nothing = params.d_skip.contiguous()  # stands for what the variant hasn't
     q_bias, k_bias, d_skip, mimo_x, mimo_z, mimo_o, out_norm = (
         nothing if part is None else part for part in given
@@ -139,9 +151,6 @@ def launch_backward(
         # a free slot of packed rows is not written
         return (torch.zeros if packed else torch.empty)((layout.slots, heads, *size), device=device)
 
-    # half turns per unit of dt, time along the last axis
-    rates = torch.tanh(x.angles.permute(0, 2, 3, 1).float().contiguous())
-
     dangle, dssm, dkey, dvalue = dstate
     last = empty(rows, heads, head_dim, d_state)
     last.copy_(dssm) if dssm is not None else last.zero_()
@@ -153,85 +162,122 @@ def launch_backward(
     if dkey is not None:
         late += quarter_turn(dkey, new_state.k.float(), num_angles, pairing).sum(1)
 
-    carry = empty(layout.slots, heads, head_dim, d_state, dtype=kept.ssm.dtype)
+    lead, slots, dtype = (batch, frames), (layout.slots, heads), kept.ssm.dtype
+    block_s = max(16, triton.next_power_of_2(num_angles))
+    rest = d_state - 2 * num_angles
+    whole = max(16, triton.next_power_of_2(head_dim))
+    width = triton.next_power_of_2(d_state)
+    block_p = max(16, min(whole, config.state_elements // width))
+    carry_p = max(16, min(whole, config.carry_elements // width))
+    while carry_p > 16 and rows * heads * (whole // carry_p) < CARRY_PROGRAMS:
+        carry_p //= 2
+
+    turns = empty(*slots, chunk, 2 * block_s, dtype=torch.float16 if narrow else torch.float32)
+    steps, total = empty(*slots, 4, chunk), empty(*slots)
+    answers = empty(*lead, heads, rank, head_dim, dtype=dtype)
+    outputs = nothing if block_p == whole else torch.empty_like(answers, dtype=torch.float32)
+    carry = empty(*slots, head_dim, d_state, dtype=dtype)
     dfirst = torch.empty_like(last)
-    answers = empty(batch, frames, heads, rank, head_dim) if normed else nothing
-    partial = torch.bfloat16 if x.q.dtype == torch.bfloat16 else torch.float32
-    lead = (batch, frames)
-    dq = empty(*lead, rank, groups, blocks // groups, d_state, dtype=partial)
-    dk = torch.empty_like(dq)
+    q_heads = empty(*lead, heads, rank, d_state, dtype=dtype)
+    k_heads = torch.empty_like(q_heads)
+    q_decays, k_decays = empty(*slots, chunk), empty(*slots, chunk)
+    q_turned, k_turned = (empty(*slots, chunk, num_angles) for _ in range(2))
+    end_turns, dtotal = empty(*slots, num_angles), empty(*slots)
     dv, dz = empty(*lead, heads, head_dim, dtype=x.v.dtype), torch.empty_like(dy, dtype=x.z.dtype)
     dgamma, dweight = empty(*lead, heads), empty(*lead, heads)
-    parts = 2 if config.split else 1
-    dadt, dturn = empty(parts, *lead, heads), empty(parts, *lead, heads)
-    drate = empty(parts, batch, blocks if rate_heads == 1 else heads, num_angles, frames)
-    dfirst_angle = torch.zeros((parts, *late.shape), device=device)
-    dq_bias, dk_bias = per_slot(rank, d_state), per_slot(rank, d_state)
+    dq = empty(*x.q.shape, dtype=x.q.dtype)
+    dk = empty(*x.k.shape, dtype=x.k.dtype if dkey is None else torch.float32)
+    sums = -(-batch * frames // SUM_FRAMES)
+    dq_bias, dk_bias = (empty(sums, heads, rank, d_state) for _ in range(2))
     dd_skip = per_slot()
     dmimo = [per_slot(rank, head_dim) if mimo else nothing for _ in range(3)]
     dout_norm = per_slot(head_dim) if normed else nothing
+    ddt, dadt, dtrap, dangles = (empty(*part.shape, dtype=part.dtype) for part in x[4:])
+    first_angle = torch.zeros_like(late)
 
-    strides = [part.stride(1) for part in x[:7]]
-    rest = d_state - 2 * num_angles
-    whole = max(16, triton.next_power_of_2(head_dim))
-    block_p = min(config.carry_block_p, whole)
-    while block_p > 16 and rows * heads * (whole // block_p) < CARRY_PROGRAMS:
-        block_p //= 2
-    sizes: dict[str, Any] = {
+    q_frame, k_frame, v_frame, z_frame, *step_frames = (part.stride(1) for part in x)
+    place = nothing if borders is None else borders
+    grid = (layout.slots * heads,)
+    of_chunks: dict[str, Any] = {"C": chunk, "PACKED": packed, "BLOCK_S": block_s, "S": num_angles}
+    of_steps = of_chunks | {"RATE_HEADS": rate_heads}
+    of_heads = {"P": head_dim, "R": rank, "C": chunk, "PACKED": packed, "MIMO": mimo}
+    sizes = of_chunks | {
         "G": groups,
         "P": head_dim,
         "N": d_state,
-        "S": num_angles,
         "R": rank,
-        "C": chunk,
-        "RATE_HEADS": rate_heads,
         "ADJACENT": pairing == "adjacent",
-        "MIMO": mimo,
-        "NORMED": normed,
-        "PACKED": packed,
-        "BLOCK_S": max(16, triton.next_power_of_2(num_angles)),
         "BLOCK_REST": max(16, triton.next_power_of_2(rest)) if rest else 0,
         "ROUND": rounded,
         # the interpreter has no products of bfloat16
         "OPERAND": tl.float32 if triton.knobs.runtime.interpret else rounded,
-        "num_stages": 1,  # loads are few and tiles large: a second copy would not fit
     }
-    place = nothing if borders is None else borders
-
-    def run_chunks(
-        index: int, *, gate: bool = False, queries: bool = False, keys: bool = False
-    ) -> None:
-        chunk_kernel[(layout.slots * blocks,)](
-            *x[:7], rates, q_bias, k_bias, d_skip, mimo_x, mimo_z, mimo_o, out_norm,
-            kept.ssm, kept.angle, carry, dy, answers, late, place,
-            dq, dk, dv, dz, dadt[index], dgamma, dweight, dturn[index], drate[index],
-            dfirst_angle[index], dq_bias, dk_bias, dd_skip, *dmimo, dout_norm,
-            *strides, rows, frames, heads,
-            BLOCK_H=block_h,
-            GATE=gate,
-            QUERIES=queries,
-            KEYS=keys,
-            BLOCK_P=whole,
-            # a large state needs the registers of more threads
-            num_warps=8 if whole * d_state > 2**13 else config.num_warps,
-            maxnreg=config.registers,
-            **sizes,
-        )  # fmt: skip
-
     with torch.cuda.device_of(x.v):
-        if normed:
-            run_chunks(0, gate=True)
-        carry_kernel[(rows * heads, -(-head_dim // block_p))](
-            x.q, x.z, x.dt, x.adt, rates, q_bias, mimo_z, mimo_o, kept.angle,
-            dy, answers, last, carry, dfirst, place,
-            *(strides[i] for i in (0, 3, 4, 5)), frames, heads,
+        steps_kernel[grid](
+            *x[4:], kept.angle, place, turns, steps, total, *step_frames, rows, frames, heads,
+            ADJACENT=pairing == "adjacent",
+            num_warps=4 if chunk * block_s >= 2048 else 1,
+            **of_steps,
+        )  # fmt: skip
+        outputs_kernel[grid](
+            *x[:4], q_bias, k_bias, d_skip, mimo_x, mimo_z, mimo_o, out_norm, turns, steps,
+            kept.ssm, dy, place, outputs, answers, dz, *dmimo[1:], dout_norm,
+            q_frame, k_frame, v_frame, z_frame, rows, frames, heads,
+            MIMO=mimo,
+            NORMED=normed,
             BLOCK_P=block_p,
-            num_warps=config.carry_warps,
+            num_warps=config.outputs_warps,
+            num_stages=1,
+            maxnreg=config.outputs_registers,
             **sizes,
         )  # fmt: skip
-        run_chunks(0, gate=not normed, queries=True, keys=not config.split)
-        if config.split:
-            run_chunks(1, keys=True)
+        if block_p < whole:
+            gate_kernel[grid](
+                x.z, mimo_z, mimo_o, out_norm, dy, place, outputs, answers, dz, *dmimo[1:],
+                dout_norm, z_frame, rows, frames, heads,
+                NORMED=normed,
+                BLOCK_P=whole,
+                num_warps=4,
+                **of_heads,
+            )  # fmt: skip
+        carry_kernel[(rows * heads, -(-head_dim // carry_p))](
+            x.q, q_bias, answers, turns, steps, total, place, last, carry, dfirst,
+            q_frame, frames, heads,
+            BLOCK_P=carry_p,
+            STAGES=config.carry_stages,
+            num_warps=config.carry_warps,
+            maxnreg=config.carry_registers,
+            **sizes,
+        )  # fmt: skip
+        queries_kernel[grid](
+            *x[:3], q_bias, k_bias, mimo_x, turns, steps, kept.ssm, answers, place,
+            q_heads, q_decays, q_turned, q_frame, k_frame, v_frame, rows, frames, heads,
+            MIMO=mimo,
+            BLOCK_P=block_p,
+            num_warps=config.queries_warps,
+            num_stages=1,
+            maxnreg=config.queries_registers,
+            **sizes,
+        )  # fmt: skip
+        keys_kernel[grid](
+            *x[:3], q_bias, k_bias, d_skip, mimo_x, turns, steps, total, kept.ssm, carry, answers,
+            late, place, k_heads, dv, dgamma, dweight, k_decays, k_turned, end_turns, dtotal,
+            dd_skip, dmimo[0], q_frame, k_frame, v_frame, rows, frames, heads,
+            MIMO=mimo,
+            BLOCK_P=block_p,
+            num_warps=config.keys_warps,
+            num_stages=1,
+            maxnreg=config.keys_registers,
+            **sizes,
+        )  # fmt: skip
+        block = min(128, triton.next_power_of_2(rank * d_state))
+        for found, summed, bias in ((q_heads, dq, dq_bias), (k_heads, dk, dk_bias)):
+            heads_kernel[(sums, groups, -(-rank * d_state // block))](
+                found, summed, bias, batch * frames, heads, groups, d_state, rank,
+                BLOCK_T=SUM_FRAMES,
+                BLOCK=block,
+                num_warps=4,
+            )  # fmt: skip
 
     # the first frame's share of the initial key and value
     if borders is None:
@@ -240,28 +286,27 @@ def launch_backward(
     else:
         begin, end = borders[:-1].long(), borders[1:].long()
         live = begin < end
-    total = batch * frames
-    begin, end = begin.clamp(max=total - 1), (end - 1).clamp(min=0)
-    lam = torch.sigmoid(x.trap.float())
-    dt = x.dt.float()
-    share = ((1 - lam) * dt).flatten(0, 1)[begin] * live[:, None]
+    first = begin.clamp(max=batch * frames - 1)
+    end = (end - 1).clamp(min=0)
+    share = torch.sigmoid(-x.trap.float().flatten(0, 1)[first])
+    share = share * x.dt.float().flatten(0, 1)[first] * live[:, None]
     key, value = state.k.float().transpose(1, 2), state.v.float().unsqueeze(2)
     weight = mimo_x.float() if mimo else torch.ones(1, 1, 1, device=device)
     toward = key @ dfirst.transpose(-1, -2)  # (rows, H, R, P)
-    dshare = torch.zeros_like(dweight).flatten(0, 1)
-    dshare[1:] = dweight.flatten(0, 1)[:-1]
-    opens = torch.zeros(total, device=device).index_add_(0, begin, live.float())
-    dshare *= (opens == 0)[:, None]
-    dshare.index_add_(0, begin, (toward * weight * value).sum((2, 3)) * live[:, None])
-    dshare = dshare.view_as(dweight)
+    first_share = (toward * weight * value).sum((2, 3))
+    with torch.cuda.device_of(x.v):
+        ends_kernel[(layout.slots,)](
+            *x[4:], place, dgamma, dweight, q_decays, k_decays, q_turned, k_turned,
+            end_turns, dtotal, first_share, ddt, dadt, dtrap, dangles, first_angle,
+            *step_frames, rows, frames, heads,
+            num_warps=4,
+            **of_steps,
+        )  # fmt: skip
     toward = toward * share[:, :, None, None]
     first_key = ((weight * value * share[:, :, None, None]) @ dfirst).transpose(1, 2)
     first_value = (toward * weight).sum(2)
-    first_angle = dfirst_angle.sum(0)
 
     # the sums
-    dq_all = dq.sum(4, dtype=torch.float32)
-    dk_all = dk.sum(4, dtype=torch.float32)
     dk_bias_all = dk_bias.sum(0)
     dmimo_all: list[Tensor | None] = [None] * 3
     if mimo:
@@ -273,7 +318,7 @@ def launch_backward(
         last_key = last_key * live[:, None, None, None]
         dk_bias_all = dk_bias_all + last_key.sum(0)
         last_key = torch.unflatten(last_key, 1, (groups, -1)).sum(2).transpose(1, 2)
-        dk_all.flatten(0, 1).index_add_(0, end, last_key)
+        dk.flatten(0, 1).index_add_(0, end, last_key)
     if dvalue is not None:
         last_value = dvalue * live[:, None, None]
         dv.flatten(0, 1).index_add_(0, end, last_value.to(dv.dtype))
@@ -286,13 +331,7 @@ def launch_backward(
         if dvalue is not None:
             first_value = first_value + dvalue * gone
 
-    drate_all = drate.sum((0, 2)).unsqueeze(1) if rate_heads == 1 else drate.sum(0)
-    drate_all = (math.pi * (1 - rates * rates) * drate_all).permute(0, 3, 1, 2)
-    ddt = lam * dgamma + (1 - lam) * dshare + dturn.sum(0)
-    dtrap = lam * (1 - lam) * dt * (dgamma - dshare)
-    dinputs = (
-        dq_all, dk_all, dv, dz, ddt, dadt.sum(0), dtrap, drate_all,
-    )  # fmt: skip
+    dinputs = (dq, dk, dv, dz, ddt, dadt, dtrap, dangles)
     dparams = (
         dq_bias.sum(0), dk_bias_all, dd_skip.sum(0), *dmimo_all,
         dout_norm.sum(0) if normed else None,

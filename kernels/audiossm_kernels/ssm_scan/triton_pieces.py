@@ -1,35 +1,39 @@
-"""What the kernels of the scan's backward share: operands, sums and loads."""
+"""What the kernels of the scan's backward share: places, vectors, products and sums.
+
+Vectors of N elements are held in parts, as products take them: adjacent pairs that turn in one
+tile, or all first and all second halves in two, and the rest in one more. A frame's row stands
+once per rank: row t R + r of a chunk.
+"""
 
 import triton
 import triton.language as tl
 
-from audiossm_kernels.ssm_scan.triton_marks import LEAST_DECAY
-from audiossm_kernels.ssm_scan.triton_parts import (
-    load_parts,
-    repeat,
-    store_parts,
-    turn,
-)
-from audiossm_kernels.triton_math import (
-    LOG2_E,
-    fast_cos_sin,
-    sigmoid,
-)
+from audiossm_kernels.ssm_scan.triton_parts import merge, place_chunk, rest_index, turn, unmerge
 
 __all__ = [
     "add_mix",
+    "find_chunk",
     "inner",
-    "load_answers",
-    "load_decay",
+    "load_rows",
     "load_turns",
+    "load_values",
     "load_vectors",
-    "mix",
     "operand",
-    "operands",
     "over_frames",
     "over_ranks",
     "store_back",
+    "store_rows",
+    "zero_rows",
 ]
+
+
+@triton.jit
+def find_chunk(borders_ptr, slot, rows, frames, C: tl.constexpr, PACKED: tl.constexpr):
+    """Return a slot's row, its first frame among those of all rows, its chunk, and frames left."""
+    row, start, length, chunk = place_chunk(borders_ptr, slot, rows, frames, C, PACKED)
+    if not PACKED:
+        start = row * frames
+    return row, start + chunk * C, chunk, length - chunk * C
 
 
 @triton.jit
@@ -39,45 +43,91 @@ def operand(x, ROUND: tl.constexpr, OPERAND: tl.constexpr):
 
 
 @triton.jit
-def operands(x, ROUND: tl.constexpr, OPERAND: tl.constexpr):
-    """Round the parts of vectors."""
-    a, b, c = x
-    return (
-        operand(a, ROUND, OPERAND),
-        operand(b, ROUND, OPERAND),
-        operand(c, ROUND, OPERAND),
-    )
+def load_rows(
+    rows,
+    inside,
+    N: tl.constexpr,
+    S: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_REST: tl.constexpr,
+    ADJACENT: tl.constexpr,
+):
+    """Load vectors of N elements at the pointers ``rows``, in parts."""
+    rows, inside = rows[:, None], inside[:, None]
+    if ADJACENT:
+        j = tl.arange(0, 2 * BLOCK_S)[None, :]
+        a = tl.load(rows + j, mask=inside & (j < 2 * S), other=0.0)
+        b = a
+    else:
+        j = tl.arange(0, BLOCK_S)[None, :]
+        a = tl.load(rows + j, mask=inside & (j < S), other=0.0)
+        b = tl.load(rows + N // 2 + j, mask=inside & (j < S), other=0.0)
+    c = a
+    if BLOCK_REST > 0:
+        i = rest_index(N, S, BLOCK_REST, ADJACENT)[None, :]
+        c = tl.load(rows + i, mask=inside & (i < N), other=0.0)
+    return a, b, c
 
 
 @triton.jit
-def inner(x, y, BLOCK_REST: tl.constexpr):
+def store_rows(
+    rows,
+    inside,
+    x,
+    N: tl.constexpr,
+    S: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_REST: tl.constexpr,
+    ADJACENT: tl.constexpr,
+):
+    """Store what ``load_rows`` loads."""
+    a, b, c = x
+    rows, inside = rows[:, None], inside[:, None]
+    dtype = rows.dtype.element_ty
+    if ADJACENT:
+        j = tl.arange(0, 2 * BLOCK_S)[None, :]
+        tl.store(rows + j, a.to(dtype), mask=inside & (j < 2 * S))
+    else:
+        j = tl.arange(0, BLOCK_S)[None, :]
+        tl.store(rows + j, a.to(dtype), mask=inside & (j < S))
+        tl.store(rows + N // 2 + j, b.to(dtype), mask=inside & (j < S))
+    if BLOCK_REST > 0:
+        i = rest_index(N, S, BLOCK_REST, ADJACENT)[None, :]
+        tl.store(rows + i, c.to(dtype), mask=inside & (i < N))
+
+
+@triton.jit
+def zero_rows(
+    COUNT: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_REST: tl.constexpr, ADJACENT: tl.constexpr
+):
+    """Return COUNT vectors of zeros, float32, in parts."""
+    a = tl.zeros([COUNT, 2 * BLOCK_S if ADJACENT else BLOCK_S], tl.float32)
+    c = a
+    if BLOCK_REST > 0:
+        c = tl.zeros([COUNT, BLOCK_REST], tl.float32)
+    return a, a, c
+
+
+@triton.jit
+def inner(x, y, BLOCK_REST: tl.constexpr, ADJACENT: tl.constexpr):
     """Return all inner products (X, Y) of the vectors x (X, N) and y (Y, N), in parts."""
     z = tl.dot(x[0], tl.trans(y[0]), input_precision="ieee")
-    z = tl.dot(x[1], tl.trans(y[1]), acc=z, input_precision="ieee")
+    if not ADJACENT:
+        z = tl.dot(x[1], tl.trans(y[1]), acc=z, input_precision="ieee")
     if BLOCK_REST > 0:
         z = tl.dot(x[2], tl.trans(y[2]), acc=z, input_precision="ieee")
     return z
 
 
 @triton.jit
-def mix(weights, x, BLOCK_REST: tl.constexpr):
-    """Return weighted sums of the vectors x, in parts."""
-    a = tl.dot(weights, x[0], input_precision="ieee")
-    b = tl.dot(weights, x[1], input_precision="ieee")
-    c = a
-    if BLOCK_REST > 0:
-        c = tl.dot(weights, x[2], input_precision="ieee")
-    return a, b, c
-
-
-@triton.jit
-def add_mix(sums, scale, weights, x, BLOCK_REST: tl.constexpr):
-    """Return ``scale`` times ``sums``, plus weighted sums of the vectors x, in parts."""
+def add_mix(sums, weights, x, BLOCK_REST: tl.constexpr, ADJACENT: tl.constexpr):
+    """Return ``sums`` plus weighted sums of the vectors x, in parts."""
     a, b, c = sums
-    a = tl.dot(weights, x[0], acc=a * scale, input_precision="ieee")
-    b = tl.dot(weights, x[1], acc=b * scale, input_precision="ieee")
+    a = tl.dot(weights, x[0], acc=a, input_precision="ieee")
+    if not ADJACENT:
+        b = tl.dot(weights, x[1], acc=b, input_precision="ieee")
     if BLOCK_REST > 0:
-        c = tl.dot(weights, x[2], acc=c * scale, input_precision="ieee")
+        c = tl.dot(weights, x[2], acc=c, input_precision="ieee")
     return a, b, c
 
 
@@ -100,9 +150,67 @@ def over_frames(x, C: tl.constexpr, R: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def load_turns(rows, BLOCK_S: tl.constexpr, ADJACENT: tl.constexpr):
+    """Return cosine and sine (rows, S') of the angles at the pointers ``rows``, float32."""
+    if ADJACENT:  # laid out as the pairs are, so that nothing changes threads
+        pairs = tl.load(rows[:, None] + tl.arange(0, 2 * BLOCK_S)[None, :])
+        cos, sin = tl.split(tl.reshape(pairs, (pairs.shape[0], BLOCK_S, 2)))
+    else:
+        s = tl.arange(0, BLOCK_S)[None, :]
+        cos, sin = tl.load(rows[:, None] + s), tl.load(rows[:, None] + BLOCK_S + s)
+    return cos.to(tl.float32), sin.to(tl.float32)
+
+
+@triton.jit
+def load_vectors(
+    rows,
+    inside,
+    bias_ptr,
+    cos,
+    sin,
+    rank,
+    R: tl.constexpr,
+    N: tl.constexpr,
+    S: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_REST: tl.constexpr,
+    ADJACENT: tl.constexpr,
+    ROUND: tl.constexpr,
+    OPERAND: tl.constexpr,
+):
+    """Load the queries or keys of a head: with their biases, turned, as operands in parts."""
+    a, b, c = load_rows(rows, inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
+    if R == 1:  # one vector for all frames
+        one = tl.arange(0, 1)
+        bias = load_rows(bias_ptr + one, one == 0, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
+    else:
+        bias = load_rows(bias_ptr + rank * N, rank >= 0, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
+    a, b = unmerge(a, b, ADJACENT)
+    bias_a, bias_b = unmerge(bias[0], bias[1], ADJACENT)
+    a, b, c = turn((a, b, c), (bias_a, bias_b, bias[2]), cos, sin)
+    a, b, c = a.to(ROUND), b.to(ROUND), c.to(ROUND)
+    return merge(a, b, ADJACENT).to(OPERAND), b.to(OPERAND), c.to(OPERAND)
+
+
+@triton.jit
+def load_values(
+    v_rows, mimo_x_ptr, rank, p, inside, P: tl.constexpr, MIMO: tl.constexpr
+):  # fmt: skip
+    """Return the values (rows, P) of a head, as they are and times the ranks' weights."""
+    x = tl.load(v_rows[:, None] + p[None, :], mask=inside, other=0.0)
+    value = x
+    if MIMO:
+        weight = tl.load(mimo_x_ptr + (rank * P)[:, None] + p[None, :], mask=inside, other=0.0)
+        value = x.to(tl.float32) * weight.to(tl.float32)
+    return x, value
+
+
+@triton.jit
 def store_back(
+    rows,
+    inside,
     x,
-    bias_rows,
+    vectors,
     cos,
     sin,
     C: tl.constexpr,
@@ -113,95 +221,17 @@ def store_back(
     BLOCK_REST: tl.constexpr,
     ADJACENT: tl.constexpr,
 ):
-    """Turn gradients of vectors back, store their sum over the frames and return them."""
-    a = x[0] * cos + x[1] * sin
-    b = x[1] * cos - x[0] * sin
-    c = x[2]
-    bias_a, bias_b = over_frames(a, C, R, BLOCK_S), over_frames(b, C, R, BLOCK_S)
-    bias_c = bias_a
+    """Turn the gradients x of vectors back and store them.
+
+    Returns the gradients (C, S') of the angles of each frame, and <x, vectors> of each row.
+    """
+    a, b = unmerge(x[0], x[1], ADJACENT)
+    first, second = unmerge(vectors[0].to(tl.float32), vectors[1].to(tl.float32), ADJACENT)
+    turned = over_ranks(b * first - a * second, C, R, BLOCK_S)
+    product = tl.sum(a * first + b * second, axis=1)
     if BLOCK_REST > 0:
-        bias_c = over_frames(c, C, R, BLOCK_REST)
-    store_parts(
-        bias_rows, tl.arange(0, R) >= 0, bias_a, bias_b, bias_c, N, S, BLOCK_S, BLOCK_REST, ADJACENT
-    )
-    return a, b, c
-
-
-@triton.jit
-def load_decay(a_ptr, a_frame, time, inside, rank):
-    """Return the log2 of what fades in each frame; rows of further ranks add nothing."""
-    a = tl.load(a_ptr + time * a_frame, mask=inside & (rank == 0), other=0.0).to(tl.float32)
-    return tl.minimum(tl.maximum(a * LOG2_E, LEAST_DECAY), 0.0)
-
-
-@triton.jit
-def load_turns(
-    phi_ptr, rates_ptr, half_dt, frames, on, S: tl.constexpr, BLOCK_S: tl.constexpr, R: tl.constexpr
-):
-    """Return the rates (S, C) of a chunk, and cosine and sine (C * R, S) of its angles."""
-    s = tl.arange(0, BLOCK_S)
-    t = tl.arange(0, half_dt.shape[0])
-    at = rates_ptr + (s.to(tl.int64) * frames)[:, None] + t[None, :]
-    rate = tl.load(at, mask=(s < S)[:, None] & on[None, :], other=0.0)
-    step = rate * half_dt[None, :]
-    step -= tl.floor(step + 0.5)
-    start = tl.load(phi_ptr + s, mask=s < S, other=0.0)
-    cos, sin = fast_cos_sin(start[:, None] + tl.cumsum(step, axis=1))
-    return rate, repeat(tl.trans(cos), R), repeat(tl.trans(sin), R)
-
-
-@triton.jit
-def load_vectors(
-    rows,
-    inside,
-    bias_rows,
-    bias_inside,
-    cos,
-    sin,
-    N: tl.constexpr,
-    S: tl.constexpr,
-    BLOCK_S: tl.constexpr,
-    BLOCK_REST: tl.constexpr,
-    ADJACENT: tl.constexpr,
-    ROUND: tl.constexpr,
-    OPERAND: tl.constexpr,
-):
-    """Load the queries or keys of a head: with their biases, turned, as operands."""
-    x = load_parts(rows, inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
-    bias = load_parts(bias_rows, bias_inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
-    return operands(turn(x, bias, cos, sin), ROUND, OPERAND)
-
-
-@triton.jit
-def load_answers(
-    answers_ptr,
-    dy_ptr,
-    z_ptr,
-    mimo_z_ptr,
-    mimo_o_ptr,
-    z_frame,
-    y_frame,
-    time,
-    rank,
-    p,
-    inside,
-    P: tl.constexpr,
-    R: tl.constexpr,
-    MIMO: tl.constexpr,
-    STORED: tl.constexpr,
-):
-    """Return the gradient (C * R, P) of what the state answers: as stored, or through the gate."""
-    if STORED:
-        at = (time * y_frame * R + rank * P)[:, None] + p[None, :]
-        return tl.load(answers_ptr + at, mask=inside, other=0.0).to(tl.float32)
-    else:
-        gate = tl.load(z_ptr + (time * z_frame)[:, None] + p[None, :], mask=inside, other=0.0).to(
-            tl.float32
-        )
-        out = tl.load(dy_ptr + (time * y_frame)[:, None] + p[None, :], mask=inside, other=0.0)
-        out = out.to(tl.float32)
-        if MIMO:
-            weights = (rank * P)[:, None] + p[None, :]
-            gate *= tl.load(mimo_z_ptr + weights, mask=inside, other=0.0).to(tl.float32)
-            out *= tl.load(mimo_o_ptr + weights, mask=inside, other=0.0).to(tl.float32)
-        return out * gate * sigmoid(gate)
+        product += tl.sum(x[2] * vectors[2].to(tl.float32), axis=1)
+    back_a, back_b = a * cos + b * sin, b * cos - a * sin
+    back = merge(back_a, back_b, ADJACENT), back_b, x[2]
+    store_rows(rows, inside, back, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
+    return turned, product

@@ -1,0 +1,367 @@
+"""The gradients of what the state answers and of the queries, chunk by chunk and head by head."""
+
+import triton
+import triton.language as tl
+
+from audiossm_kernels.ssm_scan.triton_pieces import (
+    add_mix,
+    find_chunk,
+    inner,
+    load_rows,
+    load_turns,
+    load_values,
+    load_vectors,
+    operand,
+    over_frames,
+    over_ranks,
+    store_back,
+    zero_rows,
+)
+from audiossm_kernels.triton_math import exp2, sigmoid
+
+__all__ = ["gate_kernel", "outputs_kernel", "queries_kernel"]
+
+EPS = tl.constexpr(1e-5)
+
+
+@triton.jit
+def open_gate(
+    o,
+    z_ptr,
+    dy_ptr,
+    mimo_z_ptr,
+    mimo_o_ptr,
+    out_norm_ptr,
+    answers_ptr,
+    dz_ptr,
+    dmimo_z_ptr,
+    dmimo_o_ptr,
+    dout_norm_ptr,
+    z_frame,
+    heads: tl.constexpr,
+    p,
+    left,
+    P: tl.constexpr,
+    R: tl.constexpr,
+    C: tl.constexpr,
+    MIMO: tl.constexpr,
+    NORMED: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    """Store the gradients behind the answers ``o`` (rows, P) of a head, and theirs."""
+    i = tl.arange(0, C * R)
+    c, r = tl.arange(0, C), tl.arange(0, R)
+    time, rank = i // R, i % R
+    inside_p = p < P
+    inside = (time < left)[:, None] & inside_p[None, :]
+    weights = (rank * P)[:, None] + p[None, :]
+    z_at = (time * z_frame)[:, None] + p[None, :]
+    raw = tl.load(z_ptr + z_at, mask=inside, other=0.0).to(tl.float32)
+    dy_at = (time * (heads * P))[:, None] + p[None, :]
+    dy = tl.load(dy_ptr + dy_at, mask=inside, other=0.0).to(tl.float32)
+    gate, out = raw, dy
+    if MIMO:
+        x_gate = tl.load(mimo_z_ptr + weights, mask=inside, other=0.0).to(tl.float32)
+        gate = raw * x_gate
+        out = dy * tl.load(mimo_o_ptr + weights, mask=inside, other=0.0).to(tl.float32)
+    slope = sigmoid(gate)
+    opened = gate * slope  # silu
+    slope += opened * (1 - slope)
+    answer = out * opened
+    if NORMED:
+        scale = tl.load(out_norm_ptr + p, mask=inside_p, other=0.0).to(tl.float32)[None, :]
+        inverse = tl.rsqrt(tl.sum(o * o, axis=1) / P + EPS)[:, None]
+        normed = o * inverse
+        o = normed * scale
+        tl.store(dout_norm_ptr + p, tl.sum(answer * normed, axis=0), mask=inside_p)
+        answer *= scale
+        mean = tl.sum(answer * normed, axis=1)[:, None] / P
+        answer = (answer - normed * mean) * inverse
+    at = (time * (heads * R * P))[:, None] + weights
+    tl.store(answers_ptr + at, answer.to(answers_ptr.dtype.element_ty), mask=inside)
+    dz = out * o * slope
+    if MIMO:
+        ranks = (r * P)[:, None] + p[None, :]
+        dmimo_o = over_frames(dy * o * opened, C, R, BLOCK_P)
+        tl.store(dmimo_o_ptr + ranks, dmimo_o, mask=inside_p[None, :])
+        dmimo_z = over_frames(dz * raw, C, R, BLOCK_P)
+        tl.store(dmimo_z_ptr + ranks, dmimo_z, mask=inside_p[None, :])
+        dz = over_ranks(dz * x_gate, C, R, BLOCK_P)
+    at = (c * (heads * P))[:, None] + p[None, :]
+    mask = (c < left)[:, None] & inside_p[None, :]
+    tl.store(dz_ptr + at, dz.to(dz_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def outputs_kernel(
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    z_ptr,
+    q_bias_ptr,
+    k_bias_ptr,
+    d_skip_ptr,
+    mimo_x_ptr,
+    mimo_z_ptr,
+    mimo_o_ptr,
+    out_norm_ptr,
+    turns_ptr,
+    steps_ptr,
+    ssm_ptr,
+    dy_ptr,
+    borders_ptr,
+    outputs_ptr,
+    answers_ptr,
+    dz_ptr,
+    dmimo_z_ptr,
+    dmimo_o_ptr,
+    dout_norm_ptr,
+    q_frame: tl.constexpr,
+    k_frame: tl.constexpr,
+    v_frame: tl.constexpr,
+    z_frame: tl.constexpr,
+    rows,
+    frames,
+    heads: tl.constexpr,
+    G: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    S: tl.constexpr,
+    R: tl.constexpr,
+    C: tl.constexpr,
+    ADJACENT: tl.constexpr,
+    MIMO: tl.constexpr,
+    NORMED: tl.constexpr,
+    PACKED: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_REST: tl.constexpr,
+    ROUND: tl.constexpr,
+    OPERAND: tl.constexpr,
+):
+    """Make a head's answers again; open the gate, or store them where P takes several blocks."""
+    place = tl.program_id(0).to(tl.int64)
+    head, slot = place % heads, place // heads
+    group = head // (heads // G)
+    _, start, _, left = find_chunk(borders_ptr, slot, rows, frames, C, PACKED)
+    if left <= 0:  # a slot that packing left free
+        return
+    i = tl.arange(0, C * R)
+    time, rank = i // R, i % R
+    inside = time < left
+    frame = start * heads + head
+    cos, sin = load_turns(
+        turns_ptr + place * (C * 2 * BLOCK_S) + time * (2 * BLOCK_S), BLOCK_S, ADJACENT
+    )
+    key = load_vectors(
+        k_ptr + start * k_frame + group * N + (time * k_frame + rank * (G * N)), inside,
+        k_bias_ptr + head * (R * N), cos, sin, rank,
+        R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND, OPERAND,
+    )  # fmt: skip
+    query = load_vectors(
+        q_ptr + start * q_frame + group * N + (time * q_frame + rank * (G * N)), inside,
+        q_bias_ptr + head * (R * N), cos, sin, rank,
+        R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND, OPERAND,
+    )  # fmt: skip
+    scores = inner(query, key, BLOCK_REST, ADJACENT)
+    steps = steps_ptr + place * (4 * C) + time
+    decay, gamma, weight = tl.load(steps), tl.load(steps + C), tl.load(steps + 2 * C)
+    past = time[:, None] > time[None, :]
+    factor = exp2(tl.minimum(decay[:, None] - decay[None, :], 0.0))
+    # gamma itself beside the diagonal, not weight minus the share: that leaks rounding
+    factor *= tl.where(past, weight[None, :], gamma[None, :])
+    factor = tl.where(time[:, None] >= time[None, :], factor, 0.0)
+    weighted = operand(scores * factor, ROUND, OPERAND)
+    d_skip = tl.load(d_skip_ptr + head).to(tl.float32)
+    for block in tl.range(0, tl.cdiv(P, BLOCK_P)):
+        p = block * BLOCK_P + tl.arange(0, BLOCK_P)
+        inside_p = p < P
+        inside_v = inside[:, None] & inside_p[None, :]
+        state = load_rows(
+            ssm_ptr + place * (P * N) + p * N, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT
+        )
+        state = state[0].to(OPERAND), state[1].to(OPERAND), state[2].to(OPERAND)
+        _, value = load_values(
+            v_ptr + start * v_frame + head * P + time * v_frame, mimo_x_ptr + head * (R * P),
+            rank, p, inside_v, P, MIMO,
+        )  # fmt: skip
+        value = operand(value, ROUND, OPERAND)
+        o = inner(query, state, BLOCK_REST, ADJACENT) * exp2(decay)[:, None]
+        o = tl.dot(weighted, value, acc=o, input_precision="ieee")
+        o += d_skip * value.to(tl.float32)
+        if BLOCK_P >= P:
+            open_gate(
+                o,
+                z_ptr + start * z_frame + head * P,
+                dy_ptr + frame * P,
+                mimo_z_ptr + head * (R * P),
+                mimo_o_ptr + head * (R * P),
+                out_norm_ptr + head * P,
+                answers_ptr + frame * (R * P),
+                dz_ptr + frame * P,
+                dmimo_z_ptr + place * (R * P),
+                dmimo_o_ptr + place * (R * P),
+                dout_norm_ptr + place * P,
+                z_frame, heads, p, left, P, R, C, MIMO, NORMED, BLOCK_P,
+            )  # fmt: skip
+        else:
+            at = (time * (heads * R * P) + rank * P)[:, None] + p[None, :]
+            tl.store(outputs_ptr + frame * (R * P) + at, o, mask=inside_v)
+
+
+@triton.jit
+def gate_kernel(
+    z_ptr,
+    mimo_z_ptr,
+    mimo_o_ptr,
+    out_norm_ptr,
+    dy_ptr,
+    borders_ptr,
+    outputs_ptr,
+    answers_ptr,
+    dz_ptr,
+    dmimo_z_ptr,
+    dmimo_o_ptr,
+    dout_norm_ptr,
+    z_frame: tl.constexpr,
+    rows,
+    frames,
+    heads: tl.constexpr,
+    P: tl.constexpr,
+    R: tl.constexpr,
+    C: tl.constexpr,
+    MIMO: tl.constexpr,
+    NORMED: tl.constexpr,
+    PACKED: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    """Open the gate for the answers that ``outputs_kernel`` stored."""
+    place = tl.program_id(0).to(tl.int64)
+    head, slot = place % heads, place // heads
+    _, start, _, left = find_chunk(borders_ptr, slot, rows, frames, C, PACKED)
+    if left <= 0:
+        return
+    i = tl.arange(0, C * R)
+    p = tl.arange(0, BLOCK_P)
+    frame = start * heads + head
+    at = (i // R * (heads * R * P) + i % R * P)[:, None] + p[None, :]
+    mask = (i // R < left)[:, None] & (p < P)[None, :]
+    open_gate(
+        tl.load(outputs_ptr + frame * (R * P) + at, mask=mask, other=0.0),
+        z_ptr + start * z_frame + head * P,
+        dy_ptr + frame * P,
+        mimo_z_ptr + head * (R * P),
+        mimo_o_ptr + head * (R * P),
+        out_norm_ptr + head * P,
+        answers_ptr + frame * (R * P),
+        dz_ptr + frame * P,
+        dmimo_z_ptr + place * (R * P),
+        dmimo_o_ptr + place * (R * P),
+        dout_norm_ptr + place * P,
+        z_frame, heads, p, left, P, R, C, MIMO, NORMED, BLOCK_P,
+    )  # fmt: skip
+
+
+@triton.jit
+def queries_kernel(
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    q_bias_ptr,
+    k_bias_ptr,
+    mimo_x_ptr,
+    turns_ptr,
+    steps_ptr,
+    ssm_ptr,
+    answers_ptr,
+    borders_ptr,
+    dq_ptr,
+    decays_ptr,
+    turned_ptr,
+    q_frame: tl.constexpr,
+    k_frame: tl.constexpr,
+    v_frame: tl.constexpr,
+    rows,
+    frames,
+    heads: tl.constexpr,
+    G: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    S: tl.constexpr,
+    R: tl.constexpr,
+    C: tl.constexpr,
+    ADJACENT: tl.constexpr,
+    MIMO: tl.constexpr,
+    PACKED: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_REST: tl.constexpr,
+    ROUND: tl.constexpr,
+    OPERAND: tl.constexpr,
+):
+    """Store a head's dq, and the queries' part in the gradients of decays and angles."""
+    place = tl.program_id(0).to(tl.int64)
+    head, slot = place % heads, place // heads
+    group = head // (heads // G)
+    _, start, _, left = find_chunk(borders_ptr, slot, rows, frames, C, PACKED)
+    if left <= 0:
+        return
+    i = tl.arange(0, C * R)
+    time, rank = i // R, i % R
+    inside = time < left
+    frame = start * heads + head
+    scores = tl.zeros([C * R, C * R], tl.float32)
+    grad_a, grad_b, grad_c = zero_rows(C * R, BLOCK_S, BLOCK_REST, ADJACENT)
+    for block in tl.range(0, tl.cdiv(P, BLOCK_P)):
+        p = block * BLOCK_P + tl.arange(0, BLOCK_P)
+        inside_p = p < P
+        inside_v = inside[:, None] & inside_p[None, :]
+        _, value = load_values(
+            v_ptr + start * v_frame + head * P + time * v_frame, mimo_x_ptr + head * (R * P),
+            rank, p, inside_v, P, MIMO,
+        )  # fmt: skip
+        value = operand(value, ROUND, OPERAND)
+        at = (time * (heads * R * P) + rank * P)[:, None] + p[None, :]
+        answers = tl.load(answers_ptr + frame * (R * P) + at, mask=inside_v, other=0.0).to(OPERAND)
+        state = load_rows(
+            ssm_ptr + place * (P * N) + p * N, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT
+        )
+        state = state[0].to(OPERAND), state[1].to(OPERAND), state[2].to(OPERAND)
+        scores = tl.dot(answers, tl.trans(value), acc=scores, input_precision="ieee")
+        grad_a, grad_b, grad_c = add_mix(
+            (grad_a, grad_b, grad_c), answers, state, BLOCK_REST, ADJACENT
+        )
+    steps = steps_ptr + place * (4 * C) + time
+    decay, gamma, weight = tl.load(steps), tl.load(steps + C), tl.load(steps + 2 * C)
+    past = time[:, None] > time[None, :]
+    factor = exp2(tl.minimum(decay[:, None] - decay[None, :], 0.0))
+    factor *= tl.where(past, weight[None, :], gamma[None, :])
+    factor = tl.where(time[:, None] >= time[None, :], factor, 0.0)
+    scores = operand(scores * factor, ROUND, OPERAND)
+    faded = exp2(decay)[:, None]
+    cos, sin = load_turns(
+        turns_ptr + place * (C * 2 * BLOCK_S) + time * (2 * BLOCK_S), BLOCK_S, ADJACENT
+    )
+    key = load_vectors(
+        k_ptr + start * k_frame + group * N + (time * k_frame + rank * (G * N)), inside,
+        k_bias_ptr + head * (R * N), cos, sin, rank,
+        R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND, OPERAND,
+    )  # fmt: skip
+    grad = add_mix(
+        (grad_a * faded, grad_b * faded, grad_c * faded), scores, key, BLOCK_REST, ADJACENT
+    )
+    query = load_vectors(
+        q_ptr + start * q_frame + group * N + (time * q_frame + rank * (G * N)), inside,
+        q_bias_ptr + head * (R * N), cos, sin, rank,
+        R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND, OPERAND,
+    )  # fmt: skip
+    turned, product = store_back(
+        dq_ptr + frame * (R * N) + (time * (heads * R * N) + rank * N), inside, grad, query,
+        cos, sin, C, R, N, S, BLOCK_S, BLOCK_REST, ADJACENT,
+    )  # fmt: skip
+    c, s = tl.arange(0, C), tl.arange(0, BLOCK_S)
+    if R > 1:
+        product = tl.sum(tl.reshape(product, (C, R)), axis=1)
+    tl.store(decays_ptr + place * C + c, product)
+    at = place * (C * S) + (c * S)[:, None] + s[None, :]
+    tl.store(turned_ptr + at, turned, mask=(s < S)[None, :])
