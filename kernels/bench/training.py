@@ -56,18 +56,15 @@ TOLERANCE = {torch.float32: (2e-4, 2e-4), torch.bfloat16: (2e-2, 5e-2)}
 
 # the best guesses come first
 GRID = [
-    BackwardConfig(8, 4, 64, 4),
-    BackwardConfig(1, 4, 64, 4),
-    BackwardConfig(4, 4, 32, 4),
-    BackwardConfig(8, 8, 32, 8),
-    BackwardConfig(1, 4, 64, 4, registers=168),
-    BackwardConfig(8, 4, 64, 4, registers=168),
-    BackwardConfig(2, 4, 64, 8),
-    BackwardConfig(1, 8, 64, 8),
-    BackwardConfig(16, 4, 16, 2),
-    BackwardConfig(1, 4, 64, 4, registers=128),
-    BackwardConfig(1, 8, 32, 2, split=False),
-    BackwardConfig(8, 8, 64, 8, split=False),
+    BackwardConfig(),
+    BackwardConfig(8, 8, 8, 8),
+    BackwardConfig(8, 8, 8, 8, registers=(128, 128, 128, 128)),
+    BackwardConfig(registers=(168, 168, 168, 168)),
+    BackwardConfig(registers=(128, 128, 128, 128)),
+    BackwardConfig(carry_elements=2**12),
+    BackwardConfig(carry_elements=2**12, carry_stages=2),
+    BackwardConfig(carry_stages=2),
+    BackwardConfig(state_elements=2**12),
 ]
 
 
@@ -215,9 +212,9 @@ def change_rows(rows: int) -> None:
         module.chunk_frames = frames  # type: ignore[attr-defined]
     warps = 8 if rows > 64 else 4
     triton_forward.CONFIGS[2] = {(8, 256): triton_forward.ScanConfig(rows, warps)}
-    for rank, config in CONFIGS[2].items():
-        CONFIGS[2][rank] = config._replace(num_warps=warps)
-    GRID[:] = [config._replace(num_warps=warps) for config in GRID]
+    for d_state in CONFIGS[2]:
+        CONFIGS[2][d_state] = BackwardConfig(warps, warps, warps, warps)
+    GRID[:] = [config for config in GRID if config.values_warps == warps]
 
 
 def compile_all(seconds: float, rows: int | None) -> None:
@@ -308,7 +305,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{'scan':22}{'forward':>9}{'backward':>9}")
         for work, case in cases:
             forward, backward = median_ms([case.forward]), median_ms([case.backward])
-            config = choose_config(2, work.shape.rank)
+            config = choose_config(2, work.shape.d_state)
             report[work.name] = {"forward_ms": forward, "backward_ms": backward}
             print(f"{work.name:22}{forward:9.3f}{backward:9.3f}  {tuple(config)}", flush=True)
             print_kernels(case.backward)

@@ -4,8 +4,8 @@ In order: ``steps_kernel`` writes what all need of angles and decays. ``outputs_
 state's answers again and, with ``gate_kernel`` where a head takes several tiles, the gradients
 behind them and their own. ``carry_kernel`` walks each head's chunks from the last to the first and
 leaves at every chunk the gradient of the state it hands on. With that and the state kept by the
-forward, chunks are independent: ``queries_kernel`` and ``keys_kernel`` find the gradients of
-queries, keys, values and weights. ``heads_kernel`` sums those of the shared q and k over the heads,
+forward, chunks are independent: ``values_kernel`` finds the gradients of values and weights,
+``vectors_kernel`` those of queries and of keys. ``heads_kernel`` sums those of the shared q and k over the heads,
 and ``ends_kernel`` finishes dt, A dt, trap and angles. Gradients per chunk of the small parameters
 are summed by torch. Nothing is added atomically: equal calls have equal bits.
 
@@ -34,8 +34,9 @@ from audiossm_kernels.ssm_scan.layout import ScanLayout
 from audiossm_kernels.ssm_scan.triton_carry import carry_kernel
 from audiossm_kernels.ssm_scan.triton_ends import ends_kernel, heads_kernel, steps_kernel
 from audiossm_kernels.ssm_scan.triton_forward import Kept, whole_frames
-from audiossm_kernels.ssm_scan.triton_keys import keys_kernel
-from audiossm_kernels.ssm_scan.triton_queries import gate_kernel, outputs_kernel, queries_kernel
+from audiossm_kernels.ssm_scan.triton_outputs import gate_kernel, outputs_kernel
+from audiossm_kernels.ssm_scan.triton_values import values_kernel
+from audiossm_kernels.ssm_scan.triton_vectors import vectors_kernel
 from audiossm_kernels.state import Pairing, SsmInputs, SsmParams, SsmState
 
 __all__ = ["CONFIGS", "BackwardConfig", "choose_config", "launch_backward"]
@@ -49,18 +50,15 @@ class BackwardConfig(NamedTuple):
     """How the kernels are laid out on the card."""
 
     outputs_warps: int = 4
-    queries_warps: int = 4
-    keys_warps: int = 4
+    values_warps: int = 4
+    vectors_warps: int = 4
     carry_warps: int = 4
     # elements of a state that a program has at a time: its rows are cut to this
     state_elements: int = 2**13
     carry_elements: int = 2**13
     carry_stages: int = 1
-    # of a thread at most; the compiler's choice
-    outputs_registers: int | None = None
-    queries_registers: int | None = None
-    keys_registers: int | None = None
-    carry_registers: int | None = None
+    # of a thread at most, in the order of the warps; by default the compiler's choice
+    registers: tuple[int | None, ...] = (None, None, None, None)
 
 
 # By bytes of an element, then the first whose d_state is not smaller. All fit 99 KB of shared
@@ -172,12 +170,12 @@ def launch_backward(
     while carry_p > 16 and rows * heads * (whole // carry_p) < CARRY_PROGRAMS:
         carry_p //= 2
 
-    turns = empty(*slots, chunk, 2 * block_s, dtype=torch.float16 if narrow else torch.float32)
+    turns = empty(*slots, chunk, 2 * block_s, dtype=dtype)
     steps, total = empty(*slots, 4, chunk), empty(*slots)
     answers = empty(*lead, heads, rank, head_dim, dtype=dtype)
     outputs = nothing if block_p == whole else torch.empty_like(answers, dtype=torch.float32)
     carry = empty(*slots, head_dim, d_state, dtype=dtype)
-    dfirst = torch.empty_like(last)
+    dfirst, end_ssm = torch.empty_like(last), new_state.ssm.to(dtype)
     q_heads = empty(*lead, heads, rank, d_state, dtype=dtype)
     k_heads = torch.empty_like(q_heads)
     q_decays, k_decays = empty(*slots, chunk), empty(*slots, chunk)
@@ -228,7 +226,7 @@ def launch_backward(
             BLOCK_P=block_p,
             num_warps=config.outputs_warps,
             num_stages=1,
-            maxnreg=config.outputs_registers,
+            maxnreg=config.registers[0],
             **sizes,
         )  # fmt: skip
         if block_p < whole:
@@ -246,34 +244,39 @@ def launch_backward(
             BLOCK_P=carry_p,
             STAGES=config.carry_stages,
             num_warps=config.carry_warps,
-            maxnreg=config.carry_registers,
+            maxnreg=config.registers[3],
             **sizes,
         )  # fmt: skip
-        queries_kernel[grid](
-            *x[:3], q_bias, k_bias, mimo_x, turns, steps, kept.ssm, answers, place,
-            q_heads, q_decays, q_turned, q_frame, k_frame, v_frame, rows, frames, heads,
-            MIMO=mimo,
-            BLOCK_P=block_p,
-            num_warps=config.queries_warps,
-            num_stages=1,
-            maxnreg=config.queries_registers,
-            **sizes,
-        )  # fmt: skip
-        keys_kernel[grid](
-            *x[:3], q_bias, k_bias, d_skip, mimo_x, turns, steps, total, kept.ssm, carry, answers,
-            late, place, k_heads, dv, dgamma, dweight, k_decays, k_turned, end_turns, dtotal,
+        values_kernel[grid](
+            *x[:3], q_bias, k_bias, d_skip, mimo_x, turns, steps, kept.ssm, end_ssm, carry,
+            answers, late, place, dv, dgamma, dweight, end_turns, dtotal,
             dd_skip, dmimo[0], q_frame, k_frame, v_frame, rows, frames, heads,
             MIMO=mimo,
             BLOCK_P=block_p,
-            num_warps=config.keys_warps,
+            num_warps=config.values_warps,
             num_stages=1,
-            maxnreg=config.keys_registers,
+            maxnreg=config.registers[1],
             **sizes,
         )  # fmt: skip
+        for keys, states, found in (
+            (False, kept.ssm, (q_heads, q_decays, q_turned)),
+            (True, carry, (k_heads, k_decays, k_turned)),
+        ):
+            vectors_kernel[grid](
+                *x[:3], q_bias, k_bias, mimo_x, turns, steps, states, answers, place, *found,
+                q_frame, k_frame, v_frame, rows, frames, heads,
+                MIMO=mimo,
+                KEYS=keys,
+                BLOCK_P=block_p,
+                num_warps=config.vectors_warps,
+                num_stages=1,
+                maxnreg=config.registers[2],
+                **sizes,
+            )  # fmt: skip
         block = min(128, triton.next_power_of_2(rank * d_state))
-        for found, summed, bias in ((q_heads, dq, dq_bias), (k_heads, dk, dk_bias)):
+        for part, summed, bias in ((q_heads, dq, dq_bias), (k_heads, dk, dk_bias)):
             heads_kernel[(sums, groups, -(-rank * d_state // block))](
-                found, summed, bias, batch * frames, heads, groups, d_state, rank,
+                part, summed, bias, batch * frames, heads, groups, d_state, rank,
                 BLOCK_T=SUM_FRAMES,
                 BLOCK=block,
                 num_warps=4,

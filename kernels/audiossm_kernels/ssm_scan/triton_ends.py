@@ -12,7 +12,7 @@ import triton.language as tl
 
 from audiossm_kernels.ssm_scan.triton_marks import LEAST_DECAY
 from audiossm_kernels.ssm_scan.triton_pieces import find_chunk
-from audiossm_kernels.triton_math import LOG2_E, TURN, exp2, fast_cos_sin, sigmoid, tanh
+from audiossm_kernels.triton_math import LOG2_E, TURN, exp2, fast_cos_sin, nearest, sigmoid, tanh
 
 __all__ = ["ends_kernel", "heads_kernel", "steps_kernel"]
 
@@ -94,7 +94,8 @@ def steps_kernel(
     step -= tl.floor(step + 0.5)
     phi = tl.load(phi_ptr + place * S + s, mask=s < S, other=0.0)
     cos, sin = fast_cos_sin(phi[None, :] + tl.cumsum(step, axis=0))
-    cos, sin = cos.to(turns_ptr.dtype.element_ty), sin.to(turns_ptr.dtype.element_ty)
+    if turns_ptr.dtype.element_ty == tl.bfloat16:
+        cos, sin = nearest(cos), nearest(sin)
     turns = turns_ptr + place * (C * 2 * BLOCK_S) + (c * (2 * BLOCK_S))[:, None]
     if ADJACENT:
         pairs = tl.reshape(tl.join(cos, sin), (C, 2 * BLOCK_S))

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from audiossm_kernels.ssm_scan.triton_parts import merge, place_chunk, rest_index, turn, unmerge
+from audiossm_kernels.triton_math import add_pairs, nearest, turn_pairs
 
 __all__ = [
     "add_mix",
@@ -151,14 +152,14 @@ def over_frames(x, C: tl.constexpr, R: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def load_turns(rows, BLOCK_S: tl.constexpr, ADJACENT: tl.constexpr):
-    """Return cosine and sine (rows, S') of the angles at the pointers ``rows``, float32."""
+    """Return cosine and sine (rows, S') of the angles at the pointers ``rows``."""
     if ADJACENT:  # laid out as the pairs are, so that nothing changes threads
         pairs = tl.load(rows[:, None] + tl.arange(0, 2 * BLOCK_S)[None, :])
         cos, sin = tl.split(tl.reshape(pairs, (pairs.shape[0], BLOCK_S, 2)))
     else:
         s = tl.arange(0, BLOCK_S)[None, :]
         cos, sin = tl.load(rows[:, None] + s), tl.load(rows[:, None] + BLOCK_S + s)
-    return cos.to(tl.float32), sin.to(tl.float32)
+    return cos, sin
 
 
 @triton.jit
@@ -180,6 +181,8 @@ def load_vectors(
 ):
     """Load the queries or keys of a head: with their biases, turned, as operands in parts."""
     a, b, c = load_rows(rows, inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
+    if ROUND == tl.bfloat16:
+        a, b, c = nearest(a), nearest(b), nearest(c)
     if R == 1:  # one vector for all frames
         one = tl.arange(0, 1)
         bias = load_rows(bias_ptr + one, one == 0, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
@@ -187,8 +190,11 @@ def load_vectors(
         bias = load_rows(bias_ptr + rank * N, rank >= 0, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
     a, b = unmerge(a, b, ADJACENT)
     bias_a, bias_b = unmerge(bias[0], bias[1], ADJACENT)
-    a, b, c = turn((a, b, c), (bias_a, bias_b, bias[2]), cos, sin)
-    a, b, c = a.to(ROUND), b.to(ROUND), c.to(ROUND)
+    if ROUND == tl.bfloat16:
+        a, b, c = add_pairs(a, bias_a), add_pairs(b, bias_b), add_pairs(c, bias[2])
+        a, b = turn_pairs(a, b, cos, sin)
+    else:
+        a, b, c = turn((a, b, c), (bias_a, bias_b, bias[2]), cos, sin)
     return merge(a, b, ADJACENT).to(OPERAND), b.to(OPERAND), c.to(OPERAND)
 
 
@@ -227,6 +233,7 @@ def store_back(
     """
     a, b = unmerge(x[0], x[1], ADJACENT)
     first, second = unmerge(vectors[0].to(tl.float32), vectors[1].to(tl.float32), ADJACENT)
+    cos, sin = cos.to(tl.float32), sin.to(tl.float32)
     turned = over_ranks(b * first - a * second, C, R, BLOCK_S)
     product = tl.sum(a * first + b * second, axis=1)
     if BLOCK_REST > 0:

@@ -1,10 +1,9 @@
-"""The gradients of what the state answers and of the queries, chunk by chunk and head by head."""
+"""What the state answers, once more, and the gradients behind it: chunk by chunk, head by head."""
 
 import triton
 import triton.language as tl
 
 from audiossm_kernels.ssm_scan.triton_pieces import (
-    add_mix,
     find_chunk,
     inner,
     load_rows,
@@ -14,12 +13,10 @@ from audiossm_kernels.ssm_scan.triton_pieces import (
     operand,
     over_frames,
     over_ranks,
-    store_back,
-    zero_rows,
 )
 from audiossm_kernels.triton_math import exp2, sigmoid
 
-__all__ = ["gate_kernel", "outputs_kernel", "queries_kernel"]
+__all__ = ["gate_kernel", "outputs_kernel"]
 
 EPS = tl.constexpr(1e-5)
 
@@ -181,10 +178,10 @@ def outputs_kernel(
             ssm_ptr + place * (P * N) + p * N, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT
         )
         state = state[0].to(OPERAND), state[1].to(OPERAND), state[2].to(OPERAND)
-        _, value = load_values(
+        value = load_values(
             v_ptr + start * v_frame + head * P + time * v_frame, mimo_x_ptr + head * (R * P),
             rank, p, inside_v, P, MIMO,
-        )  # fmt: skip
+        )[1]
         value = operand(value, ROUND, OPERAND)
         o = inner(query, state, BLOCK_REST, ADJACENT) * exp2(decay)[:, None]
         o = tl.dot(weighted, value, acc=o, input_precision="ieee")
@@ -260,108 +257,3 @@ def gate_kernel(
         dout_norm_ptr + place * P,
         z_frame, heads, p, left, P, R, C, MIMO, NORMED, BLOCK_P,
     )  # fmt: skip
-
-
-@triton.jit
-def queries_kernel(
-    q_ptr,
-    k_ptr,
-    v_ptr,
-    q_bias_ptr,
-    k_bias_ptr,
-    mimo_x_ptr,
-    turns_ptr,
-    steps_ptr,
-    ssm_ptr,
-    answers_ptr,
-    borders_ptr,
-    dq_ptr,
-    decays_ptr,
-    turned_ptr,
-    q_frame: tl.constexpr,
-    k_frame: tl.constexpr,
-    v_frame: tl.constexpr,
-    rows,
-    frames,
-    heads: tl.constexpr,
-    G: tl.constexpr,
-    P: tl.constexpr,
-    N: tl.constexpr,
-    S: tl.constexpr,
-    R: tl.constexpr,
-    C: tl.constexpr,
-    ADJACENT: tl.constexpr,
-    MIMO: tl.constexpr,
-    PACKED: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_S: tl.constexpr,
-    BLOCK_REST: tl.constexpr,
-    ROUND: tl.constexpr,
-    OPERAND: tl.constexpr,
-):
-    """Store a head's dq, and the queries' part in the gradients of decays and angles."""
-    place = tl.program_id(0).to(tl.int64)
-    head, slot = place % heads, place // heads
-    group = head // (heads // G)
-    _, start, _, left = find_chunk(borders_ptr, slot, rows, frames, C, PACKED)
-    if left <= 0:
-        return
-    i = tl.arange(0, C * R)
-    time, rank = i // R, i % R
-    inside = time < left
-    frame = start * heads + head
-    scores = tl.zeros([C * R, C * R], tl.float32)
-    grad_a, grad_b, grad_c = zero_rows(C * R, BLOCK_S, BLOCK_REST, ADJACENT)
-    for block in tl.range(0, tl.cdiv(P, BLOCK_P)):
-        p = block * BLOCK_P + tl.arange(0, BLOCK_P)
-        inside_p = p < P
-        inside_v = inside[:, None] & inside_p[None, :]
-        _, value = load_values(
-            v_ptr + start * v_frame + head * P + time * v_frame, mimo_x_ptr + head * (R * P),
-            rank, p, inside_v, P, MIMO,
-        )  # fmt: skip
-        value = operand(value, ROUND, OPERAND)
-        at = (time * (heads * R * P) + rank * P)[:, None] + p[None, :]
-        answers = tl.load(answers_ptr + frame * (R * P) + at, mask=inside_v, other=0.0).to(OPERAND)
-        state = load_rows(
-            ssm_ptr + place * (P * N) + p * N, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT
-        )
-        state = state[0].to(OPERAND), state[1].to(OPERAND), state[2].to(OPERAND)
-        scores = tl.dot(answers, tl.trans(value), acc=scores, input_precision="ieee")
-        grad_a, grad_b, grad_c = add_mix(
-            (grad_a, grad_b, grad_c), answers, state, BLOCK_REST, ADJACENT
-        )
-    steps = steps_ptr + place * (4 * C) + time
-    decay, gamma, weight = tl.load(steps), tl.load(steps + C), tl.load(steps + 2 * C)
-    past = time[:, None] > time[None, :]
-    factor = exp2(tl.minimum(decay[:, None] - decay[None, :], 0.0))
-    factor *= tl.where(past, weight[None, :], gamma[None, :])
-    factor = tl.where(time[:, None] >= time[None, :], factor, 0.0)
-    scores = operand(scores * factor, ROUND, OPERAND)
-    faded = exp2(decay)[:, None]
-    cos, sin = load_turns(
-        turns_ptr + place * (C * 2 * BLOCK_S) + time * (2 * BLOCK_S), BLOCK_S, ADJACENT
-    )
-    key = load_vectors(
-        k_ptr + start * k_frame + group * N + (time * k_frame + rank * (G * N)), inside,
-        k_bias_ptr + head * (R * N), cos, sin, rank,
-        R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND, OPERAND,
-    )  # fmt: skip
-    grad = add_mix(
-        (grad_a * faded, grad_b * faded, grad_c * faded), scores, key, BLOCK_REST, ADJACENT
-    )
-    query = load_vectors(
-        q_ptr + start * q_frame + group * N + (time * q_frame + rank * (G * N)), inside,
-        q_bias_ptr + head * (R * N), cos, sin, rank,
-        R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND, OPERAND,
-    )  # fmt: skip
-    turned, product = store_back(
-        dq_ptr + frame * (R * N) + (time * (heads * R * N) + rank * N), inside, grad, query,
-        cos, sin, C, R, N, S, BLOCK_S, BLOCK_REST, ADJACENT,
-    )  # fmt: skip
-    c, s = tl.arange(0, C), tl.arange(0, BLOCK_S)
-    if R > 1:
-        product = tl.sum(tl.reshape(product, (C, R)), axis=1)
-    tl.store(decays_ptr + place * C + c, product)
-    at = place * (C * S) + (c * S)[:, None] + s[None, :]
-    tl.store(turned_ptr + at, turned, mask=(s < S)[None, :])
