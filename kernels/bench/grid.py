@@ -57,7 +57,7 @@ def cover_pairs(sizes: dict[str, tuple[Any, ...]], seed: int = 0) -> list[dict[s
 
 
 def check_case(case: dict[str, Any]) -> str | None:
-    """Return what is wrong with a case, or None."""
+    """Return what is wrong with a case, or None; in a process of its own, which it may break."""
     import step
     import training
     from measure import TOLERANCE, error, wide
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     cases, begin = cover_pairs(SIZES), time.monotonic()
     random.Random(1).shuffle(cases)
     wrong, done = [], []
-    with multiprocessing.get_context("spawn").Pool(args.processes, maxtasksperchild=8) as pool:
+    with multiprocessing.get_context("spawn").Pool(args.processes, maxtasksperchild=1) as pool:
         for case, found in zip(cases, pool.imap(check_case, cases), strict=True):
             done.append(case | {"wrong": found})
             if found is not None:

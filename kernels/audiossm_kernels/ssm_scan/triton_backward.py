@@ -64,10 +64,10 @@ class BackwardConfig(NamedTuple):
 # By bytes of an element, then the first whose d_state is not smaller. All fit 99 KB of shared
 # memory, as consumer cards have it.
 CONFIGS = {
-    2: {128: BackwardConfig(), 256: BackwardConfig()},
+    2: {128: BackwardConfig(), 256: BackwardConfig(4, 4, 8, 8)},
     4: {
         128: BackwardConfig(state_elements=2**12, carry_elements=2**12),
-        256: BackwardConfig(state_elements=2**12, carry_elements=2**12),
+        256: BackwardConfig(8, 8, 8, 8, state_elements=2**12, carry_elements=2**12),
     },
 }
 
@@ -235,7 +235,7 @@ def launch_backward(
                 dout_norm, z_frame, rows, frames, heads,
                 NORMED=normed,
                 BLOCK_P=whole,
-                num_warps=4,
+                num_warps=8,
                 **of_heads,
             )  # fmt: skip
         carry_kernel[(rows * heads, -(-head_dim // carry_p))](
