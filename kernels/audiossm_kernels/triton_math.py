@@ -5,6 +5,8 @@ import math
 import triton
 import triton.language as tl
 
+from audiossm_kernels.assembler import choose_assembler
+
 __all__ = [
     "INTERPRETED",
     "LOG2_E",
@@ -23,6 +25,8 @@ __all__ = [
     "turn_pairs",
     "widen",
 ]
+
+choose_assembler()  # before any kernel is compiled
 
 TURN = tl.constexpr(2 * math.pi)
 LOG2_E = tl.constexpr(1 / math.log(2))

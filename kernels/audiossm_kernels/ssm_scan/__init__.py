@@ -139,6 +139,11 @@ def refusal(x: SsmInputs, params: SsmParams, state: SsmState, chunk_size: int | 
     given = [part for part in (*x, *params, *state) if part is not None]
     if (reason := refuse_tensors(x, given)) is not None:
         return reason
+    if x.v.is_cuda:
+        from audiossm_kernels.assembler import refuse_assembler
+
+        if (reason := refuse_assembler(x.v.get_device())) is not None:
+            return reason
     if chunk_size is not None:
         return "chunk_size is of the chunked form: Triton's chunks are chosen for the card"
     rank, _, d_state = x.q.shape[2:]

@@ -1,11 +1,10 @@
 """The scan's gradients in Triton: small kernels, each with a few products of one chunk and head.
 
 In order: ``steps_kernel`` writes what all need of angles and decays. ``outputs_kernel`` makes the
-state's answers again and, with ``gate_kernel`` where a head takes several tiles, the gradients
-behind them and their own. ``carry_kernel`` walks each head's chunks from the last to the first and
+state's answers again, ``gate_kernel`` the gradients behind them and their own. ``carry_kernel`` walks each head's chunks from the last to the first and
 leaves at every chunk the gradient of the state it hands on. With that and the state kept by the
 forward, chunks are independent: ``values_kernel`` finds the gradients of values and weights,
-``vectors_kernel`` those of queries and of keys. ``heads_kernel`` sums those of the shared q and k over the heads,
+whose ranks ``fold_kernel`` sums, ``vectors_kernel`` those of queries and of keys. ``heads_kernel`` sums those of the shared q and k over the heads,
 and ``ends_kernel`` finishes dt, A dt, trap and angles. Gradients per chunk of the small parameters
 are summed by torch. Nothing is added atomically: equal calls have equal bits.
 
@@ -35,7 +34,7 @@ from audiossm_kernels.ssm_scan.triton_carry import carry_kernel
 from audiossm_kernels.ssm_scan.triton_ends import ends_kernel, heads_kernel, steps_kernel
 from audiossm_kernels.ssm_scan.triton_forward import Kept, whole_frames
 from audiossm_kernels.ssm_scan.triton_outputs import gate_kernel, outputs_kernel
-from audiossm_kernels.ssm_scan.triton_values import values_kernel
+from audiossm_kernels.ssm_scan.triton_values import fold_kernel, values_kernel
 from audiossm_kernels.ssm_scan.triton_vectors import vectors_kernel
 from audiossm_kernels.state import Pairing, SsmInputs, SsmParams, SsmState
 
@@ -44,6 +43,7 @@ __all__ = ["CONFIGS", "BackwardConfig", "choose_config", "launch_backward"]
 # the walk is cut along the state's rows, as far as it goes, until there are so many programs
 CARRY_PROGRAMS = 256
 SUM_FRAMES = 32  # of a program that sums over heads
+END_HEADS = 8  # of a program that finishes steps and angles, at most
 
 
 class BackwardConfig(NamedTuple):
@@ -173,7 +173,7 @@ def launch_backward(
     turns = empty(*slots, chunk, 2 * block_s, dtype=dtype)
     steps, total = empty(*slots, 4, chunk), empty(*slots)
     answers = empty(*lead, heads, rank, head_dim, dtype=dtype)
-    outputs = nothing if block_p == whole else torch.empty_like(answers, dtype=torch.float32)
+    outputs = torch.empty_like(answers)
     carry = empty(*slots, head_dim, d_state, dtype=dtype)
     dfirst, end_ssm = torch.empty_like(last), new_state.ssm.to(dtype)
     q_heads = empty(*lead, heads, rank, d_state, dtype=dtype)
@@ -191,6 +191,9 @@ def launch_backward(
     dmimo = [per_slot(rank, head_dim) if mimo else nothing for _ in range(3)]
     dout_norm = per_slot(head_dim) if normed else nothing
     ddt, dadt, dtrap, dangles = (empty(*part.shape, dtype=part.dtype) for part in x[4:])
+    block_h = max(n for n in range(1, END_HEADS + 1) if heads % n == 0)
+    if rate_heads == 1:
+        dangles = empty(heads // block_h, *x.angles.shape)
     first_angle = torch.zeros_like(late)
 
     q_frame, k_frame, v_frame, z_frame, *step_frames = (part.stride(1) for part in x)
@@ -198,7 +201,15 @@ def launch_backward(
     grid = (layout.slots * heads,)
     of_chunks: dict[str, Any] = {"C": chunk, "PACKED": packed, "BLOCK_S": block_s, "S": num_angles}
     of_steps = of_chunks | {"RATE_HEADS": rate_heads}
-    of_heads = {"P": head_dim, "R": rank, "C": chunk, "PACKED": packed, "MIMO": mimo}
+    of_heads: dict[str, Any] = {
+        "P": head_dim,
+        "R": rank,
+        "C": chunk,
+        "MIMO": mimo,
+        "PACKED": packed,
+        "BLOCK_P": whole,
+        "num_warps": max(1, min(4, chunk * whole // 2**9)),
+    }
     sizes = of_chunks | {
         "G": groups,
         "P": head_dim,
@@ -218,26 +229,21 @@ def launch_backward(
             **of_steps,
         )  # fmt: skip
         outputs_kernel[grid](
-            *x[:4], q_bias, k_bias, d_skip, mimo_x, mimo_z, mimo_o, out_norm, turns, steps,
-            kept.ssm, dy, place, outputs, answers, dz, *dmimo[1:], dout_norm,
-            q_frame, k_frame, v_frame, z_frame, rows, frames, heads,
+            *x[:3], q_bias, k_bias, d_skip, mimo_x, turns, steps, kept.ssm, place, outputs,
+            q_frame, k_frame, v_frame, rows, frames, heads,
             MIMO=mimo,
-            NORMED=normed,
             BLOCK_P=block_p,
             num_warps=config.outputs_warps,
             num_stages=1,
             maxnreg=config.registers[0],
             **sizes,
         )  # fmt: skip
-        if block_p < whole:
-            gate_kernel[grid](
-                x.z, mimo_z, mimo_o, out_norm, dy, place, outputs, answers, dz, *dmimo[1:],
-                dout_norm, z_frame, rows, frames, heads,
-                NORMED=normed,
-                BLOCK_P=whole,
-                num_warps=8,
-                **of_heads,
-            )  # fmt: skip
+        gate_kernel[grid](
+            x.z, mimo_z, mimo_o, out_norm, dy, place, outputs, answers, dz, *dmimo[1:],
+            dout_norm, z_frame, rows, frames, heads,
+            NORMED=normed,
+            **of_heads,
+        )  # fmt: skip
         carry_kernel[(rows * heads, -(-head_dim // carry_p))](
             x.q, q_bias, answers, turns, steps, total, place, last, carry, dfirst,
             q_frame, frames, heads,
@@ -248,15 +254,20 @@ def launch_backward(
             **sizes,
         )  # fmt: skip
         values_kernel[grid](
-            *x[:3], q_bias, k_bias, d_skip, mimo_x, turns, steps, kept.ssm, end_ssm, carry,
-            answers, late, place, dv, dgamma, dweight, end_turns, dtotal,
-            dd_skip, dmimo[0], q_frame, k_frame, v_frame, rows, frames, heads,
+            *x[:3], q_bias, k_bias, mimo_x, turns, steps, kept.ssm, end_ssm, carry, answers, late,
+            place, outputs, dgamma, dweight, end_turns, dtotal,
+            q_frame, k_frame, v_frame, rows, frames, heads,
             MIMO=mimo,
             BLOCK_P=block_p,
             num_warps=config.values_warps,
             num_stages=1,
             maxnreg=config.registers[1],
             **sizes,
+        )  # fmt: skip
+        fold_kernel[grid](
+            x.v, d_skip, mimo_x, answers, outputs, place, dv, dd_skip, dmimo[0],
+            v_frame, rows, frames, heads,
+            **of_heads,
         )  # fmt: skip
         for keys, states, found in (
             (False, kept.ssm, (q_heads, q_decays, q_turned)),
@@ -273,13 +284,13 @@ def launch_backward(
                 maxnreg=config.registers[2],
                 **sizes,
             )  # fmt: skip
-        block = min(128, triton.next_power_of_2(rank * d_state))
+        block = min(64, triton.next_power_of_2(rank * d_state))
         for part, summed, bias in ((q_heads, dq, dq_bias), (k_heads, dk, dk_bias)):
             heads_kernel[(sums, groups, -(-rank * d_state // block))](
                 part, summed, bias, batch * frames, heads, groups, d_state, rank,
                 BLOCK_T=SUM_FRAMES,
                 BLOCK=block,
-                num_warps=4,
+                num_warps=1,  # which needs no barriers
             )  # fmt: skip
 
     # the first frame's share of the initial key and value
@@ -298,13 +309,16 @@ def launch_backward(
     toward = key @ dfirst.transpose(-1, -2)  # (rows, H, R, P)
     first_share = (toward * weight * value).sum((2, 3))
     with torch.cuda.device_of(x.v):
-        ends_kernel[(layout.slots,)](
+        ends_kernel[(layout.slots, heads // block_h)](
             *x[4:], place, dgamma, dweight, q_decays, k_decays, q_turned, k_turned,
             end_turns, dtotal, first_share, ddt, dadt, dtrap, dangles, first_angle,
-            *step_frames, rows, frames, heads,
+            *step_frames, rows, frames, batch * frames, heads,
+            BLOCK_H=block_h,
             num_warps=4,
             **of_steps,
         )  # fmt: skip
+    if rate_heads == 1:
+        dangles = dangles.sum(0)
     toward = toward * share[:, :, None, None]
     first_key = ((weight * value * share[:, :, None, None]) @ dfirst).transpose(1, 2)
     first_value = (toward * weight).sum(2)

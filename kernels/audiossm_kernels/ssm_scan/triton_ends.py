@@ -171,15 +171,21 @@ def ends_kernel(
     angles_frame: tl.constexpr,
     rows,
     frames,
+    all_frames,
     heads: tl.constexpr,
     S: tl.constexpr,
     C: tl.constexpr,
     RATE_HEADS: tl.constexpr,
     PACKED: tl.constexpr,
     BLOCK_S: tl.constexpr,
+    BLOCK_H: tl.constexpr,
 ):
-    """Add up a chunk's gradients along its frames, for all heads."""
+    """Add up a chunk's gradients along its frames, for BLOCK_H heads.
+
+    Angles that the heads share get a sum per block of heads.
+    """
     slot = tl.program_id(0).to(tl.int64)
+    block = tl.program_id(1)
     row, start, chunk, left = find_chunk(borders_ptr, slot, rows, frames, C, PACKED)
     if left <= 0:
         return
@@ -191,7 +197,8 @@ def ends_kernel(
     angles_ptr += start * angles_frame
     rate = load_rates(angles_ptr, angles_frame, on, S, C, BLOCK_S)
     drates = tl.zeros([C, BLOCK_S], tl.float32)
-    for head in tl.range(0, heads):
+    for index in tl.range(0, BLOCK_H):
+        head = block * BLOCK_H + index
         place = slot * heads + head
         here = (start + c) * heads + head
         dt = tl.load(dt_ptr + (start + c) * dt_frame + head, mask=on, other=0.0).to(tl.float32)
@@ -231,6 +238,6 @@ def ends_kernel(
         dtrap = lam * (1 - lam) * dt * (dgamma - dshare)
         tl.store(dtrap_ptr + here, dtrap.to(dtrap_ptr.dtype.element_ty), mask=on)
     if RATE_HEADS == 1:
-        at = ((start + c) * S)[:, None] + s[None, :]
-        drates *= PI * (1 - rate * rate)
-        tl.store(dangles_ptr + at, drates.to(dangles_ptr.dtype.element_ty), mask=turns)
+        lead = block.to(tl.int64) * all_frames
+        at = ((lead + start + c) * S)[:, None] + s[None, :]
+        tl.store(dangles_ptr + at, drates * PI * (1 - rate * rate), mask=turns)

@@ -11,8 +11,6 @@ from audiossm_kernels.ssm_scan.triton_pieces import (
     load_values,
     load_vectors,
     operand,
-    over_frames,
-    over_ranks,
 )
 from audiossm_kernels.triton_math import exp2, sigmoid
 
@@ -22,101 +20,22 @@ EPS = tl.constexpr(1e-5)
 
 
 @triton.jit
-def open_gate(
-    o,
-    z_ptr,
-    dy_ptr,
-    mimo_z_ptr,
-    mimo_o_ptr,
-    out_norm_ptr,
-    answers_ptr,
-    dz_ptr,
-    dmimo_z_ptr,
-    dmimo_o_ptr,
-    dout_norm_ptr,
-    z_frame,
-    heads: tl.constexpr,
-    p,
-    left,
-    P: tl.constexpr,
-    R: tl.constexpr,
-    C: tl.constexpr,
-    MIMO: tl.constexpr,
-    NORMED: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-):
-    """Store the gradients behind the answers ``o`` (rows, P) of a head, and theirs."""
-    i = tl.arange(0, C * R)
-    c, r = tl.arange(0, C), tl.arange(0, R)
-    time, rank = i // R, i % R
-    inside_p = p < P
-    inside = (time < left)[:, None] & inside_p[None, :]
-    weights = (rank * P)[:, None] + p[None, :]
-    z_at = (time * z_frame)[:, None] + p[None, :]
-    raw = tl.load(z_ptr + z_at, mask=inside, other=0.0).to(tl.float32)
-    dy_at = (time * (heads * P))[:, None] + p[None, :]
-    dy = tl.load(dy_ptr + dy_at, mask=inside, other=0.0).to(tl.float32)
-    gate, out = raw, dy
-    if MIMO:
-        x_gate = tl.load(mimo_z_ptr + weights, mask=inside, other=0.0).to(tl.float32)
-        gate = raw * x_gate
-        out = dy * tl.load(mimo_o_ptr + weights, mask=inside, other=0.0).to(tl.float32)
-    slope = sigmoid(gate)
-    opened = gate * slope  # silu
-    slope += opened * (1 - slope)
-    answer = out * opened
-    if NORMED:
-        scale = tl.load(out_norm_ptr + p, mask=inside_p, other=0.0).to(tl.float32)[None, :]
-        inverse = tl.rsqrt(tl.sum(o * o, axis=1) / P + EPS)[:, None]
-        normed = o * inverse
-        o = normed * scale
-        tl.store(dout_norm_ptr + p, tl.sum(answer * normed, axis=0), mask=inside_p)
-        answer *= scale
-        mean = tl.sum(answer * normed, axis=1)[:, None] / P
-        answer = (answer - normed * mean) * inverse
-    at = (time * (heads * R * P))[:, None] + weights
-    tl.store(answers_ptr + at, answer.to(answers_ptr.dtype.element_ty), mask=inside)
-    dz = out * o * slope
-    if MIMO:
-        ranks = (r * P)[:, None] + p[None, :]
-        dmimo_o = over_frames(dy * o * opened, C, R, BLOCK_P)
-        tl.store(dmimo_o_ptr + ranks, dmimo_o, mask=inside_p[None, :])
-        dmimo_z = over_frames(dz * raw, C, R, BLOCK_P)
-        tl.store(dmimo_z_ptr + ranks, dmimo_z, mask=inside_p[None, :])
-        dz = over_ranks(dz * x_gate, C, R, BLOCK_P)
-    at = (c * (heads * P))[:, None] + p[None, :]
-    mask = (c < left)[:, None] & inside_p[None, :]
-    tl.store(dz_ptr + at, dz.to(dz_ptr.dtype.element_ty), mask=mask)
-
-
-@triton.jit
 def outputs_kernel(
     q_ptr,
     k_ptr,
     v_ptr,
-    z_ptr,
     q_bias_ptr,
     k_bias_ptr,
     d_skip_ptr,
     mimo_x_ptr,
-    mimo_z_ptr,
-    mimo_o_ptr,
-    out_norm_ptr,
     turns_ptr,
     steps_ptr,
     ssm_ptr,
-    dy_ptr,
     borders_ptr,
     outputs_ptr,
-    answers_ptr,
-    dz_ptr,
-    dmimo_z_ptr,
-    dmimo_o_ptr,
-    dout_norm_ptr,
     q_frame: tl.constexpr,
     k_frame: tl.constexpr,
     v_frame: tl.constexpr,
-    z_frame: tl.constexpr,
     rows,
     frames,
     heads: tl.constexpr,
@@ -128,7 +47,6 @@ def outputs_kernel(
     C: tl.constexpr,
     ADJACENT: tl.constexpr,
     MIMO: tl.constexpr,
-    NORMED: tl.constexpr,
     PACKED: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_S: tl.constexpr,
@@ -136,7 +54,7 @@ def outputs_kernel(
     ROUND: tl.constexpr,
     OPERAND: tl.constexpr,
 ):
-    """Make a head's answers again; open the gate, or store them where P takes several blocks."""
+    """Make a head's answers again."""
     place = tl.program_id(0).to(tl.int64)
     head, slot = place % heads, place // heads
     group = head // (heads // G)
@@ -186,24 +104,9 @@ def outputs_kernel(
         o = inner(query, state, BLOCK_REST, ADJACENT) * exp2(decay)[:, None]
         o = tl.dot(weighted, value, acc=o, input_precision="ieee")
         o += d_skip * value.to(tl.float32)
-        if BLOCK_P >= P:
-            open_gate(
-                o,
-                z_ptr + start * z_frame + head * P,
-                dy_ptr + frame * P,
-                mimo_z_ptr + head * (R * P),
-                mimo_o_ptr + head * (R * P),
-                out_norm_ptr + head * P,
-                answers_ptr + frame * (R * P),
-                dz_ptr + frame * P,
-                dmimo_z_ptr + place * (R * P),
-                dmimo_o_ptr + place * (R * P),
-                dout_norm_ptr + place * P,
-                z_frame, heads, p, left, P, R, C, MIMO, NORMED, BLOCK_P,
-            )  # fmt: skip
-        else:
-            at = (time * (heads * R * P) + rank * P)[:, None] + p[None, :]
-            tl.store(outputs_ptr + frame * (R * P) + at, o, mask=inside_v)
+        at = (time * (heads * R * P) + rank * P)[:, None] + p[None, :]
+        o = o.to(outputs_ptr.dtype.element_ty)
+        tl.store(outputs_ptr + frame * (R * P) + at, o, mask=inside_v)
 
 
 @triton.jit
@@ -232,28 +135,53 @@ def gate_kernel(
     PACKED: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    """Open the gate for the answers that ``outputs_kernel`` stored."""
+    """Store the gradients behind a head's answers, and the answers' own; rank by rank."""
     place = tl.program_id(0).to(tl.int64)
     head, slot = place % heads, place // heads
     _, start, _, left = find_chunk(borders_ptr, slot, rows, frames, C, PACKED)
     if left <= 0:
         return
-    i = tl.arange(0, C * R)
-    p = tl.arange(0, BLOCK_P)
     frame = start * heads + head
-    at = (i // R * (heads * R * P) + i % R * P)[:, None] + p[None, :]
-    mask = (i // R < left)[:, None] & (p < P)[None, :]
-    open_gate(
-        tl.load(outputs_ptr + frame * (R * P) + at, mask=mask, other=0.0),
-        z_ptr + start * z_frame + head * P,
-        dy_ptr + frame * P,
-        mimo_z_ptr + head * (R * P),
-        mimo_o_ptr + head * (R * P),
-        out_norm_ptr + head * P,
-        answers_ptr + frame * (R * P),
-        dz_ptr + frame * P,
-        dmimo_z_ptr + place * (R * P),
-        dmimo_o_ptr + place * (R * P),
-        dout_norm_ptr + place * P,
-        z_frame, heads, p, left, P, R, C, MIMO, NORMED, BLOCK_P,
-    )  # fmt: skip
+    c, p = tl.arange(0, C), tl.arange(0, BLOCK_P)
+    inside_p = p < P
+    inside = (c < left)[:, None] & inside_p[None, :]
+    z_at = start * z_frame + head * P + (c * z_frame)[:, None] + p[None, :]
+    raw = tl.load(z_ptr + z_at, mask=inside, other=0.0).to(tl.float32)
+    y_at = frame * P + (c * (heads * P))[:, None] + p[None, :]
+    dy = tl.load(dy_ptr + y_at, mask=inside, other=0.0).to(tl.float32)
+    gate, out = raw, dy
+    dz = tl.zeros([C, BLOCK_P], tl.float32)
+    if NORMED:
+        scale = tl.load(out_norm_ptr + head * P + p, mask=inside_p, other=0.0).to(tl.float32)
+        dscale = tl.zeros([BLOCK_P], tl.float32)
+    for rank in tl.static_range(R):
+        at = frame * (R * P) + (c * (heads * R * P))[:, None] + (rank * P + p)[None, :]
+        o = tl.load(outputs_ptr + at, mask=inside, other=0.0).to(tl.float32)
+        weights = (head * R + rank) * P + p
+        if MIMO:
+            x_gate = tl.load(mimo_z_ptr + weights, mask=inside_p, other=0.0).to(tl.float32)[None, :]
+            x_out = tl.load(mimo_o_ptr + weights, mask=inside_p, other=0.0).to(tl.float32)[None, :]
+            gate, out = raw * x_gate, dy * x_out
+        slope = sigmoid(gate)
+        opened = gate * slope  # silu
+        slope += opened * (1 - slope)
+        answer = out * opened
+        if NORMED:
+            inverse = tl.rsqrt(tl.sum(o * o, axis=1) / P + EPS)[:, None]
+            normed = o * inverse
+            o = normed * scale[None, :]
+            dscale += tl.sum(answer * normed, axis=0)
+            answer *= scale[None, :]
+            mean = tl.sum(answer * normed, axis=1)[:, None] / P
+            answer = (answer - normed * mean) * inverse
+        tl.store(answers_ptr + at, answer.to(answers_ptr.dtype.element_ty), mask=inside)
+        through = out * o * slope
+        if MIMO:
+            weights = (place * R + rank) * P + p
+            tl.store(dmimo_o_ptr + weights, tl.sum(dy * o * opened, axis=0), mask=inside_p)
+            tl.store(dmimo_z_ptr + weights, tl.sum(through * raw, axis=0), mask=inside_p)
+            through *= x_gate
+        dz += through
+    tl.store(dz_ptr + y_at, dz.to(dz_ptr.dtype.element_ty), mask=inside)
+    if NORMED:
+        tl.store(dout_norm_ptr + place * P + p, dscale, mask=inside_p)

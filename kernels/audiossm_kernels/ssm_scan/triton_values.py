@@ -12,12 +12,10 @@ from audiossm_kernels.ssm_scan.triton_pieces import (
     load_values,
     load_vectors,
     operand,
-    over_frames,
-    over_ranks,
 )
 from audiossm_kernels.triton_math import exp2, widen
 
-__all__ = ["values_kernel"]
+__all__ = ["fold_kernel", "values_kernel"]
 
 
 @triton.jit
@@ -27,7 +25,6 @@ def values_kernel(
     v_ptr,
     q_bias_ptr,
     k_bias_ptr,
-    d_skip_ptr,
     mimo_x_ptr,
     turns_ptr,
     steps_ptr,
@@ -38,13 +35,11 @@ def values_kernel(
     answers_ptr,
     last_ptr,
     borders_ptr,
-    dv_ptr,
+    values_ptr,
     dgamma_ptr,
     dweight_ptr,
     late_ptr,
     dtotal_ptr,
-    dd_skip_ptr,
-    dmimo_x_ptr,
     q_frame: tl.constexpr,
     k_frame: tl.constexpr,
     v_frame: tl.constexpr,
@@ -66,7 +61,7 @@ def values_kernel(
     ROUND: tl.constexpr,
     OPERAND: tl.constexpr,
 ):
-    """Store a head's dv and weights' gradients, and what its border adds to decays and angles.
+    """Store the gradients of a head's values and weights, and the border's of decays and angles.
 
     Rows of the scores are keys.
     """
@@ -78,7 +73,7 @@ def values_kernel(
         return
     i = tl.arange(0, C * R)
     time, rank = i // R, i % R
-    c, r, s = tl.arange(0, C), tl.arange(0, R), tl.arange(0, BLOCK_S)
+    c, s = tl.arange(0, C), tl.arange(0, BLOCK_S)
     inside = time < left
     frame = start * heads + head
     end = row * heads + head
@@ -143,8 +138,6 @@ def values_kernel(
     dgamma = tl.sum(tl.where(later, 0.0, pairs), axis=1)
 
     tl.debug_barrier()
-    d_skip = tl.load(d_skip_ptr + head).to(tl.float32)
-    dskip = tl.zeros([C * R], tl.float32)
     for block in tl.range(0, tl.cdiv(P, BLOCK_P)):
         p = block * BLOCK_P + tl.arange(0, BLOCK_P)
         inside_p = p < P
@@ -152,30 +145,75 @@ def values_kernel(
         states = place * (P * N) + p * N
         carry = load_rows(carry_ptr + states, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
         carry = carry[0].to(OPERAND), carry[1].to(OPERAND), carry[2].to(OPERAND)
-        x, value = load_values(v_rows, mimo_x_ptr, rank, p, inside_v, P, MIMO)
+        value = load_values(v_rows, mimo_x_ptr, rank, p, inside_v, P, MIMO)[1]
         value = operand(value, ROUND, OPERAND)
         answers = tl.load(answers_rows[:, None] + p[None, :], mask=inside_v, other=0.0)
         answers = answers.to(OPERAND)
-        wide = answers.to(tl.float32)
-        dskip += tl.sum(wide * value.to(tl.float32), axis=1)
         dvalue = inner(key, carry, BLOCK_REST, ADJACENT)
         dweight += tl.sum(dvalue * value.to(tl.float32), axis=1) * to_end
         dvalue *= (to_end * weight)[:, None]
-        dvalue = tl.dot(weighted, answers, acc=dvalue, input_precision="ieee") + wide * d_skip
-        if MIMO:
-            dmimo_x = over_frames(dvalue * x.to(tl.float32), C, R, BLOCK_P)
-            ranks = place * (R * P) + (r * P)[:, None] + p[None, :]
-            tl.store(dmimo_x_ptr + ranks, dmimo_x, mask=inside_p[None, :])
-            x_at = mimo_x_ptr + (rank * P)[:, None] + p[None, :]
-            dvalue *= tl.load(x_at, mask=inside_v, other=0.0).to(tl.float32)
-        dvalue = over_ranks(dvalue, C, R, BLOCK_P)
-        dv_at = frame * P + (c * (heads * P))[:, None] + p[None, :]
-        mask = (c < left)[:, None] & inside_p[None, :]
-        tl.store(dv_ptr + dv_at, dvalue.to(dv_ptr.dtype.element_ty), mask=mask)
-    tl.store(dd_skip_ptr + place, tl.sum(dskip, axis=0))
+        dvalue = tl.dot(weighted, answers, acc=dvalue, input_precision="ieee")
+        dvalue = dvalue.to(values_ptr.dtype.element_ty)
+        at = frame * (R * P) + (time * (heads * R * P) + rank * P)[:, None] + p[None, :]
+        tl.store(values_ptr + at, dvalue, mask=inside_v)
 
     if R > 1:
         dweight = tl.sum(tl.reshape(dweight, (C, R)), axis=1)
         dgamma = tl.sum(tl.reshape(dgamma, (C, R)), axis=1)
     tl.store(dweight_ptr + frame + c * heads, dweight, mask=c < left)
     tl.store(dgamma_ptr + frame + c * heads, dgamma + dweight, mask=c < left)
+
+
+@triton.jit
+def fold_kernel(
+    v_ptr,
+    d_skip_ptr,
+    mimo_x_ptr,
+    answers_ptr,
+    values_ptr,
+    borders_ptr,
+    dv_ptr,
+    dd_skip_ptr,
+    dmimo_x_ptr,
+    v_frame: tl.constexpr,
+    rows,
+    frames,
+    heads: tl.constexpr,
+    P: tl.constexpr,
+    R: tl.constexpr,
+    C: tl.constexpr,
+    MIMO: tl.constexpr,
+    PACKED: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    """Add the skip's part to the gradients of a head's values, and fold their ranks."""
+    place = tl.program_id(0).to(tl.int64)
+    head, slot = place % heads, place // heads
+    _, start, _, left = find_chunk(borders_ptr, slot, rows, frames, C, PACKED)
+    if left <= 0:
+        return
+    frame = start * heads + head
+    c, p = tl.arange(0, C), tl.arange(0, BLOCK_P)
+    inside_p = p < P
+    inside = (c < left)[:, None] & inside_p[None, :]
+    x_at = start * v_frame + head * P + (c * v_frame)[:, None] + p[None, :]
+    x = tl.load(v_ptr + x_at, mask=inside, other=0.0).to(tl.float32)
+    d_skip = tl.load(d_skip_ptr + head).to(tl.float32)
+    dv = tl.zeros([C, BLOCK_P], tl.float32)
+    dskip = tl.zeros([C, BLOCK_P], tl.float32)
+    for rank in tl.static_range(R):
+        at = frame * (R * P) + (c * (heads * R * P))[:, None] + (rank * P + p)[None, :]
+        answer = tl.load(answers_ptr + at, mask=inside, other=0.0).to(tl.float32)
+        dvalue = tl.load(values_ptr + at, mask=inside, other=0.0).to(tl.float32) + answer * d_skip
+        if MIMO:
+            weights = (head * R + rank) * P + p
+            weight = tl.load(mimo_x_ptr + weights, mask=inside_p, other=0.0).to(tl.float32)[None, :]
+            dmimo_x = tl.sum(dvalue * x, axis=0)
+            tl.store(dmimo_x_ptr + (place * R + rank) * P + p, dmimo_x, mask=inside_p)
+            dvalue *= weight
+            answer *= weight
+        dv += dvalue
+        dskip += answer * x
+    at = frame * P + (c * (heads * P))[:, None] + p[None, :]
+    tl.store(dv_ptr + at, dv.to(dv_ptr.dtype.element_ty), mask=inside)
+    tl.store(dd_skip_ptr + place, tl.sum(tl.sum(dskip, axis=1), axis=0))
