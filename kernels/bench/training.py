@@ -212,8 +212,8 @@ def change_rows(rows: int) -> None:
         module.chunk_frames = frames  # type: ignore[attr-defined]
     warps = 8 if rows > 64 else 4
     triton_forward.CONFIGS[2] = {(8, 256): triton_forward.ScanConfig(rows, warps)}
-    for d_state in CONFIGS[2]:
-        CONFIGS[2][d_state] = BackwardConfig(warps, warps, warps, warps)
+    for limits in CONFIGS[2]:
+        CONFIGS[2][limits] = BackwardConfig(warps, warps, warps, warps)
     GRID[:] = [config for config in GRID if config.values_warps == warps]
 
 
@@ -305,7 +305,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{'scan':22}{'forward':>9}{'backward':>9}")
         for work, case in cases:
             forward, backward = median_ms([case.forward]), median_ms([case.backward])
-            config = choose_config(2, work.shape.d_state)
+            config = choose_config(2, work.shape.rank, work.shape.d_state)
             report[work.name] = {"forward_ms": forward, "backward_ms": backward}
             print(f"{work.name:22}{forward:9.3f}{backward:9.3f}  {tuple(config)}", flush=True)
             print_kernels(case.backward)

@@ -1,15 +1,16 @@
 """The scan's gradients in Triton: small kernels, each with a few products of one chunk and head.
 
 In order: ``steps_kernel`` writes what all need of angles and decays. ``outputs_kernel`` makes the
-state's answers again, ``gate_kernel`` the gradients behind them and their own. ``carry_kernel`` walks each head's chunks from the last to the first and
-leaves at every chunk the gradient of the state it hands on. With that and the state kept by the
-forward, chunks are independent: ``values_kernel`` finds the gradients of values and weights,
-whose ranks ``fold_kernel`` sums, ``vectors_kernel`` those of queries and of keys. ``heads_kernel`` sums those of the shared q and k over the heads,
-and ``ends_kernel`` finishes dt, A dt, trap and angles. Gradients per chunk of the small parameters
-are summed by torch. Nothing is added atomically: equal calls have equal bits.
+state's answers again, ``gate_kernel`` the gradients behind them and their own. ``carry_kernel``
+walks each head's chunks from the last to the first and leaves at every chunk the gradient of the
+state it hands on. With that and the state kept by the forward, chunks are independent:
+``values_kernel`` finds the gradients of values and weights, whose ranks ``fold_kernel`` sums, and
+``vectors_kernel`` those of queries and of keys. ``heads_kernel`` sums those of the shared q and k
+over the heads, and ``ends_kernel`` finishes dt, A dt, trap and angles. Gradients per chunk of the
+small parameters are summed by torch. Nothing is added atomically: equal calls have equal bits.
 
 One kernel for all of a chunk would read its state once instead of three times, but holds more tiles
-than a program has registers, which cost ten times as much as those reads.
+than a program has registers: at rank 4 it took three times as long.
 
 Sums over all later frames need no walk. Turning, or weakening, everything after a border is the
 same as turning or weakening the state S handed over it, so those sums are products of S and its
@@ -61,20 +62,25 @@ class BackwardConfig(NamedTuple):
     registers: tuple[int | None, ...] = (None, None, None, None)
 
 
-# By bytes of an element, then the first whose d_state is not smaller. All fit 99 KB of shared
-# memory, as consumer cards have it.
+# By bytes of an element; then the first whose rank and d_state are not smaller. All fit 99 KB of
+# shared memory, as consumer cards have it.
 CONFIGS = {
-    2: {128: BackwardConfig(), 256: BackwardConfig(4, 4, 8, 8)},
+    2: {
+        (1, 128): BackwardConfig(carry_stages=2),
+        (8, 128): BackwardConfig(carry_stages=2, registers=(None, 168, 168, None)),
+        (8, 256): BackwardConfig(4, 4, 8, 8),
+    },
     4: {
-        128: BackwardConfig(state_elements=2**12, carry_elements=2**12),
-        256: BackwardConfig(8, 8, 8, 8, state_elements=2**12, carry_elements=2**12),
+        (8, 128): BackwardConfig(state_elements=2**12, carry_elements=2**12),
+        (8, 256): BackwardConfig(8, 8, 8, 8, state_elements=2**12, carry_elements=2**12),
     },
 }
 
 
-def choose_config(itemsize: int, d_state: int) -> BackwardConfig:
+def choose_config(itemsize: int, rank: int, d_state: int) -> BackwardConfig:
     """Return the layout for operands of ``itemsize`` bytes, from ``CONFIGS``."""
-    return next(config for n, config in CONFIGS[itemsize].items() if d_state <= n)
+    table = CONFIGS[itemsize]
+    return next(config for (r, n), config in table.items() if rank <= r and d_state <= n)
 
 
 def even_frames(x: Tensor) -> Tensor:
@@ -128,7 +134,7 @@ def launch_backward(
     num_angles, rate_heads = x.angles.shape[-1], x.angles.shape[2]
     device, rows, chunk, packed = x.v.device, layout.rows, layout.chunk, layout.packed
     if config is None:
-        config = choose_config(kept.ssm.element_size(), d_state)
+        config = choose_config(kept.ssm.element_size(), rank, d_state)
     narrow = kept.ssm.dtype != torch.float32
     rounded = tl.bfloat16 if narrow else tl.float32
     x = SsmInputs._make(even_frames(part) for part in x)

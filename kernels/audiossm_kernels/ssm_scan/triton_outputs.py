@@ -97,8 +97,13 @@ def outputs_kernel(
         )
         state = state[0].to(OPERAND), state[1].to(OPERAND), state[2].to(OPERAND)
         value = load_values(
-            v_ptr + start * v_frame + head * P + time * v_frame, mimo_x_ptr + head * (R * P),
-            rank, p, inside_v, P, MIMO,
+            v_ptr + start * v_frame + head * P + time * v_frame,
+            mimo_x_ptr + head * (R * P),
+            rank,
+            p,
+            inside_v,
+            P,
+            MIMO,
         )[1]
         value = operand(value, ROUND, OPERAND)
         o = inner(query, state, BLOCK_REST, ADJACENT) * exp2(decay)[:, None]

@@ -79,8 +79,13 @@ def vectors_kernel(
         inside_p = p < P
         inside_v = inside[:, None] & inside_p[None, :]
         value = load_values(
-            v_ptr + start * v_frame + head * P + time * v_frame, mimo_x_ptr + head * (R * P),
-            rank, p, inside_v, P, MIMO,
+            v_ptr + start * v_frame + head * P + time * v_frame,
+            mimo_x_ptr + head * (R * P),
+            rank,
+            p,
+            inside_v,
+            P,
+            MIMO,
         )[1]
         value = operand(value, ROUND, OPERAND)
         at = (time * (heads * R * P) + rank * P)[:, None] + p[None, :]
@@ -111,6 +116,7 @@ def vectors_kernel(
         fade *= tl.where(time[:, None] > time[None, :], weight[None, :], gamma[None, :])
         faded = exp2(decay)[:, None]
     scores = operand(scores * fade, ROUND, OPERAND)
+    tl.debug_barrier()
     cos, sin = load_turns(
         turns_ptr + place * (C * 2 * BLOCK_S) + time * (2 * BLOCK_S), BLOCK_S, ADJACENT
     )
@@ -128,6 +134,10 @@ def vectors_kernel(
     )  # fmt: skip
     grad = add_mix(
         (grad_a * faded, grad_b * faded, grad_c * faded), scores, other, BLOCK_REST, ADJACENT
+    )
+    tl.debug_barrier()  # keeps loads below from being made early, whose registers the products need
+    cos, sin = load_turns(
+        turns_ptr + place * (C * 2 * BLOCK_S) + time * (2 * BLOCK_S), BLOCK_S, ADJACENT
     )
     own = load_vectors(
         own_rows, inside, own_bias, cos, sin, rank,
