@@ -7,6 +7,7 @@ AudioSSMError
 ├── ManifestError    a manifest or one of its lines is wrong
 ├── ModelError       a model that is missing, damaged or of another version
 ├── DeviceError      a device that this machine or this build doesn't have
+├── HotwordError     hot words that can't be listened for, or their file
 ├── AlignmentError   a text that can't be laid over its audio
 ├── SessionError     a session is used after its end
 ├── SnapshotError    session bytes that this model can't go on from
@@ -21,6 +22,7 @@ __all__ = [
     "ConfigError",
     "DependencyError",
     "DeviceError",
+    "HotwordError",
     "ManifestError",
     "ModelError",
     "OutputError",
@@ -56,6 +58,10 @@ class ModelError(AudioSSMError):
 
 class DeviceError(AudioSSMError):
     """A device that this machine or this build of torch doesn't have."""
+
+
+class HotwordError(AudioSSMError):
+    """Hot words that can't be listened for, or a line of their file."""
 
 
 class AlignmentError(AudioSSMError):

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from audiossm_apps import evaluate_codec
+from audiossm_apps import evaluate_codec, evaluate_hotwords
 from audiossm_apps.complaint import complain
 from audiossm_apps.options import (
     add_decoder_option,
@@ -57,12 +57,15 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     codec_tasks = evaluate_codec.add_tasks(tasks)
     for task in (transcribe, parity, *codec_tasks):
         task.add_argument("manifest", metavar="MANIFEST.jsonl", help="the recordings")
+    hotwords = evaluate_hotwords.add_task(tasks)
+    for task in (transcribe, parity, hotwords, *codec_tasks):
         task.add_argument(
             "--limit", type=count, metavar="N", help="only the first N utterances (default: all)"
         )
         task.add_argument("--json", action="store_true", help="print one JSON object")
     for task in (transcribe, parity):
         add_decoder_option(task)
+    for task in (transcribe, parity, hotwords):
         add_model_options(task)
 
 

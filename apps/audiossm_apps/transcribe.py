@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from audiossm.errors import AudioError
+from audiossm.hotwords import HotWord, read_hotwords
 from audiossm_apps.complaint import complain, name_source
 from audiossm_apps.options import (
     add_decoder_option,
@@ -71,6 +72,12 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     add_decoder_option(parser)
     parser.add_argument(
+        "--hotwords",
+        metavar="LIST",
+        help="words and phrases to write more readily: a file with one a line, perhaps with a tab "
+        "and a weight after it (default: none, and weight 1)",
+    )
+    parser.add_argument(
         "--live",
         action="store_true",
         help="go through the audio in pieces of 20 ms; on a terminal, words appear as they come",
@@ -89,6 +96,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def run(args: argparse.Namespace) -> int:
     """Transcribe each file; return 1 if one of them failed."""
     _check_usage(args)
+    hotwords = () if args.hotwords is None else read_hotwords(args.hotwords)
     several = len(args.files) > 1 or args.channels == "split"
     with open_output(args.output) as stream:
         transcriber = load_transcriber(args)
@@ -108,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             for source in args.files:
                 try:
-                    _transcribe_file(transcriber, source, writer, args, shows_bar)
+                    _transcribe_file(transcriber, source, writer, args, shows_bar, hotwords)
                 except AudioError as exc:
                     complain(name_source(source, str(exc)))
                     failed += 1
@@ -128,6 +136,8 @@ def _check_usage(args: argparse.Namespace) -> None:
             parser.error(f"{given} is given twice: name each input once")
     if args.raw_rate is not None and "-" not in names:
         parser.error("--raw-rate is about standard input: give - as the file")
+    if args.hotwords is not None and args.decoder == "greedy":
+        parser.error("--hotwords needs --decoder beam: greedy decoding can't weigh hot words")
     if args.format in ("srt", "vtt") and (len(names) > 1 or args.channels == "split"):
         parser.error(f"--format {args.format} holds one transcript: give one file, channels mixed")
     if args.output is not None and os.path.realpath(args.output) in names:
@@ -140,6 +150,7 @@ def _transcribe_file(
     writer: TranscriptWriter,
     args: argparse.Namespace,
     shows_bar: bool,
+    hotwords: tuple[HotWord, ...],
 ) -> None:
     from audiossm.audio import open_audio
     from audiossm.streaming import Session, Token, Transcript, Word
@@ -155,9 +166,7 @@ def _transcribe_file(
         sessions: list[Session] = []
 
         def begin_session() -> Session:
-            begun = transcriber.session(
-                sample_rate=reader.sample_rate, lookahead_ms=args.lookahead_ms
-            )
+            begun = transcriber.session(reader.sample_rate, args.lookahead_ms, hotwords)
             sessions.append(begun)
             return begun
 

@@ -2,9 +2,10 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +20,20 @@ from audiossm.decoding.hypotheses import (
     IN_BLANK,
     IN_LABEL,
     LAST,
+    PHRASE,
+    ROOT,
     TAIL,
     Beam,
     best_row,
 )
 from audiossm.decoding.knowledge import NOTHING, Knowledge
 from audiossm.decoding.ngram import MARKS, SENTENCE_START, UNKNOWN, NgramModel
-from audiossm.decoding.search import Weights, close_words, search
+from audiossm.decoding.phrases import make_phrases
+from audiossm.decoding.search import Weights, close_words, match_phrases, search
 from audiossm.decoding.trie import Trie
 from audiossm.decoding.words import DecodedToken, DecodedWord, make_word
 from audiossm.errors import ConfigError
+from audiossm.hotwords import HotWord
 from audiossm.text import Vocabulary
 
 __all__ = ["BeamConfig", "BeamDecoder", "BeamState"]
@@ -45,6 +50,8 @@ class BeamConfig:
     word_bonus: float = 0.5
     spelled: float = -15.0  # a word that isn't in the lexicon
     letter: float = -1.0  # each of its letters
+    new_word: float = -10.0  # but if it is of a hot word's phrase
+    hot: float = 6.0  # each rare word of a phrase that is written
     join: float = -6.0  # a word begins, but no break was heard
     split: float = -4.0  # a break was heard, but the word goes on
     pause_frames: int = 30  # without a label, after which words are final
@@ -89,22 +96,36 @@ class BeamDecoder:
         vocabulary: the model's pieces: the blank, the word break and single letters.
         ngrams: language model and lexicon.
         config: weights.
+        hotwords: what is written more readily, as ``check_hotwords`` returns it.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, ngrams: NgramModel, config: BeamConfig | None = None
+        self,
+        vocabulary: Vocabulary,
+        ngrams: NgramModel,
+        config: BeamConfig | None = None,
+        hotwords: Sequence[HotWord] = (),
     ) -> None:
         if not vocabulary.spells_letters:
             raise ConfigError("beam search needs a model whose pieces are single letters")
         config = config or BeamConfig()
+        self.vocabulary, self.ngrams, self.config = vocabulary, ngrams, config
         self.hash = hashlib.sha256(f"{ngrams.hash} {config}".encode()).hexdigest()
-        self.vocabulary, self.config = vocabulary, config
         self.known = join_arrays(vocabulary, ngrams)
+        self.phrases = make_phrases(
+            hotwords,
+            vocabulary,
+            ngrams,
+            lm_weight=config.lm_weight,
+            new_word=config.new_word,
+            bonus=config.hot,
+        )
         self.weights = Weights(
             lm=np.float32(config.lm_weight),
             word=np.float32(config.word_bonus),
             spelled=np.float32(config.spelled),
             letter=np.float32(config.letter),
+            new_word=np.float32(config.new_word),
             join=np.float32(config.join),
             split=np.float32(config.split),
             beam=np.float32(config.beam),
@@ -114,6 +135,19 @@ class BeamDecoder:
             pause=np.int32(config.pause_frames),
             longest_wait=np.int32(config.longest_wait),
         )
+
+    def with_hotwords(self, hotwords: Sequence[HotWord]) -> Self:
+        """Return a decoder like this one that has these hot words instead."""
+        return type(self)(self.vocabulary, self.ngrams, self.config, hotwords)
+
+    def adopt(self, state: BeamState) -> BeamState:
+        """Return a state of other hot words' decoder as one to go on from.
+
+        A phrase may begin with the word in progress, but not before it.
+        """
+        state = state.duplicate()
+        match_phrases(self.phrases, self.weights, state.beam, state.history)
+        return state
 
     def init_state(self, late_frames: int) -> BeamState:
         """Return the state before the first frame of a network whose output is late."""
@@ -134,7 +168,7 @@ class BeamDecoder:
         )
         first = state.beam_ints[0]
         first[CONTEXT : CONTEXT + 3] = SENTENCE_START, NOTHING, NOTHING
-        first[LAST], first[TAIL] = previous, NOTHING
+        first[PHRASE], first[LAST], first[TAIL] = ROOT, previous, NOTHING
         state.beam_floats[0, IN_BLANK if previous == BLANK else IN_LABEL] = 0.0
         return state
 
@@ -154,14 +188,14 @@ class BeamDecoder:
         state = state.duplicate()
         told = self._prepare(len(rows))
         begin = end - len(rows)
-        search(self.known, self.weights, rows, begin, state.beam, state.history, told)
+        search(self.known, self.phrases, self.weights, rows, begin, state.beam, state.history, told)
         state.frame[0] = end
         return self._tell(told), state
 
     def finish(self, state: BeamState) -> list[DecodedToken | DecodedWord]:
         """Tell the rest."""
         state, told = state.duplicate(), self._prepare(0)
-        close_words(self.known, self.weights, state.beam, state.history, told)
+        close_words(self.known, self.phrases, self.weights, state.beam, state.history, told)
         return self._tell(told)
 
     def skip_to(self, frame: int, state: BeamState) -> BeamState:

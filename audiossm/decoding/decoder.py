@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Literal, Protocol, TypeVar, get_args
+from typing import Any, Literal, Protocol, Self, TypeVar, get_args
 
 from torch import Tensor
 
 from audiossm.decoding.greedy import GreedyDecoder
 from audiossm.decoding.words import DecodedToken, DecodedWord
 from audiossm.errors import ConfigError
+from audiossm.hotwords import HotWord
 from audiossm.text import Vocabulary
 
 __all__ = ["DECODERS", "Decoder", "DecoderName", "choose_decoder", "make_decoder"]
@@ -25,6 +26,16 @@ class Decoder(Protocol[S]):
     @property
     def hash(self) -> str:
         """What the words depend on beside the vocabulary."""
+
+    def with_hotwords(self, hotwords: Sequence[HotWord]) -> Self:
+        """Return a decoder like this one that has these hot words instead of others.
+
+        Raises:
+            ConfigError: it can't weigh hot words.
+        """
+
+    def adopt(self, state: S) -> S:
+        """Return a state of other hot words' decoder as one to go on from."""
 
     def init_state(self, late_frames: int) -> S:
         """Return the state before the first frame of a network whose output is late."""

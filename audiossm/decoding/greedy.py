@@ -1,13 +1,16 @@
 """Greedy CTC decoding, a label frame at a time."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from audiossm.decoding.words import DecodedToken, DecodedWord, make_word
+from audiossm.errors import ConfigError
+from audiossm.hotwords import HotWord
 from audiossm.text import Vocabulary
 
 __all__ = ["GreedyDecoder", "GreedyState", "best_labels"]
@@ -61,6 +64,23 @@ class GreedyDecoder:
         self.vocabulary = vocabulary
         self.pause_frames = pause_frames
         self.max_pieces = max_pieces
+
+    def with_hotwords(self, hotwords: Sequence[HotWord]) -> Self:
+        """Return itself: it has no hot words.
+
+        Raises:
+            ConfigError: there are some.
+        """
+        if hotwords:
+            raise ConfigError(
+                "greedy decoding takes each frame's best label and can't weigh hot words: decode "
+                "with 'beam' (a model that spells in letters has it)"
+            )
+        return self
+
+    def adopt(self, state: GreedyState) -> GreedyState:
+        """Return the state as it is."""
+        return state
 
     def init_state(self, late_frames: int) -> GreedyState:
         """Return the state before the first frame of a network whose output is late."""

@@ -1,8 +1,9 @@
 """Hypotheses of a search: what each one stands for, in rows of arrays, compiled.
 
 A hypothesis is a node of the trie (a word's first letters, or ``SPELLED``: letters that no word
-begins with), what the language model remembers, and its newest label. Those alike in all three go
-on as one: their probabilities are added, and the likelier one's history is kept.
+begins with), what the language model remembers, how far a phrase has come, and its newest label.
+Those alike in all of these go on as one: their probabilities are added, and the likelier one's
+history is kept.
 """
 
 from typing import NamedTuple
@@ -32,9 +33,10 @@ BLANK = 0
 ROOT, SPELLED = 0, -1  # nodes
 # columns of a beam's ints; CONTEXT and the two after it are the n-grams of the last one, two and
 # three words, or NOTHING; SPELLING is a digest of the letters if the node is SPELLED; LENGTH counts
-# the letters of the word in progress; TAIL is the newest entry of the history
-NODE, LAST, SPELLING, LENGTH, CONTEXT, TAIL, BEAM_COLUMNS = 0, 1, 2, 3, 4, 7, 8
-ADDED, JOINED, POOL_COLUMNS = 8, 9, 10  # and of a pool's: the history's next label, if any
+# the letters of the word in progress; PHRASE is a node of the phrases, or NOTHING; TAIL is the
+# newest entry of the history
+NODE, LAST, SPELLING, LENGTH, CONTEXT, PHRASE, TAIL, BEAM_COLUMNS = 0, 1, 2, 3, 4, 7, 8, 9
+ADDED, JOINED, POOL_COLUMNS = 9, 10, 11  # and of a pool's: the history's next label, if any
 # columns of floats: log-probability of all ways that end in a blank, and in the newest label; of a
 # pool's: of the likeliest way, and of the next label itself
 IN_BLANK, IN_LABEL, LIKELIEST, SCORE = 0, 1, 2, 3
@@ -131,8 +133,8 @@ def begin_candidate(pool: Pool, beam: Beam, row: int, after: Ints, is_ended: int
     pool.ints[new, JOINED] = 0
     if is_ended:
         pool.ints[new, NODE], pool.ints[new, SPELLING], pool.ints[new, LENGTH] = ROOT, 0, 0
-        for size in range(3):
-            pool.ints[new, CONTEXT + size] = after[size]
+        for i in range(len(after)):
+            pool.ints[new, CONTEXT + i] = after[i]
     return int(new)
 
 

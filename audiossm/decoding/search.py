@@ -33,6 +33,7 @@ from audiossm.decoding.hypotheses import (
     LAST,
     LENGTH,
     NODE,
+    PHRASE,
     POOL_COLUMNS,
     ROOT,
     SCORE,
@@ -49,8 +50,9 @@ from audiossm.decoding.hypotheses import (
     offer,
 )
 from audiossm.decoding.knowledge import NOTHING, Knowledge, find, predict
+from audiossm.decoding.phrases import Phrases, walk
 
-__all__ = ["Weights", "close_words", "search"]
+__all__ = ["Weights", "close_words", "match_phrases", "search"]
 
 FLOOR = np.float32(-30.0)  # nothing is less probable: a frame of junk can't end all hypotheses
 CLEARLY_BLANK = np.float32(-0.01)
@@ -68,6 +70,7 @@ class Weights(NamedTuple):
     word: np.float32  # for each word
     spelled: np.float32  # for a word that isn't in the lexicon
     letter: np.float32  # for each of its letters
+    new_word: np.float32  # for a phrase's word that isn't in the lexicon, instead of these two
     join: np.float32  # for a word that begins without a break
     split: np.float32  # for a break inside a word, which is not one
     beam: np.float32  # worse than the best by more, a hypothesis is given up
@@ -79,23 +82,40 @@ class Weights(NamedTuple):
 
 
 @compiled
-def end_word(known: Knowledge, weights: Weights, beam: Beam, row: int, after: Ints) -> np.float32:
-    """Return what ending the word is worth; write the context after it."""
-    node = beam.ints[row, NODE]
-    if node > ROOT and known.words[node] >= 0:
-        word = int(known.words[node])
-        score = predict(known, beam.ints[row, CONTEXT:TAIL], word, after)
-        return np.float32(weights.lm * score + weights.word)
-    predict(known, beam.ints[row, CONTEXT:TAIL], int(weights.unknown), after)
-    if node == SPELLED:
-        return weights.word
-    # the first letters of some word, but no word
-    letters = np.float32(beam.ints[row, LENGTH])
-    return np.float32(weights.word + weights.spelled + weights.letter * letters)
+def spelled_cost(weights: Weights, ints: Ints, row: int) -> np.float32:
+    """Return what a row's word costs outside of the lexicon."""
+    return np.float32(weights.spelled + weights.letter * np.float32(ints[row, LENGTH]))
 
 
 @compiled
-def spell_on(known: Knowledge, weights: Weights, ints: Ints, row: int, label: int) -> np.float32:
+def end_word(
+    known: Knowledge, phrases: Phrases, weights: Weights, beam: Beam, row: int, after: Ints
+) -> np.float32:
+    """Return what ending the word is worth; write what is remembered after it."""
+    node, phrase = beam.ints[row, NODE], beam.ints[row, PHRASE]
+    word_break = int(weights.word_break)
+    after[PHRASE - CONTEXT] = walk(phrases, int(phrase), word_break, word_break)
+    worth = weights.word
+    if phrase > ROOT:
+        worth = np.float32(worth + phrases.gain[phrase])
+    if node > ROOT and known.words[node] >= 0:
+        word = int(known.words[node])
+        score = predict(known, beam.ints[row, CONTEXT:PHRASE], word, after)
+        return np.float32(weights.lm * score + worth)
+    predict(known, beam.ints[row, CONTEXT:PHRASE], int(weights.unknown), after)
+    if phrase > ROOT and phrases.is_new[phrase]:
+        paid = spelled_cost(weights, beam.ints, row) if node == SPELLED else NONE
+        return np.float32(worth + weights.new_word - paid)
+    if node == SPELLED:
+        return worth
+    # the first letters of some word, but no word
+    return np.float32(worth + spelled_cost(weights, beam.ints, row))
+
+
+@compiled
+def spell_on(
+    known: Knowledge, phrases: Phrases, weights: Weights, ints: Ints, row: int, label: int
+) -> np.float32:
     """Add a letter to a row's word; return what it costs to leave, or be outside of, the lexicon.
 
     A row's node and its digest together tell all its letters.
@@ -103,6 +123,7 @@ def spell_on(known: Knowledge, weights: Weights, ints: Ints, row: int, label: in
     node = ints[row, NODE]
     ints[row, LAST] = label
     ints[row, LENGTH] += 1
+    ints[row, PHRASE] = walk(phrases, int(ints[row, PHRASE]), label, int(weights.word_break))
     if node != SPELLED:
         child = find(known.labels, known.first_child[node], known.first_child[node + 1], label)
         if child >= 0:
@@ -113,12 +134,34 @@ def spell_on(known: Knowledge, weights: Weights, ints: Ints, row: int, label: in
     ints[row, NODE] = SPELLED
     if node == SPELLED:
         return weights.letter
-    return np.float32(weights.spelled + weights.letter * np.float32(ints[row, LENGTH]))
+    return spelled_cost(weights, ints, row)
+
+
+@compiled
+def look_ahead(
+    known: Knowledge, phrases: Phrases, weights: Weights, ints: Ints, row: int
+) -> np.float32:
+    """Return what a row's word in progress, and its phrase, may be worth in the end."""
+    node, phrase = ints[row, NODE], ints[row, PHRASE]
+    worth = np.float32(weights.lm * known.best[node]) if node > ROOT else NONE
+    if phrase <= ROOT:
+        return worth
+    ahead = phrases.ahead[phrase]
+    if node == SPELLED:
+        ahead = np.float32(ahead - spelled_cost(weights, ints, row))  # that is paid
+    return max(worth, ahead)
 
 
 @compiled
 def extend(
-    known: Knowledge, weights: Weights, beam: Beam, row: int, heard: Floats, after: Ints, pool: Pool
+    known: Knowledge,
+    phrases: Phrases,
+    weights: Weights,
+    beam: Beam,
+    row: int,
+    heard: Floats,
+    after: Ints,
+    pool: Pool,
 ) -> None:
     """Offer all that a hypothesis may become in a frame with these log-probabilities."""
     node, last = beam.ints[row, NODE], beam.ints[row, LAST]
@@ -131,8 +174,10 @@ def extend(
     if is_open:
         split = np.float32(either + heard[weights.word_break] + weights.split)
         still = add_logs(still, split)
-        ending = end_word(known, weights, beam, row, after)
+        ending = end_word(known, phrases, weights, beam, row, after)
+    phrase = beam.ints[row, PHRASE]
     is_word = node > ROOT and known.words[node] >= 0
+    is_word = is_word or (phrase > ROOT and phrases.is_new[phrase] > 0)
     begin_candidate(pool, beam, row, after, 0)
     offer(pool, still, again, NONE)
     for label in range(1, len(heard)):
@@ -149,18 +194,24 @@ def extend(
             continue
         new = begin_candidate(pool, beam, row, after, 0)
         pool.ints[new, ADDED] = label
-        cost = spell_on(known, weights, pool.ints, new, label)
+        cost = spell_on(known, phrases, weights, pool.ints, new, label)
         offer(pool, DEAD, np.float32(come + cost), heard[label])
         if is_word:
             new = begin_candidate(pool, beam, row, after, 1)
             pool.ints[new, ADDED], pool.ints[new, JOINED] = label, 1
-            cost = spell_on(known, weights, pool.ints, new, label)
+            cost = spell_on(known, phrases, weights, pool.ints, new, label)
             offer(pool, DEAD, np.float32(come + cost + ending + weights.join), heard[label])
 
 
 @compiled
 def select(
-    known: Knowledge, weights: Weights, beam: Beam, history: History, frame: int, pool: Pool
+    known: Knowledge,
+    phrases: Phrases,
+    weights: Weights,
+    beam: Beam,
+    history: History,
+    frame: int,
+    pool: Pool,
 ) -> None:
     """Make the best candidates the beam; the best one's log-probability is 0 afterwards."""
     width = len(beam.ints)
@@ -169,9 +220,7 @@ def select(
     size = 0
     for row in range(pool.size[0]):
         rank = add_logs(pool.floats[row, IN_BLANK], pool.floats[row, IN_LABEL])
-        node = pool.ints[row, NODE]
-        if node > ROOT:
-            rank = np.float32(rank + weights.lm * known.best[node])
+        rank = np.float32(rank + look_ahead(known, phrases, weights, pool.ints, row))
         place = size
         while place > 0 and ranks[place - 1] < rank:
             ranks[place], chosen[place] = ranks[place - 1], chosen[place - 1]
@@ -199,22 +248,22 @@ def select(
 
 @entry
 def close_words(
-    known: Knowledge, weights: Weights, beam: Beam, history: History, told: Told
+    known: Knowledge, phrases: Phrases, weights: Weights, beam: Beam, history: History, told: Told
 ) -> None:
     """End all words where they stand, and go on from the best hypothesis alone."""
-    after, context = np.empty(3, np.int32), np.empty(3, np.int32)
+    after, context = np.empty(4, np.int32), np.empty(4, np.int32)
     best, found = np.float32(2 * DEAD), 0
     for row in range(beam.size[0]):
         rank = add_logs(beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL])
         if beam.ints[row, LENGTH]:
-            rank = np.float32(rank + end_word(known, weights, beam, row, after))
+            rank = np.float32(rank + end_word(known, phrases, weights, beam, row, after))
         else:
-            for size in range(3):
-                after[size] = beam.ints[row, CONTEXT + size]
+            for i in range(4):
+                after[i] = beam.ints[row, CONTEXT + i]
         if rank > best:
             best, found = rank, row
-            for size in range(3):
-                context[size] = after[size]
+            for i in range(4):
+                context[i] = after[i]
     ints, floats = beam.ints, beam.floats
     top = max(floats[found, IN_BLANK], floats[found, IN_LABEL])
     for column in (IN_BLANK, IN_LABEL):
@@ -222,8 +271,8 @@ def close_words(
     is_open = ints[found, LENGTH] > 0
     ints[0, LAST], ints[0, TAIL] = ints[found, LAST], ints[found, TAIL]
     ints[0, NODE], ints[0, SPELLING], ints[0, LENGTH] = ROOT, 0, 0
-    for size in range(3):
-        ints[0, CONTEXT + size] = context[size]
+    for i in range(4):
+        ints[0, CONTEXT + i] = context[i]
     beam.size[0] = 1
     tails = ints[:1, TAIL]
     forget(history, tails, NOTHING)
@@ -232,14 +281,35 @@ def close_words(
     tell(history, tails, int(tails[0]), told)
 
 
+@entry
+def match_phrases(phrases: Phrases, weights: Weights, beam: Beam, history: History) -> None:
+    """Find the words in progress among other phrases than before."""
+    for row in range(beam.size[0]):
+        length, at = beam.ints[row, LENGTH], beam.ints[row, TAIL]
+        letters = np.empty(length, np.int32)
+        for i in range(length):
+            letters[length - 1 - i] = history.entries[at, LABEL]
+            at = history.entries[at, BEFORE]
+        phrase = ROOT
+        for label in letters:
+            phrase = walk(phrases, phrase, label, int(weights.word_break))
+        beam.ints[row, PHRASE] = phrase
+
+
 @compiled
 def settle(
-    known: Knowledge, weights: Weights, beam: Beam, history: History, frame: int, told: Told
+    known: Knowledge,
+    phrases: Phrases,
+    weights: Weights,
+    beam: Beam,
+    history: History,
+    frame: int,
+    told: Told,
 ) -> None:
     """Make final what has become so by ``frame``."""
     tail = beam.ints[best_row(beam), TAIL]
     if tail >= 0 and frame - history.entries[tail, FRAME] >= weights.pause:
-        close_words(known, weights, beam, history, told)
+        close_words(known, phrases, weights, beam, history, told)
         return
     drop_stale(beam, history, frame - int(weights.pause))
     tails = beam.ints[: beam.size[0], TAIL]
@@ -255,7 +325,7 @@ def settle(
     if first == NOTHING or frame - history.entries[first, FRAME] < weights.longest_wait:
         return
     if last_break == NOTHING:
-        close_words(known, weights, beam, history, told)
+        close_words(known, phrases, weights, beam, history, told)
         return
     insist(beam, history, int(last_break))
     tell(history, beam.ints[: beam.size[0], TAIL], int(last_break), told)
@@ -264,6 +334,7 @@ def settle(
 @entry
 def search(
     known: Knowledge,
+    phrases: Phrases,
     weights: Weights,
     log_probs: Floats,
     frame: int,
@@ -283,7 +354,7 @@ def search(
         np.empty((capacity + 1, 4), np.float32),
         np.empty(slots, np.int32),
     )
-    heard, after = np.empty(num_symbols, np.float32), np.empty(3, np.int32)
+    heard, after = np.empty(num_symbols, np.float32), np.empty(4, np.int32)
     for t in range(len(log_probs)):
         for label in range(num_symbols):
             value = log_probs[t, label]
@@ -297,11 +368,11 @@ def search(
             pool.size[0] = 0
             pool.table[:] = 0
             for row in range(beam.size[0]):
-                extend(known, weights, beam, row, heard, after, pool)
-            select(known, weights, beam, history, frame + t, pool)
+                extend(known, phrases, weights, beam, row, heard, after, pool)
+            select(known, phrases, weights, beam, history, frame + t, pool)
         if history.size[0] + 2 * width > len(history.scores):
             forget(history, beam.ints[: beam.size[0], TAIL], NOTHING)
             if history.size[0] + 2 * width > len(history.scores):
-                close_words(known, weights, beam, history, told)
+                close_words(known, phrases, weights, beam, history, told)
         if (frame + t) % TIDY_FRAMES == 0:
-            settle(known, weights, beam, history, frame + t, told)
+            settle(known, phrases, weights, beam, history, frame + t, told)

@@ -1,7 +1,7 @@
 """Word error rate and speed of a transcriber over a manifest."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -115,6 +115,7 @@ def evaluate_transcriber(
     *,
     lookahead_ms: int = 320,
     device: str = "cpu",
+    hotwords: Mapping[str, Sequence[str]] | None = None,
     on_score: Callable[[Score], None] | None = None,
 ) -> Evaluation:
     """Transcribe each utterance, one after the other, and count word errors.
@@ -124,6 +125,7 @@ def evaluate_transcriber(
         utterances: what ``read_manifest`` returned, or a part of it.
         lookahead_ms: the model's look-ahead.
         device: where the model is, for the report.
+        hotwords: the hot words of each utterance, by its key; none where there is no such key.
         on_score: is called after each utterance.
     Raises:
         DependencyError: jiwer is not installed.
@@ -131,7 +133,8 @@ def evaluate_transcriber(
     require_jiwer()
     scores = []
     for utterance in utterances:
-        score = _score_utterance(transcriber, utterance, lookahead_ms)
+        phrases = (hotwords or {}).get(utterance.key, ())
+        score = _score_utterance(transcriber, utterance, lookahead_ms, phrases)
         scores.append(score)
         if on_score is not None:
             on_score(score)
@@ -144,7 +147,9 @@ def evaluate_transcriber(
     )
 
 
-def _score_utterance(transcriber: Transcriber, utterance: Utterance, lookahead_ms: int) -> Score:
+def _score_utterance(
+    transcriber: Transcriber, utterance: Utterance, lookahead_ms: int, hotwords: Sequence[str]
+) -> Score:
     words: list[str] = []
     failure = None
     num_samples, sample_rate = 0, 1
@@ -161,7 +166,7 @@ def _score_utterance(transcriber: Transcriber, utterance: Utterance, lookahead_m
             sample_rate = reader.sample_rate
             for event in transcribe_stream(
                 reader,
-                lambda: transcriber.session(sample_rate=sample_rate, lookahead_ms=lookahead_ms),
+                lambda: transcriber.session(sample_rate, lookahead_ms, hotwords),
                 on_block=count_block,
             ):
                 if isinstance(event, Word):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from audiossm.errors import DependencyError
 from audiossm.text import normalise_text
 
-__all__ = ["WordErrors", "count_word_errors", "require_jiwer"]
+__all__ = ["WordErrors", "count_word_errors", "match_words", "require_jiwer"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,28 @@ def count_word_errors(reference: str, hypothesis: str) -> WordErrors:
     return WordErrors(
         found.substitutions, found.deletions, found.insertions, len(reference.split())
     )
+
+
+def match_words(reference: str, hypothesis: str) -> tuple[set[int], set[int]]:
+    """Return which words of the reference and of the hypothesis are aligned to their like.
+
+    Both texts are normalised and aligned as ``count_word_errors`` does; words count from 0.
+
+    Raises:
+        DependencyError: jiwer is not installed.
+    """
+    require_jiwer()
+    import jiwer
+
+    reference, hypothesis = normalise_text(reference), normalise_text(hypothesis)
+    said: set[int] = set()
+    written: set[int] = set()
+    if reference:
+        for chunk in jiwer.process_words(reference, hypothesis).alignments[0]:
+            if chunk.type == "equal":
+                said.update(range(chunk.ref_start_idx, chunk.ref_end_idx))
+                written.update(range(chunk.hyp_start_idx, chunk.hyp_end_idx))
+    return said, written
 
 
 def require_jiwer() -> None:

@@ -1,6 +1,7 @@
 """One stream from samples to words, whose whole state is a value."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 from audiossm.audio import FrameBuffer, Resampler
 from audiossm.audio.samples import check_samples
 from audiossm.decoding import DecodedToken, DecodedWord, DecoderName, make_decoder
-from audiossm.errors import AudioError, ConfigError, SessionError, SnapshotError
+from audiossm.errors import AudioError, ConfigError, HotwordError, SessionError, SnapshotError
 from audiossm.graphs import Stepper
+from audiossm.hotwords import HotWord, check_hotwords
 from audiossm.models import LoadedRecogniser, RecogniserState
 from audiossm.streaming.events import Event, Token, Word
 from audiossm.streaming.snapshot import check_arrays, fill_state, pack, state_arrays, unpack
@@ -25,15 +27,20 @@ MAX_STEP_S = 30
 class Session:
     """A stream of speech on its way to words.
 
-    The words are a function of the samples and of the positions of flushes alone: not of how the
-    samples were cut into pushes, nor of snapshots in between. A session isn't thread safe; several
-    sessions of one transcriber may run in several threads.
+    The words are a function of the samples and of the positions of flushes and of new hot words
+    alone: not of how the samples were cut into pushes, nor of snapshots in between. A session isn't
+    thread safe; several sessions of one transcriber may run in several threads.
 
     Args:
         transcriber: the model.
         sample_rate: of the samples to come, in Hz.
         lookahead_ms: how long a label waits for the future; one of the model's choices.
         decoder: how words are chosen.
+        hotwords: words and phrases that are written more readily, if the decoder is ``beam``.
+
+    Raises:
+        ConfigError: no such look-ahead or decoder, or one that can't weigh hot words.
+        HotwordError: a hot word isn't one.
     """
 
     def __init__(
@@ -42,6 +49,7 @@ class Session:
         sample_rate: int = 16000,
         lookahead_ms: int = 320,
         decoder: DecoderName = "greedy",
+        hotwords: Iterable[str | HotWord] = (),
     ) -> None:
         self.transcriber = transcriber
         self.sample_rate, self.lookahead_ms = sample_rate, lookahead_ms
@@ -49,7 +57,8 @@ class Session:
         right = transcriber.lookahead_frames(lookahead_ms)
         self.late_samples = right * config.frame_size
         self.decoder_name = decoder
-        self.decoder = make_decoder(decoder, transcriber.vocabulary)
+        self.hotwords = check_hotwords(hotwords)
+        self.decoder = make_decoder(decoder, transcriber.vocabulary).with_hotwords(self.hotwords)
         self.resampler = Resampler(sample_rate, transcriber.sample_rate)
         self.buffer = FrameBuffer(config.frame_size)
         self.resample_state = self.resampler.init_state(1)
@@ -89,6 +98,22 @@ class Session:
             )
             events += self._take(y)
         return events
+
+    def set_hotwords(self, hotwords: Iterable[str | HotWord]) -> None:
+        """Have these hot words instead, or none, from the next frame on.
+
+        A phrase may begin with the word that is being said. What was told stays as it is.
+
+        Raises:
+            ConfigError: the decoder can't weigh hot words; the session is as before.
+            HotwordError: one of them isn't one; the session is as before.
+            SessionError: the session is finished.
+        """
+        self._check_open()
+        checked = check_hotwords(hotwords)
+        self.decoder = self.decoder.with_hotwords(checked)
+        self.hotwords = checked
+        self.decoder_state = self.decoder.adopt(self.decoder_state)
 
     def flush(self) -> list[Event]:
         """Tell all that can be told of the samples so far, without waiting for the look-ahead.
@@ -136,6 +161,7 @@ class Session:
     def fork(self) -> "Session":
         """Return a second session that goes on from here; neither disturbs the other."""
         fork = Session(self.transcriber, self.sample_rate, self.lookahead_ms, self.decoder_name)
+        fork.hotwords, fork.decoder = self.hotwords, self.decoder
         # states are values: nothing ever writes into them, so they can be shared
         fork.resample_state, fork.buffer_state = self.resample_state, self.buffer_state
         fork.stepper, fork.decoder_state = self.stepper.fork(), self.decoder_state
@@ -150,7 +176,8 @@ class Session:
             identity(self.transcriber)
             | {"profile": self.profile}
             | {"sample_rate": str(self.sample_rate), "lookahead_ms": str(self.lookahead_ms)}
-            | {"decoder": self.decoder_name, "decoder_hash": self.decoder.hash},
+            | {"decoder": self.decoder_name, "decoder_hash": self.decoder.hash}
+            | {"hotwords": json.dumps([(word.phrase, word.weight) for word in self.hotwords])},
         )
 
     @classmethod
@@ -165,9 +192,21 @@ class Session:
         arrays, header = unpack(data, identity(transcriber))
         try:
             rate, lookahead_ms = int(header["sample_rate"]), int(header["lookahead_ms"])
-            session = cls(transcriber, rate, lookahead_ms, cast(DecoderName, header["decoder"]))
+            hotwords = [
+                HotWord(phrase, weight) for phrase, weight in json.loads(header["hotwords"])
+            ]
+            decoder = cast(DecoderName, header["decoder"])
+            session = cls(transcriber, rate, lookahead_ms, decoder, hotwords)
             profile = header["profile"]
-        except (KeyError, ValueError, AudioError, ConfigError) as exc:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            RecursionError,
+            AudioError,
+            ConfigError,
+            HotwordError,
+        ) as exc:
             raise SnapshotError(f"the snapshot's header is damaged ({exc!r})") from exc
         if header.get("decoder_hash") != session.decoder.hash:
             raise SnapshotError(

@@ -1,5 +1,6 @@
 """The recogniser as people use it: files whole, streams as sessions."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from audiossm.audio import open_audio
 from audiossm.decoding import DecoderName, choose_decoder, make_decoder
 from audiossm.graphs import Backend
+from audiossm.hotwords import HotWord, check_hotwords
 from audiossm.models import LoadedRecogniser
 from audiossm.streaming.aligner import Alignment, align_recording, align_samples
 from audiossm.streaming.events import Word
@@ -61,21 +63,35 @@ class Transcriber(LoadedRecogniser):
         make_decoder(transcriber.decoder, transcriber.vocabulary)
         return transcriber
 
-    def session(self, sample_rate: int = 16000, lookahead_ms: int = 320) -> Session:
-        """Begin a stream of samples at ``sample_rate`` Hz."""
-        return Session(self, sample_rate, lookahead_ms, self.decoder)
+    def session(
+        self,
+        sample_rate: int = 16000,
+        lookahead_ms: int = 320,
+        hotwords: Iterable[str | HotWord] = (),
+    ) -> Session:
+        """Begin a stream of samples at ``sample_rate`` Hz; hot words are written more readily."""
+        return Session(self, sample_rate, lookahead_ms, self.decoder, hotwords)
 
-    def transcribe(self, source: str | Path | BinaryIO, *, lookahead_ms: int = 320) -> Transcript:
+    def transcribe(
+        self,
+        source: str | Path | BinaryIO,
+        *,
+        lookahead_ms: int = 320,
+        hotwords: Iterable[str | HotWord] = (),
+    ) -> Transcript:
         """Transcribe a recording; channels are mixed. Memory doesn't grow with its length.
 
         Args:
             source: a path, ``"-"`` for standard input, or an open binary file.
             lookahead_ms: one of ``lookaheads_ms``.
+            hotwords: words and phrases that are written more readily: names, terms.
 
         Raises:
             AudioError: the recording can't be read (to its end).
+            ConfigError: the decoder is ``greedy``, which can't weigh hot words.
+            HotwordError: a hot word isn't one.
         """
-        seen = 0
+        seen, hotwords = 0, check_hotwords(hotwords)
 
         def count(samples: int) -> None:
             nonlocal seen
@@ -84,7 +100,9 @@ class Transcriber(LoadedRecogniser):
         with open_audio(source) as reader:
             rate = reader.sample_rate
             events = list(
-                transcribe_stream(reader, lambda: self.session(rate, lookahead_ms), on_block=count)
+                transcribe_stream(
+                    reader, lambda: self.session(rate, lookahead_ms, hotwords), on_block=count
+                )
             )
         words = tuple(event for event in events if isinstance(event, Word))
         text = " ".join(word.word for word in words)

@@ -1,0 +1,167 @@
+"""Phrases that a search writes more readily: an automaton in arrays, compiled.
+
+Contextual biasing by shallow fusion: a phrase is worth a bonus, which is given when its last word
+ends. Before that it is only looked ahead to when hypotheses are compared: this comes to the same as
+a bonus for each matched prefix, taken back where the phrase isn't completed (Williams et al.,
+"Contextual speech recognition in end-to-end neural network systems using beam search", Interspeech
+2018; Zhao et al., "Shallow-fusion end-to-end contextual biasing", Interspeech 2019), but sums stay
+exact. A prefix that fails goes on as its longest end that begins with a word (Aho and Corasick,
+1975).
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiossm.decoding.compiled import compiled
+from audiossm.decoding.hypotheses import DEAD, ROOT
+from audiossm.decoding.knowledge import NOTHING, find
+from audiossm.decoding.ngram import MARKS, NgramModel
+from audiossm.decoding.trie import NO_WORD, Trie
+from audiossm.hotwords import HotWord
+from audiossm.text import Vocabulary
+
+__all__ = ["Phrases", "make_phrases", "walk"]
+
+COMMON = -2.0  # words as probable as this, in no context, get no bonus
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+
+class Phrases(NamedTuple):
+    """A ``Trie`` of the phrases' letters and word breaks; node 0 is before a phrase's first word.
+
+    The last three are log-probabilities, or tell, of the word in progress in that node.
+    """
+
+    first_child: Ints  # (nodes + 1,)
+    labels: Ints  # (nodes,)
+    fallback: Ints  # (nodes,): the node to go on from where no child fits, or NOTHING
+    ahead: Floats  # (nodes,): what the word in progress, and its phrase, may be worth
+    gain: Floats  # (nodes,): the bonus of the phrase that ends with this word, or 0
+    is_new: NDArray[np.uint8]  # (nodes,): this is a whole word that the lexicon lacks
+
+
+NO_PHRASES = Phrases(
+    first_child=np.ones(2, np.int32),
+    labels=np.full(1, NOTHING, np.int32),
+    fallback=np.full(1, NOTHING, np.int32),
+    ahead=np.zeros(1, np.float32),
+    gain=np.zeros(1, np.float32),
+    is_new=np.zeros(1, np.uint8),
+)
+
+
+@compiled
+def walk(phrases: Phrases, node: int, label: int, word_break: int) -> int:
+    """Return the node after a label; ``NOTHING`` is inside a word that no phrase goes on with."""
+    while node >= 0:
+        low, high = phrases.first_child[node], phrases.first_child[node + 1]
+        child = find(phrases.labels, low, high, label)
+        if child >= 0:
+            return child
+        node = phrases.fallback[node]
+    return ROOT if label == word_break else NOTHING
+
+
+def make_phrases(
+    hotwords: Sequence[HotWord],
+    vocabulary: Vocabulary,
+    ngrams: NgramModel,
+    *,
+    lm_weight: float,
+    new_word: float,
+    bonus: float,
+) -> Phrases:
+    """Spell hot words in the model's pieces.
+
+    Args:
+        hotwords: in plain letters, sorted, no two alike.
+        vocabulary: the model's pieces.
+        ngrams: language model and lexicon.
+        lm_weight: what its log-probabilities are multiplied with.
+        new_word: what a word that the lexicon lacks is worth.
+        bonus: of a rare word in a phrase of weight 1; a common one gets less.
+    """
+    if not hotwords:
+        return NO_PHRASES
+    hotwords = sorted(hotwords, key=lambda word: vocabulary.encode(word.phrase))
+    spellings = [vocabulary.encode(word.phrase) for word in hotwords]
+    numbers = np.arange(len(hotwords), dtype=np.int32)
+    trie = Trie(spellings, numbers, np.zeros(len(hotwords), np.float32))
+    parts = {part for word in hotwords for part in word.phrase.split()}
+    scores = {part: _score_word(part, ngrams, lm_weight) for part in parts}
+    bonuses = [
+        word.weight * sum(_find_bonus(scores[part], bonus) for part in word.phrase.split())
+        for word in hotwords
+    ]
+    gain = np.zeros(len(trie), np.float32)
+    ahead = np.full(len(trie), DEAD, np.float32)
+    is_new = np.zeros(len(trie), np.uint8)
+    for word, spelling, worth in zip(hotwords, spellings, bonuses, strict=True):
+        node, given, heard = ROOT, 0.0, 0
+        for part in word.phrase.split():
+            score = scores[part]
+            part_worth = new_word if score is None else score
+            for label in spelling[heard : heard + len(part) + (heard > 0)]:
+                node, heard = _child(trie, node, label), heard + 1
+                pending = max(worth - given, 0.0) * heard / len(spelling)
+                in_word = part_worth if label != vocabulary.word_break else 0.0
+                ahead[node] = max(ahead[node], in_word + pending)
+            is_new[node] |= score is None
+            if trie.words[node] != NO_WORD:
+                # what a phrase is worth that this one begins with isn't given twice
+                full = bonuses[trie.words[node]]
+                gain[node] = max(full - given, 0.0)
+                given = max(given, full)
+    fallback = _find_fallbacks(trie, vocabulary.word_break)
+    for node in range(1, len(trie)):  # those of a node have lower numbers
+        shorter = fallback[node]
+        if shorter > ROOT:
+            gain[node] = max(gain[node], gain[shorter])
+            ahead[node] = max(ahead[node], ahead[shorter])
+            is_new[node] |= is_new[shorter]
+    return Phrases(trie.first, trie.labels, fallback, ahead, gain, is_new)
+
+
+def _child(trie: Trie, node: int, label: int) -> int:
+    """Return the child that is there."""
+    low, high = trie.first[node], trie.first[node + 1]
+    return int(low + np.searchsorted(trie.labels[low:high], label))
+
+
+def _score_word(word: str, ngrams: NgramModel, lm_weight: float) -> float | None:
+    """Return what the language model says of a word in no context; None outside the lexicon."""
+    at = bisect_left(ngrams.lexicon, word)
+    is_known = at < len(ngrams.lexicon) and ngrams.lexicon[at] == word
+    return lm_weight * float(ngrams.probs[len(MARKS) + at]) if is_known else None
+
+
+def _find_bonus(score: float | None, bonus: float) -> float:
+    """Return the bonus of a word: a common one needs less."""
+    return bonus if score is None else min(max(COMMON - score, 0.0), bonus)
+
+
+def _find_fallbacks(trie: Trie, word_break: int) -> Ints:
+    """Return for each node the longest end of its prefix that begins with one of its later words.
+
+    That is a node, the root if the next word may begin a phrase, or ``NOTHING`` inside a word.
+    """
+    children: dict[tuple[int, int], int] = {}
+    fallback = np.full(len(trie), NOTHING, np.int32)
+    for node in range(len(trie)):
+        for child in range(trie.first[node], trie.first[node + 1]):
+            label = int(trie.labels[child])
+            children[node, label] = child
+            if node == ROOT:
+                continue
+            at = int(fallback[node])
+            while at >= 0 and (at, label) not in children:
+                at = int(fallback[at])
+            otherwise = ROOT if label == word_break else NOTHING
+            fallback[child] = children[at, label] if at >= 0 else otherwise
+    return fallback
