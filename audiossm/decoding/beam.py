@@ -50,8 +50,9 @@ class BeamConfig:
     word_bonus: float = 0.5
     spelled: float = -15.0  # a word that isn't in the lexicon
     letter: float = -1.0  # each of its letters
-    new_word: float = -10.0  # but if it is of a hot word's phrase
-    hot: float = 6.0  # each rare word of a phrase that is written
+    new_word: float = -14.0  # but if it is of a hot word's phrase
+    hot: float = 3.0  # each rare word of a phrase that is written
+    hot_letter: float = 0.7  # each of its letters
     join: float = -6.0  # a word begins, but no break was heard
     split: float = -4.0  # a break was heard, but the word goes on
     pause_frames: int = 30  # without a label, after which words are final
@@ -119,6 +120,7 @@ class BeamDecoder:
             lm_weight=config.lm_weight,
             new_word=config.new_word,
             bonus=config.hot,
+            letter_bonus=config.hot_letter,
         )
         self.weights = Weights(
             lm=np.float32(config.lm_weight),

@@ -76,6 +76,7 @@ def make_phrases(
     lm_weight: float,
     new_word: float,
     bonus: float,
+    letter_bonus: float,
 ) -> Phrases:
     """Spell hot words in the model's pieces.
 
@@ -85,7 +86,8 @@ def make_phrases(
         ngrams: language model and lexicon.
         lm_weight: what its log-probabilities are multiplied with.
         new_word: what a word that the lexicon lacks is worth.
-        bonus: of a rare word in a phrase of weight 1; a common one gets less.
+        bonus: of a rare word in a phrase of weight 1; a common word gets less.
+        letter_bonus: and of each of its letters.
     """
     if not hotwords:
         return NO_PHRASES
@@ -95,8 +97,9 @@ def make_phrases(
     trie = Trie(spellings, numbers, np.zeros(len(hotwords), np.float32))
     parts = {part for word in hotwords for part in word.phrase.split()}
     scores = {part: _score_word(part, ngrams, lm_weight) for part in parts}
+    full = {part: bonus + letter_bonus * len(part) for part in parts}
     bonuses = [
-        word.weight * sum(_find_bonus(scores[part], bonus) for part in word.phrase.split())
+        word.weight * sum(_find_bonus(scores[part], full[part]) for part in word.phrase.split())
         for word in hotwords
     ]
     gain = np.zeros(len(trie), np.float32)
@@ -115,9 +118,9 @@ def make_phrases(
             is_new[node] |= score is None
             if trie.words[node] != NO_WORD:
                 # what a phrase is worth that this one begins with isn't given twice
-                full = bonuses[trie.words[node]]
-                gain[node] = max(full - given, 0.0)
-                given = max(given, full)
+                whole = bonuses[trie.words[node]]
+                gain[node] = max(whole - given, 0.0)
+                given = max(given, whole)
     fallback = _find_fallbacks(trie, vocabulary.word_break)
     for node in range(1, len(trie)):  # those of a node have lower numbers
         shorter = fallback[node]
@@ -141,9 +144,9 @@ def _score_word(word: str, ngrams: NgramModel, lm_weight: float) -> float | None
     return lm_weight * float(ngrams.probs[len(MARKS) + at]) if is_known else None
 
 
-def _find_bonus(score: float | None, bonus: float) -> float:
+def _find_bonus(score: float | None, full: float) -> float:
     """Return the bonus of a word: a common one needs less."""
-    return bonus if score is None else min(max(COMMON - score, 0.0), bonus)
+    return full if score is None else min(max(COMMON - score, 0.0), full)
 
 
 def _find_fallbacks(trie: Trie, word_break: int) -> Ints:

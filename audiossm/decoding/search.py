@@ -138,12 +138,18 @@ def spell_on(
 
 
 @compiled
-def look_ahead(
-    known: Knowledge, phrases: Phrases, weights: Weights, ints: Ints, row: int
+def look_ahead(known: Knowledge, weights: Weights, ints: Ints, row: int) -> np.float32:
+    """Return what a row's word in progress may be worth in the end."""
+    node = ints[row, NODE]
+    return np.float32(weights.lm * known.best[node]) if node > ROOT else NONE
+
+
+@compiled
+def look_ahead_in_phrase(
+    phrases: Phrases, weights: Weights, ints: Ints, row: int, worth: np.float32
 ) -> np.float32:
-    """Return what a row's word in progress, and its phrase, may be worth in the end."""
+    """Return what it may be worth with its phrase, if that is more than ``worth``."""
     node, phrase = ints[row, NODE], ints[row, PHRASE]
-    worth = np.float32(weights.lm * known.best[node]) if node > ROOT else NONE
     if phrase <= ROOT:
         return worth
     ahead = phrases.ahead[phrase]
@@ -217,17 +223,21 @@ def select(
     width = len(beam.ints)
     chosen = np.empty(width + 1, np.int32)
     ranks = np.empty(width + 1, np.float32)
-    size = 0
+    size, best = 0, np.float32(2 * DEAD)
     for row in range(pool.size[0]):
-        rank = add_logs(pool.floats[row, IN_BLANK], pool.floats[row, IN_LABEL])
-        rank = np.float32(rank + look_ahead(known, phrases, weights, pool.ints, row))
+        total = add_logs(pool.floats[row, IN_BLANK], pool.floats[row, IN_LABEL])
+        worth = look_ahead(known, weights, pool.ints, row)
+        best = max(best, np.float32(total + worth))
+        worth = look_ahead_in_phrase(phrases, weights, pool.ints, row, worth)
+        rank = np.float32(total + worth)
         place = size
         while place > 0 and ranks[place - 1] < rank:
             ranks[place], chosen[place] = ranks[place - 1], chosen[place - 1]
             place -= 1
         ranks[place], chosen[place] = rank, row
         size = min(size + 1, width)
-    while ranks[size - 1] < ranks[0] - weights.beam:
+    # what a phrase may be worth can save a hypothesis, but ends no other: it may still fail
+    while ranks[size - 1] < best - weights.beam:
         size -= 1
     for to in range(size):
         row = chosen[to]
