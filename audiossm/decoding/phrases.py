@@ -26,8 +26,6 @@ from audiossm.text import Vocabulary
 
 __all__ = ["Phrases", "make_phrases", "walk"]
 
-COMMON = -2.0  # words as probable as this, in no context, get no bonus
-
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
@@ -145,8 +143,8 @@ def _score_word(word: str, ngrams: NgramModel, lm_weight: float) -> float | None
 
 
 def _find_bonus(score: float | None, full: float) -> float:
-    """Return the bonus of a word: a common one needs less."""
-    return full if score is None else min(max(COMMON - score, 0.0), full)
+    """Return the bonus of a word: at most what makes a known one certain, in no context."""
+    return full if score is None else min(-score, full)
 
 
 def _find_fallbacks(trie: Trie, word_break: int) -> Ints:

@@ -101,8 +101,8 @@ def test_a_common_word_gets_less_than_a_rare_or_new_one_and_weights_multiply():
     assert spell(HotWord("zyx", 2)).gain.max() == pytest.approx(9.0)
     assert spell("zyx the").gain.max() >= 4.5
     for word, prob in zip(ngrams.lexicon, ngrams.probs[3:], strict=False):
-        assert spell(word, bonus=0.0).gain.max() == pytest.approx(
-            min(max(-2.0 - prob, 0.0), 0.5 * len(word)), abs=1e-6
+        assert spell(word, bonus=0.5).gain.max() == pytest.approx(
+            min(-prob, 0.5 + 0.5 * len(word)), abs=1e-6
         )
     assert spell("the", "zyx").ahead[0] < -1e20  # nothing is looked ahead to before a word
 
@@ -222,7 +222,7 @@ def test_the_best_words_are_those_of_trying_all(data):
         for part in word.phrase.split():
             full = config.hot + config.hot_letter * len(part)
             score = config.lm_weight * ngrams.probs[index[part]] if part in index else -math.inf
-            total += min(max(-2.0 - score, 0.0), full)
+            total += min(-score, full)
         return word.weight * total
 
     bonuses = {tuple(word.phrase.split()): bonus_of(word) for word in hotwords}
