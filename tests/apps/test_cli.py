@@ -73,9 +73,12 @@ def model(monkeypatch):
     fake = SimpleNamespace(
         name="fake", hash="abc", device=SimpleNamespace(type="cpu"), on_push=lambda samples: None
     )
-    fake.session = lambda sample_rate, lookahead_ms: FakeSession(
-        sample_rate, lambda samples: fake.on_push(samples)
-    )
+
+    def begin_session(sample_rate, lookahead_ms, hotwords=()):
+        fake.hotwords = [(word.phrase, word.weight) for word in hotwords]
+        return FakeSession(sample_rate, lambda samples: fake.on_push(samples))
+
+    fake.session = begin_session
     monkeypatch.setattr(Transcriber, "load", lambda name=None, **options: fake)
     return fake
 
@@ -286,6 +289,26 @@ def test_a_flush_ends_a_word_at_its_second(model, talk, capsys):
     ]
 
 
+def test_hot_words_are_read_from_a_file(model, talk, tmp_path, capsys):
+    words = tmp_path / "hot.txt"
+    words.write_text("New York\t2\nAnna\n")
+    assert main(["transcribe", talk, "--hotwords", str(words)]) == 0
+    assert capsys.readouterr() == (f"{TEXT}\n", "")
+    assert model.hotwords == [("anna", 1.0), ("new york", 2.0)]
+    assert main(["transcribe", talk]) == 0
+    assert model.hotwords == []
+
+
+def test_a_bad_line_of_hot_words_is_said_before_any_work(model, talk, tmp_path, capsys):
+    words, output = tmp_path / "hot.txt", tmp_path / "out.txt"
+    words.write_text("Anna\nroom 5\n")
+    argv = ["transcribe", talk, "--hotwords", str(words), "--output", str(output)]
+    assert main(argv) == 1
+    out, err = capsys.readouterr()
+    assert (out, output.exists(), err.count("\n")) == ("", False, 1)
+    assert f"{words}:2: hot word 'room 5' has '5'" in err
+
+
 def test_a_bad_file_in_a_batch_costs_a_line_and_the_others_go_on(model, talk, other, capsys):
     missing = talk + "x"
     assert main(["transcribe", talk, missing, other]) == 1
@@ -381,6 +404,7 @@ def test_a_real_ctrl_c_ends_a_live_pipe_with_its_last_words(tmp_path):
         (["transcribe", "a.wav", "--output", "a.wav"], "--output a.wav is one of the inputs"),
         (["transcribe", "a.wav", "--flush-at", "1,-2"], "'1,-2' is not a list of seconds"),
         (["transcribe", "a.wav", "--lookahead-ms", "100"], "invalid choice"),
+        (["transcribe", "a.wav", "--hotwords", "h", "--decoder", "greedy"], "needs --decoder beam"),
         (["evaluate"], "required: TASK"),
         ([], "required: COMMAND"),
     ],
@@ -406,7 +430,15 @@ def test_help_says_english_only_and_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "command", [["transcribe"], ["evaluate", "transcribe"], ["conformance"], ["models"], ["info"]]
+    "command",
+    [
+        ["transcribe"],
+        ["evaluate", "transcribe"],
+        ["evaluate", "hotwords"],
+        ["conformance"],
+        ["models"],
+        ["info"],
+    ],
 )
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as caught:
