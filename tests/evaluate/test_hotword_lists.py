@@ -51,9 +51,8 @@ def manifest(tmp_path):
     return tmp_path / "set.jsonl"
 
 
-LISTS = {
-    "a": HotwordList(("ardour", "chaos", "new york"), ("ardour", "beano", "chaos", "new york"))
-}
+SAID = "ardour", "chaos", "new york"
+LISTS = {"a": HotwordList(SAID, (*SAID, "beano"))}
 
 
 def evaluate(manifest, without, with_words):
@@ -71,12 +70,12 @@ def test_rare_words_are_found_in_their_places(manifest):
 
 
 def test_a_phrase_where_it_was_not_said_is_a_false_alarm(manifest):
-    found = evaluate(manifest, "the order of", "chaos the ardour of beano of new york york beano")
+    found = evaluate(manifest, "the order of", "chaos the ardour of beano of new york york")
     # chaos is written, but in another place; the second york isn't after a new
     alarms = [phrase for _, phrase in found.with_lists.false_alarms]
-    assert alarms == ["chaos", "beano", "beano"]
+    assert alarms == ["chaos", "beano"]
     assert (found.with_lists.found, found.without.false_alarms) == (2, ())
-    assert found.with_lists.alarms_per_10_min == 3 * 600 / 6
+    assert found.with_lists.alarms_per_10_min == 2 * 600 / 6
     assert found.misses_left == 1 / 3
 
 
