@@ -50,7 +50,7 @@ class BeamConfig:
     word_bonus: float = 0.5
     spelled: float = -15.0  # a word that isn't in the lexicon
     letter: float = -1.0  # each of its letters
-    new_word: float = -14.0  # but if it is of a hot word's phrase
+    new_word: float = -15.0  # but if it is of a hot word's phrase
     hot: float = 3.0  # each rare word of a phrase that is written
     hot_letter: float = 0.7  # each of its letters
     join: float = -6.0  # a word begins, but no break was heard

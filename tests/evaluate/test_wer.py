@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from audiossm.errors import DependencyError
-from audiossm.evaluate.wer import WordErrors, count_word_errors
+from audiossm.evaluate.wer import WordErrors, count_word_errors, match_words
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,19 @@ def test_counts_add_up_and_the_rate_is_that_of_the_sum():
     assert total == WordErrors(1, 2, 1, 12)
     assert total.rate == 4 / 12
     assert WordErrors(0, 0, 2, 0).rate == 2.0
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "said", "written"),
+    [
+        ("the cat sat", "The cat, sat.", {0, 1, 2}, {0, 1, 2}),
+        ("the cat sat", "a the dog sat", {0, 2}, {1, 3}),
+        ("the cat sat", "", set(), set()),
+        ("", "the cat", set(), set()),
+    ],
+)
+def test_words_are_matched_in_their_places(reference, hypothesis, said, written):
+    assert match_words(reference, hypothesis) == (said, written)
 
 
 def test_a_missing_jiwer_says_what_to_install(monkeypatch):
