@@ -48,6 +48,8 @@ class Level(NamedTuple):
 def pack_ngrams(words: Sequence[str], levels: Sequence[Level]) -> bytes:
     """Write words and n-grams to bytes: log-probabilities become 8 bits, evenly spaced.
 
+    Most n-grams are no context of longer ones: one bit says so, and nothing more is stored of it.
+
     Args:
         words: of the lexicon, sorted; their ids begin after those of the marks.
         levels: orders 1 to ``MAX_ORDER`` at most, the first with every word and mark.
@@ -59,10 +61,13 @@ def pack_ngrams(words: Sequence[str], levels: Sequence[Level]) -> bytes:
         arrays[f"{order}.words"] = level.words
         quantities = {"probs": level.probs}
         if order < len(levels):
-            quantities["backoffs"] = level.backoffs
+            is_context = level.children > 0
+            children = level.children[is_context]
+            quantities["backoffs"] = level.backoffs[is_context]
+            arrays[f"{order}.contexts"] = np.packbits(is_context)
             # most contexts have few n-grams: what a byte can't hold stands apart, in order
-            arrays[f"{order}.children"] = np.minimum(level.children, MANY).astype(np.uint8)
-            arrays[f"{order}.children.many"] = level.children[level.children >= MANY]
+            arrays[f"{order}.children"] = np.minimum(children, MANY).astype(np.uint8)
+            arrays[f"{order}.children.many"] = children[children >= MANY]
         for name, values in quantities.items():
             low, high = float(values.min()), float(values.max())
             step = max(high - low, 1e-6) / 255
@@ -88,8 +93,14 @@ class NgramModel:
         self.words = np.concatenate([arrays[f"{order}.words"] for order in levels])
         self.probs = np.concatenate([_read_scale(arrays, f"{n}.probs") for n in levels])
         shorter = levels[:-1]
-        self.backoffs = np.concatenate([_read_scale(arrays, f"{n}.backoffs") for n in shorter])
-        children = np.concatenate([_read_children(arrays, n) for n in shorter])
+        is_context = np.concatenate([_read_contexts(arrays, n) for n in shorter])
+        # what is no context has no histories of its own, and its weight is one
+        self.backoffs = np.zeros(len(is_context), np.float32)
+        self.backoffs[is_context] = np.concatenate(
+            [_read_scale(arrays, f"{n}.backoffs") for n in shorter]
+        )
+        children = np.zeros(len(is_context), np.int32)
+        children[is_context] = np.concatenate([_read_children(arrays, n) for n in shorter])
         num_words = len(arrays["1.words"])
         if num_words != len(MARKS) + len(self.lexicon):
             raise ValueError(f"{num_words} unigrams for {len(self.lexicon)} words")
@@ -97,8 +108,6 @@ class NgramModel:
         if ends[-1] != len(self.words):
             raise ValueError(f"contexts have {ends[-1]} n-grams in all, not {len(self.words)}")
         self.first = np.concatenate([[num_words], ends]).astype(np.int32)
-        # a context without n-grams is none: its histories are one
-        self.backoffs[children == 0] = 0.0
 
     @staticmethod
     @cache
@@ -119,6 +128,11 @@ def _read_scale(arrays: dict[str, NDArray[np.generic]], name: str) -> NDArray[np
     low, step = arrays[f"{name}.scale"].astype(np.float32)
     values: NDArray[np.float32] = low + step * np.arange(256, dtype=np.float32)
     return values[arrays[name].astype(np.intp)]
+
+
+def _read_contexts(arrays: dict[str, NDArray[np.generic]], order: int) -> NDArray[np.bool_]:
+    bits = arrays[f"{order}.contexts"].astype(np.uint8)
+    return np.unpackbits(bits, count=len(arrays[f"{order}.words"])).astype(np.bool_)
 
 
 def _read_children(arrays: dict[str, NDArray[np.generic]], order: int) -> NDArray[np.int32]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,91 +18,105 @@ MAX_ORDER = 4
 LEAST_MASS = 1e-4  # of probability that a context leaves to its shorter one
 
 Keys = NDArray[np.uint64]
-Floats = NDArray[np.float64]
+Counts = NDArray[np.int32]
+Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
 class Counted:
-    """All n-grams of one order, sorted, and what is estimated of each."""
+    """The n-grams of one order, sorted, and what is estimated of each."""
 
     keys: Keys
-    raw: NDArray[np.int64]  # times seen
-    counts: NDArray[np.int64]  # what is discounted: times seen, or distinct words seen before it
+    raw: Counts  # times seen
     probs: Floats  # of its last word after the others, interpolated
     lower: Floats  # what the shorter contexts alone give it: the part that is interpolated
 
 
-def count_ngrams(ids: NDArray[np.uint16], order: int) -> list[tuple[Keys, NDArray[np.int64]]]:
+def count_ngrams(ids: NDArray[np.uint16], order: int) -> list[tuple[Keys, Counts]]:
     """Count the n-grams of orders 1 to ``order``; none goes from one sentence into the next.
 
     Args:
         ids: sentences one after the other, each from ``SENTENCE_START`` to its end mark.
         order: 2 to 4.
     """
-    found = []
     keys = ids.astype(np.uint64)
-    found.append(np.unique(keys, return_counts=True))
+    found = [count_equal(keys.copy())]
     whole = np.ones(len(ids), bool)
     for size in range(2, order + 1):
         follower = ids[size - 1 :]
         keys = (keys[:-1] << BITS) | follower
         whole = whole[:-1] & (follower != SENTENCE_START)
-        found.append(np.unique(keys[whole], return_counts=True))
+        found.append(count_equal(keys[whole]))
     return found
 
 
-def estimate(ids: NDArray[np.uint16], order: int, num_words: int) -> list[Counted]:
+def count_equal(keys: Keys) -> tuple[Keys, Counts]:
+    """Sort keys in place; return the different ones, and how often each is there."""
+    keys.sort()
+    first = np.flatnonzero(np.diff(keys, prepend=~keys[:1]))
+    return keys[first], np.diff(first, append=len(keys)).astype(np.int32)
+
+
+def estimate(
+    ids: NDArray[np.uint16], order: int, num_words: int, *, least: int = 1
+) -> list[Counted]:
     """Estimate all n-grams of orders 1 to ``order``.
 
     Args:
         ids: as ``count_ngrams`` takes them.
         order: 2 to 4.
         num_words: ids are below it; each has a probability, seen or not.
+        least: n-grams of three and four words that were seen less often count, but aren't listed.
     """
     raw = count_ngrams(ids, order)
     # every word is listed, also one that is only ever predicted by the uniform distribution
     all_words = np.arange(num_words, dtype=np.uint64)
-    seen = np.zeros(num_words, np.int64)
+    seen = np.zeros(num_words, np.int32)
     seen[raw[0][0].astype(np.int64)] = raw[0][1]
     raw[0] = all_words, seen
     levels: list[Counted] = []
     for size in range(1, order + 1):
         keys, times = raw[size - 1]
-        counts = times.copy()
+        counts = times
         if size < order:
             suffixes = raw[size][0] & suffix_mask(size)
             befores = np.bincount(np.searchsorted(keys, suffixes), minlength=len(keys))
             # nothing stands before the start of a sentence: there, times seen are what is known
             starts = keys >> (BITS * np.uint64(size - 1)) == SENTENCE_START
             counts = np.where(starts if size > 1 else False, times, befores)
+        own, freed = discount(keys, counts)
+        if size > 2 and least > 1:
+            # what follows such an n-gram, or precedes it, is no commoner: nothing asks for it
+            listed = times >= least
+            keys, times, own, freed = keys[listed], times[listed], own[listed], freed[listed]
         if size == 1:
-            lower = np.full(num_words, 1.0 / num_words)
+            lower = np.full(num_words, 1.0 / num_words, np.float32)
         else:
             lower = levels[-1].probs[np.searchsorted(levels[-1].keys, keys & suffix_mask(size - 1))]
-        probs, lower = interpolate(keys, counts, lower)
-        levels.append(Counted(keys, times, counts, probs, lower))
+        share = freed * lower
+        levels.append(Counted(keys, times, own + share, share))
     return levels
 
 
-def interpolate(keys: Keys, counts: NDArray[np.int64], lower: Floats) -> tuple[Floats, Floats]:
-    """Discount counts and give what that frees to the shorter contexts; return sum and share."""
-    discounts = find_discounts(counts)[np.minimum(counts, 3)]
+def discount(keys: Keys, counts: NDArray[np.integer]) -> tuple[Floats, Floats]:
+    """Return each n-gram's discounted frequency, and what its context leaves to shorter ones."""
+    discounts = find_discounts(counts)[np.minimum(counts, 3)].astype(np.float32)
     first = np.flatnonzero(np.diff(keys >> BITS, prepend=~np.uint64(0)))
     sizes = np.diff(first, append=len(keys))
-    totals = np.add.reduceat(counts, first)
-    freed = np.add.reduceat(discounts, first) / totals
-    share = np.repeat(freed, sizes) * lower
-    return (counts - discounts) / np.repeat(totals, sizes) + share, share
+    totals = np.add.reduceat(counts, first, dtype=np.int64)
+    freed = (np.add.reduceat(discounts, first, dtype=np.float64) / totals).astype(np.float32)
+    kept = (counts - discounts) / np.repeat(totals.astype(np.float32), sizes)
+    return kept, np.repeat(freed, sizes)
 
 
-def find_discounts(counts: NDArray[np.int64]) -> Floats:
+def find_discounts(counts: NDArray[np.integer]) -> NDArray[np.float64]:
     """Return what is taken from a count of 0, 1, 2, and 3 or more."""
     n = np.bincount(np.minimum(counts, 5), minlength=6)[:5].astype(np.float64)
     if not n[1:].all():  # a text so small that the formula has no value
         return np.array([0.0, 0.5, 0.5, 0.5])
     y = n[1] / (n[1] + 2 * n[2])
     found = np.array([0.0, *(k - (k + 1) * y * n[k + 1] / n[k] for k in (1, 2, 3))])
-    limited: Floats = np.clip(found, [0.0, 0.1, 0.1, 0.1], [0.0, 0.99, 1.9, 2.9])
+    limited: NDArray[np.float64] = np.clip(found, [0.0, 0.1, 0.1, 0.1], [0.0, 0.99, 1.9, 2.9])
     return limited
 
 
@@ -112,10 +128,11 @@ def suffix_mask(size: int) -> np.uint64:
 def prune(levels: Sequence[Counted], num_ngrams: int) -> list[Level]:
     """Keep all words and about ``num_ngrams`` longer n-grams: those that change the text most.
 
-    An n-gram's gain is the log-probability that its occurrences lose without it (weighted
-    difference, Seymore and Rosenfeld, 1996). The prefixes of what is kept are kept.
+    An n-gram's gain is the log-probability that the text loses without it, its context's weight
+    of shorter ones set anew (relative entropy, Stolcke, 1998). The prefixes of what is kept are
+    kept.
     """
-    gains = [level.raw * (np.log(level.probs) - np.log(level.lower)) for level in levels[1:]]
+    gains = [find_gains(size, *pair) for size, pair in enumerate(pairwise(levels), 2)]
     everything = np.concatenate(gains)
     least = -np.inf
     if num_ngrams < len(everything):
@@ -144,6 +161,25 @@ def prune(levels: Sequence[Counted], num_ngrams: int) -> list[Level]:
             )
         )
     return found
+
+
+def find_gains(size: int, shorter: Counted, level: Counted) -> Floats:
+    """Return the log-probability that the text has by each n-gram of ``size`` words."""
+    at = np.searchsorted(shorter.keys, level.keys & suffix_mask(size - 1))
+    probs, lower = level.probs, shorter.probs[at]
+    context = level.keys >> BITS
+    first = np.flatnonzero(np.diff(context, prepend=~np.uint64(0)))
+    sizes = np.diff(first, append=len(context))
+    left = np.maximum(1 - np.add.reduceat(probs, first, dtype=np.float64), LEAST_MASS)
+    given = np.maximum(1 - np.add.reduceat(lower, first, dtype=np.float64), LEAST_MASS)
+    times = shorter.raw[np.searchsorted(shorter.keys, context[first])]
+    left, given, times = (
+        np.repeat(part.astype(np.float32), sizes) for part in (left, given, times)
+    )
+    weight = np.log(left / given)
+    without = np.log((left + probs) / (given + lower))
+    gains: Floats = times * (probs * (np.log(probs / lower) - without) - left * (without - weight))
+    return gains
 
 
 @dataclass

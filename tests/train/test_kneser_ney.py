@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from audiossm.decoding.ngram import MARKS, SENTENCE_END, SENTENCE_START
-from audiossm.train.kneser_ney import Pruned, count_ngrams, estimate, find_discounts, prune
+from audiossm.train.kneser_ney import (
+    Pruned,
+    count_ngrams,
+    estimate,
+    find_discounts,
+    find_gains,
+    prune,
+)
 from small_ngrams import SENTENCES, number
 
 WORDS, IDS = number(SENTENCES)
@@ -71,6 +78,38 @@ def test_a_smaller_model_keeps_what_tells_most():
     sizes = [sum(len(level.words) for level in prune(levels, n)[1:]) for n in (5, 20, 10**9)]
     assert 5 <= sizes[0] < sizes[1] < sizes[2]
     assert len(prune(levels, 5)[0].words) == NUM
+
+
+def test_rare_ngrams_count_though_they_are_not_listed():
+    everything, common = estimate(IDS, 4, NUM), estimate(IDS, 4, NUM, least=2)
+    for size, (level, part) in enumerate(zip(everything, common, strict=True), 1):
+        listed = level.raw >= 2 if size > 2 else np.ones(len(level.keys), bool)
+        assert 0 < listed.sum() == len(part.keys)
+        assert np.array_equal(level.keys[listed], part.keys)
+        assert np.array_equal(level.probs[listed], part.probs)
+
+
+def test_the_gain_of_an_ngram_is_what_the_text_loses_without_it():
+    levels = estimate(IDS, 2, NUM)
+    unigrams, bigrams = levels
+    gains = find_gains(2, unigrams, bigrams)
+    # a bigram less, its context's weight set anew: expected log-probability after that context
+    for at in (0, 5, len(gains) - 1):
+        context = bigrams.keys[at] >> np.uint64(16)
+        dense = []
+        for dropped in (-1, at):
+            own = (bigrams.keys >> np.uint64(16) == context) & (np.arange(len(gains)) != dropped)
+            probs = unigrams.probs.astype(np.float64)
+            listed = (bigrams.keys[own] & np.uint64(0xFFFF)).astype(int)
+            rest = np.ones(NUM, bool)
+            rest[listed] = False
+            probs[rest] *= (1 - bigrams.probs[own].sum()) / probs[rest].sum()
+            probs[listed] = bigrams.probs[own]
+            assert probs.sum() == pytest.approx(1.0, abs=1e-5)
+            dense.append(probs)
+        times = unigrams.raw[int(context)]
+        loss = times * np.sum(dense[0] * np.log(dense[0] / dense[1]))
+        assert gains[at] == pytest.approx(loss, rel=1e-3, abs=1e-4)
 
 
 def test_discounts_are_those_of_counts_of_counts():
