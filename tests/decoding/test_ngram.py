@@ -84,7 +84,7 @@ def test_the_shipped_model_is_small_and_knows_english():
     def score(text: str) -> float:
         return sum(score_sentence(ngrams, [index[word] for word in text.split()]))
 
-    assert score("the kettle is on the stove") > score("the cattle is on the stove")
+    assert score("put the kettle on the fire") > score("put the cattle on the fire")
     assert score("once upon a time") > score("once up on a time") > score("time a upon once")
 
 
