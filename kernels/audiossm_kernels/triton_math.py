@@ -5,7 +5,7 @@ import math
 import triton
 import triton.language as tl
 
-from audiossm_kernels.assembler import choose_assembler
+from audiossm_kernels.triton_assembler import choose_assembler
 
 __all__ = [
     "INTERPRETED",

@@ -140,7 +140,7 @@ def refusal(x: SsmInputs, params: SsmParams, state: SsmState, chunk_size: int | 
     if (reason := refuse_tensors(x, given)) is not None:
         return reason
     if x.v.is_cuda:
-        from audiossm_kernels.assembler import refuse_assembler
+        from audiossm_kernels.triton_assembler import refuse_assembler
 
         if (reason := refuse_assembler(x.v.get_device())) is not None:
             return reason

@@ -7,7 +7,7 @@ import torch
 
 triton = pytest.importorskip("triton")
 
-from audiossm_kernels import assembler  # noqa: E402
+from audiossm_kernels import triton_assembler as assembler  # noqa: E402
 
 VARIABLE = "TRITON_PTXAS_PATH"
 
