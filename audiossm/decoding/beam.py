@@ -46,13 +46,14 @@ class BeamConfig:
     width: int = 128  # hypotheses
     beam: float = 16.0  # worse than the best by more, one is given up
     least: float = -8.0  # labels below this are not tried
-    lm_weight: float = 0.8
+    lm_weight: float = 0.9
     word_bonus: float = 0.5
     spelled: float = -15.0  # a word that isn't in the lexicon
     letter: float = -1.0  # each of its letters
     new_word: float = -15.0  # but if it is of a hot word's phrase
     hot: float = 3.0  # each rare word of a phrase that is written
     hot_letter: float = 0.7  # each of its letters
+    blank: float = -0.7  # each frame without a label, where one could be
     join: float = -6.0  # a word begins, but no break was heard
     split: float = -4.0  # a break was heard, but the word goes on
     pause_frames: int = 30  # without a label, after which words are final
@@ -128,6 +129,7 @@ class BeamDecoder:
             spelled=np.float32(config.spelled),
             letter=np.float32(config.letter),
             new_word=np.float32(config.new_word),
+            blank=np.float32(config.blank),
             join=np.float32(config.join),
             split=np.float32(config.split),
             beam=np.float32(config.beam),

@@ -71,6 +71,7 @@ class Weights(NamedTuple):
     spelled: np.float32  # for a word that isn't in the lexicon
     letter: np.float32  # for each of its letters
     new_word: np.float32  # for a phrase's word that isn't in the lexicon, instead of these two
+    blank: np.float32  # for each frame without a label, where one could be
     join: np.float32  # for a word that begins without a break
     split: np.float32  # for a break inside a word, which is not one
     beam: np.float32  # worse than the best by more, a hypothesis is given up
@@ -375,6 +376,7 @@ def search(
                 either = add_logs(beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL])
                 beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL] = either, DEAD
         else:
+            heard[BLANK] += weights.blank
             pool.size[0] = 0
             pool.table[:] = 0
             for row in range(beam.size[0]):

@@ -219,7 +219,7 @@ def test_the_best_words_are_those_of_trying_all(data):
     num_frames = 5
     config = BeamConfig(
         width=400, beam=1e9, least=-25.0, join=-1e9, split=-1e9, spelled=-4.0, letter=-0.5,
-        lm_weight=0.7, word_bonus=0.4,
+        lm_weight=0.7, word_bonus=0.4, blank=-0.3,
     )  # fmt: skip
     ngrams = make_ngrams(RICH)
     decoder = BeamDecoder(VOCABULARY, ngrams, config)
@@ -234,7 +234,7 @@ def test_the_best_words_are_those_of_trying_all(data):
         labels = [label for label, _ in itertools.groupby(path) if label]
         text = "".join(" ab"[label - 1] for label in labels)
         key = tuple(text.split()), text.endswith(" ")
-        total = sum(table[t][label] for t, label in enumerate(path))
+        total = sum(table[t][label] for t, label in enumerate(path)) + path.count(0) * config.blank
         sums[key] = float(np.logaddexp(sums[key], total))
     index = {word: i for i, word in enumerate(ngrams.lexicon, 3)}
     worths = {}

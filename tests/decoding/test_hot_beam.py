@@ -198,7 +198,7 @@ def test_the_best_words_are_those_of_trying_all(data):
     num_frames = 5
     config = BeamConfig(
         width=400, beam=1e9, least=-25.0, join=-1e9, split=-1e9, spelled=-4.0, letter=-0.5,
-        lm_weight=0.7, word_bonus=0.4, new_word=-2.5, hot=1.5, hot_letter=0.25,
+        lm_weight=0.7, word_bonus=0.4, blank=-0.3, new_word=-2.5, hot=1.5, hot_letter=0.25,
     )  # fmt: skip
     hotwords = check_hotwords(["ab", "b a", HotWord("bb", 0.5), "bb a", "aa"])
     ngrams = make_ngrams(RICH)
@@ -212,7 +212,7 @@ def test_the_best_words_are_those_of_trying_all(data):
     for path in itertools.product(range(4), repeat=num_frames):
         labels = [label for label, _ in itertools.groupby(path) if label]
         text = "".join(" ab"[label - 1] for label in labels)
-        total = sum(table[t][label] for t, label in enumerate(path))
+        total = sum(table[t][label] for t, label in enumerate(path)) + path.count(0) * config.blank
         key = tuple(text.split()), text.endswith(" ")
         sums[key] = float(np.logaddexp(sums[key], total))
     index = {word: i for i, word in enumerate(ngrams.lexicon, 3)}
