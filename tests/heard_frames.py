@@ -1,6 +1,7 @@
 """Log-probabilities as a network would give them, and what beam search makes of them."""
 
 import itertools
+import random
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from audiossm.decoding import DecodedToken, DecodedWord
 from audiossm.decoding.beam import BeamDecoder, BeamState
 from audiossm.text import CHARACTERS, Vocabulary
+from contract import random_split
 
 VOCABULARY = Vocabulary(CHARACTERS)
 ROWS = {piece: i for i, piece in enumerate(CHARACTERS)} | {".": 0, "_": 1}
@@ -59,3 +61,17 @@ def equal(a: BeamState, b: BeamState) -> bool:
         and np.array_equal(a.history_entries[:entries], b.history_entries[:entries])
         and np.array_equal(a.history_scores[:entries], b.history_scores[:entries])
     )
+
+
+def assert_pieces_are_one(decoder: BeamDecoder, seed: int, trials: int) -> None:
+    """Any pieces of noise and words give the words, and the state, of the whole."""
+    log_probs = torch.cat([make_noise(150, seed), hear("...the_cat_sat" + "." * 40)])
+    whole, end = decoder.decode(log_probs, decoder.init_state(0))
+    for trial in range(trials):
+        state, found = decoder.init_state(0), []
+        for piece in log_probs.split(random_split(len(log_probs), random.Random(trial))):
+            items, state = decoder.decode(piece, state)
+            found += items
+        assert found == whole
+        assert equal(state, end)
+        assert decoder.finish(state) == decoder.finish(end)

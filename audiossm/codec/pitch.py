@@ -109,8 +109,7 @@ class PitchReader(nn.Module):
             logits (batch, frames * hops, num_bins + 1) float32, those of the bins before that of
             a voice; and the newest frames.
         """
-        frames = torch.cat([state, x.float()], dim=1)
-        tail = frames[:, frames.shape[1] - self.config.context + 1 :].clone()
+        frames, tail = self.join(x, state)
         # (batch, frames, context * latent_dim), oldest first
         near = frames.unfold(1, self.config.context, 1).transpose(-1, -2).flatten(-2)
         with full_precision(x.device.type):
@@ -125,6 +124,11 @@ class PitchReader(nn.Module):
                     one = HIDDEN_ONE * WEIGHT_ONE
         # whole numbers over a power of two: as exact as they
         return (x / one).view(len(x), -1, self.config.num_bins + 1), tail
+
+    def join(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Put frames behind those before them; and return the newest, which is the next state."""
+        frames = torch.cat([state, x.float()], dim=1)
+        return frames, frames[:, frames.shape[1] - self.config.context + 1 :].clone()
 
     def choose(self, logits: Tensor) -> Pitch:
         """Return the likeliest pitches; between bins a parabola decides, as for a Gaussian."""

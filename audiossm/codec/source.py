@@ -104,9 +104,11 @@ class Source(nn.Module):
             spectra (batch, frames * hops, 2 * bins), real parts first, of about unit magnitude
             where there is a voice; and the state.
         """
-        logits, frames = self.reader.step(x, state.frames)
         if pitch is None:
+            logits, frames = self.reader.step(x, state.frames)
             pitch = self.reader.choose(logits)
+        else:
+            _, frames = self.reader.join(x, state.frames)
         samples, phase = self.sound(pitch, state.phase)
         spectra, stft = self.stft.step(samples, state.stft)
         return spectra, SourceState(frames, phase, stft)

@@ -158,6 +158,17 @@ def test_the_source_is_heard(codec):
     assert torch.allclose(quiet, plain.spectra_step(x, plain.init_state(1))[0], atol=1e-6)
 
 
+def test_a_stream_told_a_pitch_can_read_the_next_one(codec):
+    x = draw_values(1, 12, codec.decoder.latent_dim)
+    source, state = codec.decoder.source, codec.decoder.source.init_state(1)
+    read = source.reader.choose(source.reader.step(x, state.frames)[0])
+    whole, end = source.step(x, state)
+    told, between = source.step(x[:, :5], state, Pitch(*(part[:, :20] for part in read)))
+    rest, last = source.step(x[:, 5:], between)
+    torch.testing.assert_close(torch.cat([told, rest], dim=1), whole, rtol=0, atol=1e-5)
+    assert torch.equal(last.frames, end.frames) and torch.equal(last.phase, end.phase)
+
+
 def test_speech_goes_through_whole(codec):
     speech = torch.from_numpy(read_speech()[: 20 * FRAME].copy()).unsqueeze(0)
     decoded = codec.reconstruct(speech)

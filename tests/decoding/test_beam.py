@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import random
 from collections import defaultdict
 
 import numpy as np
@@ -16,14 +15,13 @@ from audiossm.decoding.beam import BeamConfig, BeamDecoder
 from audiossm.decoding.ngram import SENTENCE_START, UNKNOWN
 from audiossm.errors import ConfigError
 from audiossm.text import BLANK, CHARACTERS, WORD_BREAK, Vocabulary
-from contract import random_split
 from heard_frames import (
     LABELS,
     RICH,
     ROWS,
     VOCABULARY,
+    assert_pieces_are_one,
     decode,
-    equal,
     hear,
     make_noise,
     text_of,
@@ -95,16 +93,7 @@ def test_frames_of_the_lookahead_are_not_heard(decoder):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_any_pieces_give_the_same_words_and_the_same_state(decoder, seed):
-    log_probs = torch.cat([make_noise(150, seed), hear("...the_cat_sat" + "." * 40)])
-    whole, end = decoder.decode(log_probs, decoder.init_state(0))
-    for trial in range(4):
-        state, found = decoder.init_state(0), []
-        for piece in log_probs.split(random_split(len(log_probs), random.Random(trial))):
-            items, state = decoder.decode(piece, state)
-            found += items
-        assert found == whole
-        assert equal(state, end)
-        assert decoder.finish(state) == decoder.finish(end)
+    assert_pieces_are_one(decoder, seed, trials=4)
 
 
 def test_a_step_leaves_the_state_before_it_alone(decoder):

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import random
 from collections import defaultdict
 
 import numpy as np
@@ -20,12 +19,12 @@ from audiossm.decoding.phrases import Phrases, make_phrases, walk
 from audiossm.errors import ConfigError
 from audiossm.hotwords import HotWord, check_hotwords
 from audiossm.text import CHARACTERS
-from contract import random_split
 from heard_frames import (
     LABELS,
     RICH,
     VOCABULARY,
     Found,
+    assert_pieces_are_one,
     decode,
     equal,
     hear,
@@ -135,15 +134,7 @@ def test_a_pause_inside_a_phrase_does_not_end_it(plain):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_any_pieces_give_the_same_words_and_the_same_state(biased, seed):
-    log_probs = torch.cat([make_noise(150, seed), hear("...the_cat_sat" + "." * 40)])
-    whole, end = biased.decode(log_probs, biased.init_state(0))
-    for trial in range(3):
-        state, found = biased.init_state(0), []
-        for piece in log_probs.split(random_split(len(log_probs), random.Random(trial))):
-            items, state = biased.decode(piece, state)
-            found += items
-        assert found == whole
-        assert equal(state, end)
+    assert_pieces_are_one(biased, seed, trials=3)
 
 
 def test_words_in_progress_are_found_again_among_new_phrases(plain):

@@ -14,6 +14,7 @@ from audiossm.decoding import decoder as decoders
 from audiossm.errors import ConfigError, SnapshotError
 from audiossm.streaming import Event, Session, Token, Transcriber, Word
 from audiossm.text import CHARACTERS
+from session_runs import plain, run_pieces
 from tiny_model import make_transcriber, read_speech
 
 MODEL = make_transcriber()
@@ -29,28 +30,8 @@ def begin(rate: int = 16000, ahead: int = 320) -> Session:
 
 def run(sizes: Sequence[int], flushes: Sequence[int] = (), restore: bool = False) -> list[Event]:
     """Feed the speech in pieces of these sizes, over and over, with flushes on the way."""
-    session, events = begin(), []
-    bounds = [0, *sorted(flushes), len(SPEECH)]
-    for number, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
-        at = turn = 0
-        while start + at < end:
-            piece = SPEECH[start + at : min(start + at + sizes[turn % len(sizes)], end)]
-            events += session.push(piece)
-            at, turn = at + len(piece), turn + 1
-            if restore:
-                session = Session.restore(MODEL, session.snapshot())
-        if number < len(bounds) - 2:
-            events += session.flush()
-    return events + session.finish()
-
-
-def plain(events: list[Event]) -> list[tuple[object, ...]]:
-    """All but the probabilities, which are as near as float32 sums are."""
-    return [
-        (event.id, event.frame) if isinstance(event, Token)
-        else (event.word, event.start_s, event.end_s)
-        for event in events
-    ]  # fmt: skip
+    stops = [(at, Session.flush) for at in flushes]
+    return run_pieces(begin(), SPEECH, sizes, stops, restore)
 
 
 def test_it_has_tokens_and_words():

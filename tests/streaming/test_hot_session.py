@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from audiossm.errors import ConfigError, HotwordError, SessionError, SnapshotError
 from audiossm.hotwords import HotWord
-from audiossm.streaming import Event, Session, Token, Word
+from audiossm.streaming import Event, Session, Word
 from audiossm.streaming.snapshot import pack, unpack
+from session_runs import plain, run_pieces
 from tiny_model import make_transcriber, read_speech
 
 MODEL = make_transcriber()
@@ -36,32 +37,10 @@ def run(
     restore: bool = False,
 ) -> list[Event]:
     """Feed the speech in pieces of these sizes, with new hot words and flushes on the way."""
-    session, events = begin(PAIRS), []
-    stops = sorted([*((at, number) for at, number in changes), *((at, -1) for at in flushes)])
-    start = 0
-    for stop, number in [*stops, (len(SPEECH), -2)]:
-        at = turn = 0
-        while start + at < stop:
-            piece = SPEECH[start + at : min(start + at + sizes[turn % len(sizes)], stop)]
-            events += session.push(piece)
-            at, turn = at + len(piece), turn + 1
-            if restore:
-                session = Session.restore(MODEL, session.snapshot())
-        start = stop
-        if number == -1:
-            events += session.flush()
-        elif number >= 0:
-            session.set_hotwords(LISTS[number])
-    return events + session.finish()
-
-
-def plain(events: list[Event]) -> list[tuple[object, ...]]:
-    """All but the probabilities, which are as near as float32 sums are."""
-    return [
-        (event.id, event.frame) if isinstance(event, Token)
-        else (event.word, event.start_s, event.end_s)
-        for event in events
-    ]  # fmt: skip
+    stops = [(at, lambda session, to=LISTS[number]: session.set_hotwords(to))
+             for at, number in changes]  # fmt: skip
+    stops = [(at, Session.flush) for at in flushes] + stops
+    return run_pieces(begin(PAIRS), SPEECH, sizes, stops, restore)
 
 
 def words_of(events: list[Event]) -> list[str]:

@@ -185,6 +185,17 @@ def test_nothing_in_a_step_waits_for_the_device(audio, judged):
     assert watch.seen == {"_local_scalar_dense", "lift_fresh"}
 
 
+def test_without_judges_they_stay_and_the_rest_learns(audio):
+    duel = make_duel(discriminators=False)
+    before = weights(duel)
+    for _ in range(3):
+        duel.advance(audio, ALL)
+    judges = {name for name in before if name.startswith("ours.judges.")}
+    assert judges and not judges & changed(duel, before)
+    assert changed(duel, before) == learnt(duel) - judges
+    assert not {"telling", "fooling", "matching", "judges_norm"} & duel.read().keys()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_captured_step_is_the_step(audio):
     duels = []
