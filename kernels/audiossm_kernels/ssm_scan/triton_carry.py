@@ -3,13 +3,12 @@
 import triton
 import triton.language as tl
 
+from audiossm_kernels.ssm_scan.triton_parts import load_rows, store_rows
 from audiossm_kernels.ssm_scan.triton_pieces import (
     add_mix,
-    load_rows,
     load_turns,
     load_vectors,
     operand,
-    store_rows,
 )
 from audiossm_kernels.triton_math import bound, exp2
 

@@ -15,6 +15,7 @@ __all__ = [
     "first_state",
     "join_ranks",
     "load_parts",
+    "load_rows",
     "load_tiles",
     "load_weights",
     "merge",
@@ -22,6 +23,7 @@ __all__ = [
     "repeat",
     "split_ranks",
     "store_parts",
+    "store_rows",
     "turn",
     "unmerge",
 ]
@@ -40,6 +42,63 @@ def rest_index(N: tl.constexpr, S: tl.constexpr, BLOCK_REST: tl.constexpr, ADJAC
 
 
 @triton.jit
+def load_rows(
+    rows,
+    inside,
+    N: tl.constexpr,
+    S: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_REST: tl.constexpr,
+    ADJACENT: tl.constexpr,
+):
+    """Load vectors of N elements at the pointers ``rows``: first halves, second halves, rest.
+
+    Adjacent pairs stay together, in the place of both halves.
+    """
+    rows, inside = rows[:, None], inside[:, None]
+    if ADJACENT:
+        j = tl.arange(0, 2 * BLOCK_S)[None, :]
+        a = tl.load(rows + j, mask=inside & (j < 2 * S), other=0.0)
+        b = a
+    else:
+        j = tl.arange(0, BLOCK_S)[None, :]
+        a = tl.load(rows + j, mask=inside & (j < S), other=0.0)
+        b = tl.load(rows + N // 2 + j, mask=inside & (j < S), other=0.0)
+    c = a
+    if BLOCK_REST > 0:
+        i = rest_index(N, S, BLOCK_REST, ADJACENT)[None, :]
+        c = tl.load(rows + i, mask=inside & (i < N), other=0.0)
+    return a, b, c
+
+
+@triton.jit
+def store_rows(
+    rows,
+    inside,
+    x,
+    N: tl.constexpr,
+    S: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_REST: tl.constexpr,
+    ADJACENT: tl.constexpr,
+):
+    """Store what ``load_rows`` loads."""
+    a, b, c = x
+    rows, inside = rows[:, None], inside[:, None]
+    dtype = rows.dtype.element_ty
+    if ADJACENT:
+        j = tl.arange(0, 2 * BLOCK_S)[None, :]
+        tl.store(rows + j, a.to(dtype), mask=inside & (j < 2 * S))
+    else:
+        j = tl.arange(0, BLOCK_S)[None, :]
+        tl.store(rows + j, a.to(dtype), mask=inside & (j < S))
+        tl.store(rows + N // 2 + j, b.to(dtype), mask=inside & (j < S))
+    if BLOCK_REST > 0:
+        i = rest_index(N, S, BLOCK_REST, ADJACENT)[None, :]
+        tl.store(rows + i, c.to(dtype), mask=inside & (i < N))
+
+
+@triton.jit
 def load_parts(
     rows,
     inside,
@@ -49,20 +108,12 @@ def load_parts(
     BLOCK_REST: tl.constexpr,
     ADJACENT: tl.constexpr,
 ):
-    """Load vectors of N elements at the pointers ``rows``: first halves, second halves, rest."""
-    rows, inside = rows[:, None], inside[:, None]
+    """Load what ``load_rows`` does, pairs taken apart."""
+    a, b, c = load_rows(rows, inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
     if ADJACENT:
-        j = tl.arange(0, 2 * BLOCK_S)[None, :]
-        pairs = tl.load(rows + j, mask=inside & (j < 2 * S), other=0.0)
-        a, b = tl.split(tl.reshape(pairs, (pairs.shape[0], BLOCK_S, 2)))
-    else:
-        j = tl.arange(0, BLOCK_S)[None, :]
-        a = tl.load(rows + j, mask=inside & (j < S), other=0.0)
-        b = tl.load(rows + N // 2 + j, mask=inside & (j < S), other=0.0)
-    c = a
-    if BLOCK_REST > 0:
-        i = rest_index(N, S, BLOCK_REST, ADJACENT)[None, :]
-        c = tl.load(rows + i, mask=inside & (i < N), other=0.0)
+        a, b = tl.split(tl.reshape(a, (a.shape[0], BLOCK_S, 2)))
+        if BLOCK_REST == 0:
+            c = a
     return a, b, c
 
 
@@ -80,19 +131,10 @@ def store_parts(
     ADJACENT: tl.constexpr,
 ):
     """Store what ``load_parts`` loads."""
-    rows, inside = rows[:, None], inside[:, None]
-    dtype = rows.dtype.element_ty
     if ADJACENT:
-        j = tl.arange(0, 2 * BLOCK_S)[None, :]
-        pairs = tl.reshape(tl.join(a.to(dtype), b.to(dtype)), (a.shape[0], 2 * BLOCK_S))
-        tl.store(rows + j, pairs, mask=inside & (j < 2 * S))
-    else:
-        j = tl.arange(0, BLOCK_S)[None, :]
-        tl.store(rows + j, a.to(dtype), mask=inside & (j < S))
-        tl.store(rows + N // 2 + j, b.to(dtype), mask=inside & (j < S))
-    if BLOCK_REST > 0:
-        i = rest_index(N, S, BLOCK_REST, ADJACENT)[None, :]
-        tl.store(rows + i, c.to(dtype), mask=inside & (i < N))
+        dtype = rows.dtype.element_ty
+        a = tl.reshape(tl.join(a.to(dtype), b.to(dtype)), (a.shape[0], 2 * BLOCK_S))
+    store_rows(rows, inside, (a, b, c), N, S, BLOCK_S, BLOCK_REST, ADJACENT)
 
 
 @triton.jit

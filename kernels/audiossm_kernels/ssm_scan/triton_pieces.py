@@ -8,14 +8,20 @@ once per rank: row t R + r of a chunk.
 import triton
 import triton.language as tl
 
-from audiossm_kernels.ssm_scan.triton_parts import merge, place_chunk, rest_index, turn, unmerge
+from audiossm_kernels.ssm_scan.triton_parts import (
+    load_rows,
+    merge,
+    place_chunk,
+    store_rows,
+    turn,
+    unmerge,
+)
 from audiossm_kernels.triton_math import add_pairs, nearest, turn_pairs
 
 __all__ = [
     "add_mix",
     "find_chunk",
     "inner",
-    "load_rows",
     "load_turns",
     "load_values",
     "load_vectors",
@@ -23,7 +29,6 @@ __all__ = [
     "over_frames",
     "over_ranks",
     "store_back",
-    "store_rows",
     "zero_rows",
 ]
 
@@ -41,60 +46,6 @@ def find_chunk(borders_ptr, slot, rows, frames, C: tl.constexpr, PACKED: tl.cons
 def operand(x, ROUND: tl.constexpr, OPERAND: tl.constexpr):
     """Round to what the products take; the interpreter has no products of bfloat16."""
     return x.to(ROUND).to(OPERAND)
-
-
-@triton.jit
-def load_rows(
-    rows,
-    inside,
-    N: tl.constexpr,
-    S: tl.constexpr,
-    BLOCK_S: tl.constexpr,
-    BLOCK_REST: tl.constexpr,
-    ADJACENT: tl.constexpr,
-):
-    """Load vectors of N elements at the pointers ``rows``, in parts."""
-    rows, inside = rows[:, None], inside[:, None]
-    if ADJACENT:
-        j = tl.arange(0, 2 * BLOCK_S)[None, :]
-        a = tl.load(rows + j, mask=inside & (j < 2 * S), other=0.0)
-        b = a
-    else:
-        j = tl.arange(0, BLOCK_S)[None, :]
-        a = tl.load(rows + j, mask=inside & (j < S), other=0.0)
-        b = tl.load(rows + N // 2 + j, mask=inside & (j < S), other=0.0)
-    c = a
-    if BLOCK_REST > 0:
-        i = rest_index(N, S, BLOCK_REST, ADJACENT)[None, :]
-        c = tl.load(rows + i, mask=inside & (i < N), other=0.0)
-    return a, b, c
-
-
-@triton.jit
-def store_rows(
-    rows,
-    inside,
-    x,
-    N: tl.constexpr,
-    S: tl.constexpr,
-    BLOCK_S: tl.constexpr,
-    BLOCK_REST: tl.constexpr,
-    ADJACENT: tl.constexpr,
-):
-    """Store what ``load_rows`` loads."""
-    a, b, c = x
-    rows, inside = rows[:, None], inside[:, None]
-    dtype = rows.dtype.element_ty
-    if ADJACENT:
-        j = tl.arange(0, 2 * BLOCK_S)[None, :]
-        tl.store(rows + j, a.to(dtype), mask=inside & (j < 2 * S))
-    else:
-        j = tl.arange(0, BLOCK_S)[None, :]
-        tl.store(rows + j, a.to(dtype), mask=inside & (j < S))
-        tl.store(rows + N // 2 + j, b.to(dtype), mask=inside & (j < S))
-    if BLOCK_REST > 0:
-        i = rest_index(N, S, BLOCK_REST, ADJACENT)[None, :]
-        tl.store(rows + i, c.to(dtype), mask=inside & (i < N))
 
 
 @triton.jit

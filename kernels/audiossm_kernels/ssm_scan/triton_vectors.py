@@ -3,10 +3,10 @@
 import triton
 import triton.language as tl
 
+from audiossm_kernels.ssm_scan.triton_parts import load_rows
 from audiossm_kernels.ssm_scan.triton_pieces import (
     add_mix,
     find_chunk,
-    load_rows,
     load_turns,
     load_values,
     load_vectors,
