@@ -15,6 +15,7 @@ from torch.func import functional_call
 from audiossm.errors import DependencyError
 from audiossm.graphs.step import Step
 from audiossm.nn import map_state, named_tensors, turn_tails
+from audiossm_kernels.operators import export_to_onnx
 
 __all__ = ["export_graph"]
 
@@ -77,7 +78,7 @@ def export_graph(step: Step[S], num_frames: int) -> bytes:
     weights = {name: tensor.contiguous() for name, tensor in step.weights().items()}
     flat = _Flat(step, state, list(weights)).eval()
     example = step.example(num_frames)
-    with _quiet(), torch.no_grad():
+    with _quiet(), torch.no_grad(), export_to_onnx():
         # not optimised there: onnxscript takes "+ 1e-8" for "+ 0" and leaves it out
         program = torch.onnx.export(
             flat,

@@ -4,7 +4,8 @@ They have no meaning in torch: only code that asks ``exporting`` first may call 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 __all__ = [
     "causal_conv",
     "decay_rate",
+    "export_to_onnx",
     "exporting",
     "matmul",
     "rms_norm",
@@ -25,9 +27,23 @@ __all__ = [
 RUNTIME = "com.microsoft::"  # the domain of ONNX Runtime's own operators
 
 
+_exporting = False
+
+
 def exporting() -> bool:
-    """Return whether torch is making a graph of the code that runs."""
-    return torch.compiler.is_exporting()
+    """Return whether an ONNX graph is being made of the code that runs."""
+    return _exporting
+
+
+@contextmanager
+def export_to_onnx() -> Iterator[None]:
+    """Let ``exporting`` be true; torch.compiler.is_exporting() is, too, where torch compiles."""
+    global _exporting
+    _exporting = True
+    try:
+        yield
+    finally:
+        _exporting = False
 
 
 def call(name: str, inputs: Sequence[Tensor], shape: Sequence[int], **attributes: int) -> Tensor:

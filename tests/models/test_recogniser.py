@@ -25,6 +25,14 @@ def test_any_chunking_gives_the_offline_result(network):
     assert_streaming_equals_offline(network, x, out_time=1, multiple=FRAME, trials=5)
 
 
+def test_compiled_layers_do_what_they_did(network):
+    x = torch.randn(2, 4 * FRAME) * 0.1
+    expected = network(x)
+    for module in (network.encoder, *network.blocks()):
+        module.step = torch.compile(module.step, backend="eager", dynamic=False)
+    torch.testing.assert_close(network(x), expected)
+
+
 def test_a_backbone_frame_gives_its_label_frames_of_probabilities(network):
     log_probs = network(torch.randn(2, 3 * FRAME) * 0.1)
     assert log_probs.shape == (2, 3 * TINY.stack, len(TINY.pieces))
