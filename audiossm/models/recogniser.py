@@ -12,6 +12,8 @@ from audiossm.models.phone_head import PhoneHead
 from audiossm.nn import (
     Block,
     BlockState,
+    ConvState,
+    GatedConv,
     LookAheadConv,
     LookAheadState,
     Mamba3Config,
@@ -66,7 +68,8 @@ class RecogniserConfig:
 
     ``stack`` encoder frames make one backbone frame, and one backbone frame gives as many label
     frames. Look-aheads are in backbone frames. ``phones`` are the symbols (the blank not listed) of
-    a head after layer ``middle_after``; without any there is no such head.
+    a head after layer ``middle_after``; without any there is no such head. With a ``conv_kernel``
+    a convolution over so many backbone frames stands before each layer.
     """
 
     backbone: BackboneConfig
@@ -76,6 +79,7 @@ class RecogniserConfig:
     lookahead_left: int = 8
     middle_after: int = 6
     lookahead_frames: tuple[int, ...] = (0, 4, 8)
+    conv_kernel: int = 0
     dropout: float = 0.0
     pieces: tuple[str, ...] = CHARACTERS
     phones: tuple[str, ...] = ()
@@ -91,11 +95,11 @@ class RecogniserConfig:
                 f"middle_after is {self.middle_after}, must lie between lookahead_after "
                 f"{self.lookahead_after} and {self.backbone.num_layers} layers"
             )
-        if self.stack < 1 or self.lookahead_left < 0:
-            raise ConfigError(
-                f"stack is {self.stack}, must be 1 or more; lookahead_left is "
-                f"{self.lookahead_left}, must be 0 or more"
-            )
+        if self.stack < 1:
+            raise ConfigError(f"stack is {self.stack}, must be 1 or more")
+        for name in ("lookahead_left", "conv_kernel"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, must be 0 or more")
         rights = self.lookahead_frames
         if not rights or min(rights) < 0 or len(set(rights)) < len(rights):
             raise ConfigError(f"lookahead_frames is {rights}, must be different numbers from 0 up")
@@ -118,6 +122,7 @@ class RecogniserConfig:
             ),
             lookahead_after=1,
             middle_after=1,
+            conv_kernel=3,
             phones=("a", "n", "t"),
         )
 
@@ -129,6 +134,7 @@ class RecogniserState(NamedTuple):
     lower: tuple[BlockState, ...]
     lookahead: LookAheadState
     upper: tuple[BlockState, ...]
+    convs: tuple[ConvState, ...]
 
 
 class Recogniser(StreamingModule[RecogniserState]):
@@ -148,6 +154,10 @@ class Recogniser(StreamingModule[RecogniserState]):
             Block(backbone.mixer, backbone.d_intermediate, dropout=config.dropout)
             for _ in range(backbone.num_layers)
         )
+        self.convs = nn.ModuleList(
+            GatedConv(backbone.d_model, config.conv_kernel, dropout=config.dropout)
+            for _ in range(backbone.num_layers if config.conv_kernel else 0)
+        )
         self.lookahead = LookAheadConv(
             backbone.d_model, config.lookahead_left, config.lookahead_frames
         )
@@ -163,10 +173,16 @@ class Recogniser(StreamingModule[RecogniserState]):
             for block in self.blocks():
                 block.mixer.out_proj.weight.mul_(scale)
                 block.mlp.fc2.weight.mul_(scale)
+            for conv in self.gated_convs():
+                conv.out.weight.mul_(scale)
 
     def blocks(self) -> list[Block]:
         """The backbone's layers, in order."""
         return [layer for layer in self.layers if isinstance(layer, Block)]
+
+    def gated_convs(self) -> list[GatedConv]:
+        """The convolutions before the layers, in order; none if the config has none."""
+        return [conv for conv in self.convs if isinstance(conv, GatedConv)]
 
     def above_encoder(self) -> nn.ModuleDict:
         """All but the encoder, whose weights may be a codec's; parameter names are the same."""
@@ -181,6 +197,7 @@ class Recogniser(StreamingModule[RecogniserState]):
             tuple(states[:split]),
             self.lookahead.init_state(batch, lookahead),
             tuple(states[split:]),
+            tuple(conv.init_state(batch) for conv in self.gated_convs()),
         )
 
     def step(self, x: Tensor, state: RecogniserState) -> tuple[Tensor, RecogniserState]:
@@ -230,16 +247,19 @@ class Recogniser(StreamingModule[RecogniserState]):
             and the state.
         """
         low, middle = self.config.lookahead_after, self.config.middle_after
-        blocks = self.blocks()
+        layers, tails = [*state.lower, *state.upper], [*state.convs]
+        lookahead, phones, convs = state.lookahead, None, self.gated_convs()
         x = self.in_proj(encoded.reshape(encoded.shape[0], -1, self.in_proj.in_features)).float()
-        x, lower = run_blocks(blocks[:low], x, state.lower)
-        x, lookahead = self.lookahead.step(x, state.lookahead)
-        x, upper = run_blocks(blocks[low:middle], x, state.upper[: middle - low])
-        phones = None
-        if self.phones is not None:
-            phones, x = self.phones(x)
-        x, top = run_blocks(blocks[middle:], x, state.upper[middle - low :])
-        return x, phones, RecogniserState(state.encoder, lower, lookahead, upper + top)
+        for i, block in enumerate(self.blocks()):
+            if convs:
+                x, tails[i] = convs[i].step(x, tails[i])
+            x, layers[i] = block.step(x, layers[i])
+            if i + 1 == low:
+                x, lookahead = self.lookahead.step(x, lookahead)
+            if i + 1 == middle and self.phones is not None:
+                phones, x = self.phones(x)
+        lower, upper = tuple(layers[:low]), tuple(layers[low:])
+        return x, phones, RecogniserState(state.encoder, lower, lookahead, upper, tuple(tails))
 
     def turn_back(self, state: RecogniserState) -> RecogniserState:
         """Return the state with the same future whose rotating parts all have angle zero."""
@@ -250,21 +270,10 @@ class Recogniser(StreamingModule[RecogniserState]):
         pieces = (part.chunk(len(blocks)) for part in turned)
         layers = tuple(SsmState._make(parts) for parts in zip(*pieces, strict=True))
         encoder = state.encoder._replace(ssm=self.encoder.mixer.turn_back(state.encoder.ssm))
-        return RecogniserState(encoder, layers[:split], state.lookahead, layers[split:])
+        return state._replace(encoder=encoder, lower=layers[:split], upper=layers[split:])
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """Turn backbone frames (batch, frames, d_model) into label log-probabilities."""
         logits: Tensor = self.head(self.norm_f(hidden)).float()
         pieces = len(self.config.pieces)
         return logits.view(hidden.shape[0], -1, pieces).log_softmax(dim=-1)
-
-
-def run_blocks(
-    blocks: list[Block], x: Tensor, states: tuple[BlockState, ...]
-) -> tuple[Tensor, tuple[BlockState, ...]]:
-    """Step through layers in order."""
-    new_states = []
-    for block, state in zip(blocks, states, strict=True):
-        x, state = block.step(x, state)
-        new_states.append(state)
-    return x, tuple(new_states)

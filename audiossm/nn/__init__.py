@@ -8,6 +8,7 @@ from audiossm.nn.conv import (
     LookAheadState,
     turn_tails,
 )
+from audiossm.nn.gated_conv import GatedConv
 from audiossm.nn.mamba3 import Mamba3, Mamba3Config
 from audiossm.nn.mlp import SwiGLU
 from audiossm.nn.norm import RMSNorm
@@ -27,6 +28,7 @@ __all__ = [
     "BlockState",
     "CausalConv1d",
     "ConvState",
+    "GatedConv",
     "LookAheadConv",
     "LookAheadState",
     "Mamba3",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from audiossm.errors import ConfigError
 from audiossm.models import LoadedRecogniser, Recogniser, RecogniserConfig, RecogniserState
-from audiossm.nn import map_state
+from audiossm.nn import Block, GatedConv, map_state
 
 __all__ = ["Trainee", "capture"]
 
@@ -53,6 +53,9 @@ class Trainee(nn.Module):
     def begin_from(self, name: str) -> None:
         """Take the weights of another recogniser; other phones than its begin anew.
 
+        Convolutions that it hasn't begin as if they weren't there; those that only it has are
+        left out.
+
         Raises:
             ConfigError: it has other sizes.
             ModelError: there is no such model.
@@ -61,15 +64,19 @@ class Trainee(nn.Module):
         if sizes(ours.config) != sizes(theirs.config):
             raise ConfigError(f"model {name!r} has {theirs.config}, but this one is {ours.config}")
         weights = theirs.state_dict()
-        if theirs.config.phones != ours.config.phones:
-            weights = {n: w for n, w in weights.items() if not n.startswith("phones.")}
+        anew = [] if theirs.config.phones == ours.config.phones else ["phones."]
+        if theirs.config.conv_kernel != ours.config.conv_kernel:
+            anew.append("convs.")
+            for conv in ours.gated_convs():
+                nn.init.zeros_(conv.out.weight)
+        weights = {n: w for n, w in weights.items() if not n.startswith(tuple(anew))}
         ours.load_state_dict(ours.state_dict() | weights)
 
 
 def sizes(config: RecogniserConfig) -> RecogniserConfig:
     """Return a config without what other weights don't depend on."""
     backbone = replace(config.backbone, dt_min=1e-3, dt_max=0.1)  # where steps once began
-    return replace(config, backbone=backbone, phones=(), dropout=0.0)
+    return replace(config, backbone=backbone, phones=(), conv_kernel=0, dropout=0.0)
 
 
 def pick(x: Tensor, frames: Tensor) -> Tensor:
@@ -80,8 +87,10 @@ def pick(x: Tensor, frames: Tensor) -> Tensor:
 def capture(trainee: Trainee, rows: int, num_samples: int) -> nn.Module:
     """Compile the layers, then capture the network, forward and backward, as CUDA graphs."""
     net = trainee.recogniser
-    for block in net.blocks():
-        block.step = torch.compile(block.step, dynamic=False)  # type: ignore[method-assign]
+    layers: list[Block | GatedConv] = [*net.blocks(), *net.gated_convs()]
+    for layer in layers:
+        compiled = torch.compile(layer.step, dynamic=False)
+        layer.step = compiled  # type: ignore[assignment, method-assign]
     encoder = net.encoder
     encoder.step_spectra = torch.compile(encoder.step_spectra, dynamic=False)  # type: ignore[method-assign]
     device = trainee.rights.device

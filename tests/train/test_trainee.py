@@ -129,6 +129,12 @@ def test_a_run_begins_from_another_models_weights(tmp_path):
     other.begin_from(str(tmp_path / "old"))
     assert torch.equal(other.recogniser.phones.head.weight, head)
     assert torch.equal(other.recogniser.in_proj.weight, same.recogniser.in_proj.weight)
+    longer = Trainee(dataclasses.replace(TINY, conv_kernel=5))
+    longer.begin_from(str(tmp_path / "old"))
+    bare = Trainee(dataclasses.replace(TINY, conv_kernel=0))
+    bare.begin_from(str(tmp_path / "old"))
+    x = torch.randn(1, 4 * TINY.frame_size) * 0.1
+    assert torch.equal(longer.recogniser.eval()(x), bare.recogniser.eval()(x))
     larger = Trainee(dataclasses.replace(TINY, stack=4))
     with pytest.raises(ConfigError, match="but this one is"):
         larger.begin_from(str(tmp_path / "old"))
