@@ -1,7 +1,17 @@
-"""Model folders: config.toml, model.safetensors and a card, found by name."""
+"""Model folders: config.toml, model.safetensors and a card, found by name.
+
+A weight NAME stands in model.safetensors in one of two forms, which a file may mix:
+
+- a floating-point tensor, float16 as ``save_model`` writes it;
+- rows of whole numbers, as ``shrink_model`` writes large matrices and kernels: NAME is int8 and
+  NAME.scale uint8, a code c for each row (dimension 0), which is its whole numbers times
+  ``(8 + c % 8) * 2 ** (c // 8 - 24)``. Every such weight is a float16 number.
+"""
 
 import hashlib
 import json
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +24,22 @@ from torch import Tensor, nn
 
 from audiossm.config import dump_toml, load_toml
 from audiossm.errors import ConfigError, ModelError
+from audiossm.rounding import restore_rows, round_rows
 
-__all__ = ["FORMAT_VERSION", "ModelFolder", "load_weights", "model_names", "save_model"]
+__all__ = [
+    "FORMAT_VERSION",
+    "ModelFolder",
+    "load_weights",
+    "model_names",
+    "read_weights",
+    "save_model",
+    "shrink_model",
+]
 
 FORMAT_VERSION = 1
-CONFIG_FILE, WEIGHTS_FILE = "config.toml", "model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.toml", "model.safetensors", "README.md"
+# weights of fewer values aren't worth a row of scales
+SMALLEST = 1000
 
 
 @dataclass(frozen=True)
@@ -111,11 +132,7 @@ def load_weights(folder: ModelFolder, module: nn.Module) -> str:
     Raises:
         ModelError: damaged file, missing or unknown tensors, other shapes, NaN or infinity.
     """
-    try:
-        data = folder.weights.read_bytes()
-        tensors = load_tensors(data)
-    except (OSError, SafetensorError) as exc:
-        raise ModelError(f"{folder.weights}: can't read these weights ({exc})") from exc
+    data, tensors = read_file(folder)
     expected = module.state_dict()
     for problem, names in (
         ("lacks", expected.keys() - tensors.keys()),
@@ -133,17 +150,48 @@ def load_weights(folder: ModelFolder, module: nn.Module) -> str:
                 f"{folder.weights}: {name} has shape {(*tensor.shape,)}, "
                 f"config.toml says {(*expected[name].shape,)}"
             )
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise ModelError(
-                f"{folder.weights}: {name} has values that are not finite floating-point numbers: "
-                "the file is damaged"
-            )
-    module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    module.load_state_dict(tensors)
     tables = {k: v for k, v in folder.config.items() if isinstance(v, dict)}
     shape = {k: v for k, v in tables.items() if k != "alignment"}  # times only, measured afterwards
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
     digest.update(data)
     return digest.hexdigest()[:32]
+
+
+def read_weights(folder: ModelFolder) -> dict[str, Tensor]:
+    """Return a folder's weights by name as float32, in whichever form they are stored.
+
+    Raises:
+        ModelError: damaged file, NaN or infinity.
+    """
+    return read_file(folder)[1]
+
+
+def read_file(folder: ModelFolder) -> tuple[bytes, dict[str, Tensor]]:
+    """Return the bytes of a folder's weights, and what ``read_weights`` makes of them."""
+    path = folder.weights
+    try:
+        data = path.read_bytes()
+        stored = load_tensors(data)
+    except (OSError, SafetensorError) as exc:
+        raise ModelError(f"{path}: can't read these weights ({exc})") from exc
+    weights = {}
+    for name in [name for name, tensor in stored.items() if tensor.dtype == torch.int8]:
+        numbers, codes = stored.pop(name), stored.pop(f"{name}.scale", None)
+        if codes is None or codes.dtype != torch.uint8 or codes.shape != numbers.shape[:1]:
+            raise ModelError(
+                f"{path}: {name} is int8, but there is no {name}.scale of uint8 with a value for "
+                "each of its rows: the file is damaged"
+            )
+        weights[name] = restore_rows(numbers, codes)
+    for name, tensor in stored.items():
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise ModelError(
+                f"{path}: {name} has values that are not finite floating-point numbers: "
+                "the file is damaged"
+            )
+        weights[name] = tensor.float()
+    return data, weights
 
 
 def save_model(
@@ -158,13 +206,54 @@ def save_model(
         config: the tables of config.toml.
         weights: a state dict, floating point.
     """
+    halves = to_halves(weights)
+    path.mkdir(parents=True, exist_ok=True)
+    head = {"format_version": FORMAT_VERSION, "kind": kind, "description": description}
+    (path / CONFIG_FILE).write_text(dump_toml(head | config), encoding="utf-8")
+    write_tensors(path, halves)
+
+
+def shrink_model(
+    path: Path,
+    folder: ModelFolder,
+    steps: Mapping[str, float] | None = None,
+    keep: tuple[str, ...] = (),
+) -> None:
+    """Write a model folder's counterpart of half the size, its config and its card as they are.
+
+    Matrices and kernels become rows of whole numbers, everything else float16. Shrinking what was
+    shrunk changes nothing.
+
+    Args:
+        path: the new folder, made if need be; may be the old one.
+        folder: the model, in either form.
+        steps: by name, weights that are used in multiples of a step, as of ``round_rows``.
+        keep: weights whose name begins with one of these stay float16.
+    """
+    steps, tensors = steps or {}, to_halves(read_weights(folder))
+    for name, half in list(tensors.items()):
+        large = half.dim() > 1 and half.numel() >= SMALLEST and not name.endswith("bias")
+        if name in steps or (large and not name.startswith(keep)):
+            tensors[name], tensors[f"{name}.scale"] = round_rows(half, steps.get(name))
+    path.mkdir(parents=True, exist_ok=True)
+    if path.resolve() != folder.path.resolve():
+        for source in (folder.path / CONFIG_FILE, folder.path / CARD_FILE):
+            if source.exists():
+                shutil.copyfile(source, path / source.name)
+    write_tensors(path, tensors)
+
+
+def to_halves(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turn weights into float16 on the CPU."""
     halves = {name: tensor.detach().to("cpu", torch.float16) for name, tensor in weights.items()}
     for name, tensor in halves.items():
         if not tensor.isfinite().all():
             raise ModelError(f"{name} has values that float16 can't hold")
-    path.mkdir(parents=True, exist_ok=True)
-    head = {"format_version": FORMAT_VERSION, "kind": kind, "description": description}
-    (path / CONFIG_FILE).write_text(dump_toml(head | config), encoding="utf-8")
+    return halves
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a model folder's model.safetensors."""
     # not save_file(): its files can be read by their owner only
-    data = save_tensors({name: tensor.contiguous() for name, tensor in halves.items()})
+    data = save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()})
     (path / WEIGHTS_FILE).write_bytes(data)

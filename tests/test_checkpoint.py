@@ -4,13 +4,21 @@ import stat
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from audiossm import checkpoint
-from audiossm.checkpoint import ModelFolder, load_weights, model_names, save_model
+from audiossm.checkpoint import (
+    ModelFolder,
+    load_weights,
+    model_names,
+    read_weights,
+    save_model,
+    shrink_model,
+)
 from audiossm.config import to_dict
 from audiossm.errors import ModelError
+from audiossm.rounding import restore_rows, round_rows
 from audiossm.streaming import Transcriber
 from tiny_model import make_transcriber, read_speech
 
@@ -162,6 +170,116 @@ def test_a_weight_that_float16_cannot_hold_is_not_saved(folder, module):
     with pytest.raises(ModelError, match="bias has values that float16 can't hold"):
         save_model(folder, "toy", "", {}, module.state_dict())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    """A matrix, a kernel, and what is too small to be rounded."""
+    layers = {"wide": nn.Linear(40, 50), "kernel": nn.Conv1d(30, 30, 5), "tiny": nn.Linear(30, 30)}
+    layers["gain"] = nn.ParameterList([torch.randn(3, 1, 400)])
+    return nn.ModuleDict(layers).requires_grad_(False)
+
+
+@pytest.fixture
+def large(tmp_path, network):
+    save_model(tmp_path / "large", "toy", "", {"sizes": {"width": 40}}, network.state_dict())
+    (tmp_path / "large" / "README.md").write_text("# the card\n", encoding="utf-8")
+    with (tmp_path / "large" / "config.toml").open("a") as config:
+        config.write("# a comment\n")
+    return ModelFolder.open(tmp_path / "large")
+
+
+@pytest.fixture
+def shrunk(tmp_path, large):
+    shrink_model(tmp_path / "shrunk", large)
+    return ModelFolder.open(tmp_path / "shrunk")
+
+
+ROUNDED = {"wide.weight", "kernel.weight", "gain.0"}
+
+
+def test_a_shrunk_model_loads_as_float32_near_what_it_was(shrunk, large, network):
+    assert shrunk.weights.stat().st_size < 0.7 * large.weights.stat().st_size
+    before = {name: tensor.clone() for name, tensor in read_weights(large).items()}
+    load_weights(shrunk, network)
+    for name, tensor in network.state_dict().items():
+        assert tensor.dtype == torch.float32
+        if name in ROUNDED:
+            expected = restore_rows(*round_rows(before[name]))
+            assert not torch.equal(tensor, before[name])
+            assert torch.equal(tensor, expected)
+        else:
+            assert torch.equal(tensor, before[name])
+
+
+def test_the_stored_form_is_what_the_format_says(shrunk):
+    stored = load_file(shrunk.weights)
+    assert {name for name, tensor in stored.items() if tensor.dtype == torch.int8} == ROUNDED
+    read = read_weights(shrunk)
+    for name in ROUNDED:
+        numbers, codes = stored.pop(name), stored.pop(f"{name}.scale")
+        for row, code, weights in zip(numbers, codes.tolist(), read[name], strict=True):
+            assert torch.equal(weights, row.float() * (8 + code % 8) * 2.0 ** (code // 8 - 24))
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+
+
+def test_config_and_card_of_a_shrunk_model_are_what_they_were(shrunk, large):
+    for name in ("config.toml", "README.md"):
+        assert (shrunk.path / name).read_bytes() == (large.path / name).read_bytes()
+
+
+def test_shrinking_again_changes_nothing(shrunk, tmp_path):
+    before = shrunk.weights.read_bytes()
+    shrink_model(tmp_path / "again", shrunk)
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == before
+    shrink_model(shrunk.path, shrunk)
+    assert shrunk.weights.read_bytes() == before
+
+
+def test_a_shrunk_model_loses_nothing_as_float16(shrunk, tmp_path, network):
+    load_weights(shrunk, network)
+    save_model(tmp_path / "large", "toy", "", {}, network.state_dict())
+    for name, tensor in read_weights(ModelFolder.open(tmp_path / "large")).items():
+        assert torch.equal(tensor, network.state_dict()[name])
+
+
+def test_what_is_to_be_kept_is_not_rounded_and_steps_are_exact(large, tmp_path):
+    shrink_model(tmp_path / "some", large, {"tiny.weight": 1 / 128}, keep=("wide.", "kernel."))
+    before, after = read_weights(large), read_weights(ModelFolder.open(tmp_path / "some"))
+    for name in ("wide.weight", "kernel.weight"):
+        assert torch.equal(after[name], before[name])
+    assert torch.equal(128 * after["tiny.weight"], (128 * before["tiny.weight"]).round())
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [None, torch.zeros(49, dtype=torch.uint8), torch.zeros(50), torch.zeros(50, 1).byte()],
+    ids=["none", "too few", "no codes", "too many dimensions"],
+)
+def test_whole_numbers_without_their_scales_are_refused(shrunk, network, scale):
+    tensors = load_file(shrunk.weights)
+    del tensors["wide.weight.scale"]
+    save_file(tensors | ({} if scale is None else {"wide.weight.scale": scale}), shrunk.weights)
+    with pytest.raises(ModelError) as caught:
+        load_weights(shrunk, network)
+    assert str(caught.value) == (
+        f"{shrunk.weights}: wide.weight is int8, but there is no wide.weight.scale of uint8 with a "
+        "value for each of its rows: the file is damaged"
+    )
+
+
+def test_scales_without_whole_numbers_are_refused(folder):
+    tensors = load_file(folder / "model.safetensors")
+    write_weights(folder, **tensors, **{"weight.scale": torch.zeros(2, dtype=torch.uint8)})
+    with pytest.raises(ModelError, match=r"weight\.scale has values that are not finite float"):
+        load(folder)
+
+
+def test_whole_numbers_of_another_shape_are_refused(folder):
+    numbers, codes = round_rows(torch.randn(3, 2))
+    write_weights(folder, weight=numbers, bias=torch.zeros(2), **{"weight.scale": codes})
+    with pytest.raises(ModelError, match=r"weight has shape \(3, 2\), config.toml says \(2, 3\)"):
+        load(folder)
 
 
 def save_tiny(path, **changes: object):

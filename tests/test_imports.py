@@ -26,6 +26,7 @@ HEIGHTS = {
     "audiossm.pictures": 1,
     "audiossm.protocol": 1,
     "audiossm.checkpoint": 1,
+    "audiossm.rounding": 1,
     "audiossm.nn": 2,
     "audiossm.graphs": 3,
     "audiossm.codec": 3,

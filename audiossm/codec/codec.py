@@ -110,6 +110,13 @@ class Codec(StreamingModule[CodecState]):
         return [self.to_latent] if self.detail is None else [self.to_latent, self.detail]
 
     @property
+    def steps(self) -> dict[str, float]:
+        """The weights, by name, that are rounded to multiples of a step, and this step."""
+        source = self.decoder.source
+        steps = {} if source is None else source.reader.steps
+        return {f"decoder.source.reader.{name}": step for name, step in steps.items()}
+
+    @property
     def delay(self) -> int:
         """Samples by which the decoded signal is late."""
         return self.decoder.delay

@@ -97,6 +97,11 @@ class PitchReader(nn.Module):
         """The layers, in order."""
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
+    @property
+    def steps(self) -> dict[str, float]:
+        """The weights, by name, that are rounded to multiples of a step, and this step."""
+        return {f"layers.{i}.weight": 1 / WEIGHT_ONE for i in range(len(self.layers))}
+
     def init_state(self, batch: int) -> Tensor:
         """Return the frames before the first: (batch, context - 1, latent_dim) zeros."""
         like = self.linears()[0].bias

@@ -15,6 +15,7 @@ from torch import Tensor
 from audiossm.errors import DependencyError
 from audiossm.graphs.step import Step
 from audiossm.nn import named_tensors, turn_tails
+from audiossm.rounding import SCALES, round_rows
 
 __all__ = ["SMALLEST", "int8_weights", "quantise_graph"]
 
@@ -26,10 +27,13 @@ ZERO = 128  # of a weight
 
 
 def int8_weights(weight: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Turn a weight (out, in) into whole numbers (in, out) and a scale for each output (out,)."""
-    scale = np.maximum(np.abs(weight).max(axis=1), 1e-12) / 127
-    whole = np.rint(weight / scale[:, np.newaxis]) + ZERO
-    return np.ascontiguousarray(whole.astype(np.uint8).T), scale.astype(np.float32)
+    """Turn a weight (out, in) into whole numbers (in, out) and a scale for each output (out,).
+
+    They are those that a file has: a model that was shrunk loses nothing more.
+    """
+    numbers, codes = round_rows(torch.from_numpy(weight))
+    whole = numbers.numpy().astype(np.int16) + ZERO
+    return np.ascontiguousarray(whole.astype(np.uint8).T), SCALES[codes.long()].numpy()
 
 
 def quantise_graph(data: bytes, step: Step[S], num_frames: int, inputs: Iterable[Tensor]) -> bytes:

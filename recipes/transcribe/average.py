@@ -7,9 +7,8 @@ import argparse
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
-from audiossm.checkpoint import ModelFolder, save_model
+from audiossm.checkpoint import ModelFolder, read_weights, save_model
 
 
 def main() -> None:
@@ -24,10 +23,8 @@ def main() -> None:
         parser.error(
             "the tables of their config.toml differ: only one run's models can be averaged"
         )
-    weights = [load_file(folder.weights) for folder in folders]
-    mean = {
-        name: torch.stack([each[name].float() for each in weights]).mean(0) for name in weights[0]
-    }
+    weights = [read_weights(folder) for folder in folders]
+    mean = {name: torch.stack([each[name] for each in weights]).mean(0) for name in weights[0]}
     save_model(args.out, folders[0].kind, folders[0].config["description"], tables[0], mean)
 
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from audiossm.codec import Codec, PitchConfig, SourceConfig
+from audiossm.checkpoint import ModelFolder, save_model, shrink_model
+from audiossm.codec import Codec, LoadedCodec, PitchConfig, SourceConfig
 from audiossm.codec.pitch import Pitch, PitchReader
 from audiossm.codec.source import Source
+from audiossm.config import to_dict
 from audiossm.errors import ConfigError
 from contract import assert_streaming_equals_offline
 from tiny_model import read_speech
@@ -68,6 +70,22 @@ def test_sums_stay_exact_at_the_largest_size_and_the_wildest_weights():
     logits, _ = reader.step(torch.ones(1, 6, 32), reader.init_state(1))
     assert 2048 * logits.abs().max() < 2**24
     assert torch.equal(logits, reader.double().step(torch.ones(1, 6, 32), reader.init_state(1))[0])
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_shrunk_codec_reads_the_same_pitches_to_the_last_bit(codec, tmp_path, exact):
+    for layer in codec.decoder.source.reader.linears():
+        layer.weight[::7] *= 30  # some are clipped
+    tables = {"codec": to_dict(codec.config)}
+    save_model(tmp_path / "large", "codec", "", tables, codec.state_dict())
+    large = ModelFolder.open(tmp_path / "large")
+    # as any other weight, they would be other numbers
+    shrink_model(tmp_path / "small", large, codec.steps if exact else {})
+    x, logits = draw_values(1, 40, codec.config.quantiser.latent_dim), {}
+    for name in ("large", "small"):
+        reader = LoadedCodec.load(tmp_path / name).network.decoder.source.reader
+        logits[name] = reader.step(x, reader.init_state(1))[0]
+    assert torch.equal(logits["small"], logits["large"]) == exact
 
 
 def test_the_gradient_passes_whole_numbers():

@@ -17,8 +17,10 @@ from audiossm.checkpoint import shipped_models
 from audiossm.codec import Codec
 from audiossm.errors import ConfigError, DeviceError, ModelError
 from audiossm.graphs import Stepper, Ways
+from audiossm.graphs.int8 import int8_weights
 from audiossm.graphs.session import BoundState, GraphFolder
 from audiossm.nn import named_tensors
+from audiossm.rounding import restore_rows, round_rows
 from audiossm.streaming import Token
 from audiossm_apps.cli import main
 from contract import random_split
@@ -275,6 +277,14 @@ def test_eight_bits_stay_near_and_do_not_depend_on_what_is_loud_beside_them():
     pair = load_codec("onnx-int8").decoder_session(channels=2)
     loud = np.concatenate([codes, np.full_like(codes, 999)])
     np.testing.assert_array_equal(pair.push(loud)[:1], decoded["onnx-int8"])
+
+
+def test_eight_bits_of_weights_that_were_rounded_are_those_weights():
+    for shape in ((300, 320), (50, 7)):
+        weight = restore_rows(*round_rows(torch.randn(shape) * torch.rand(shape[0], 1)))
+        whole, scale = int8_weights(weight.numpy())
+        assert whole.dtype == np.uint8 and scale.dtype == np.float32
+        np.testing.assert_array_equal((whole.T - 128.0) * scale[:, np.newaxis], weight.numpy())
 
 
 def test_a_decoder_takes_eight_bits_only_by_name():
