@@ -14,11 +14,13 @@ __all__ = ["CodecPin"]
 class CodecPin:
     """The table ``codec`` in the config.toml of a model that stands on a codec.
 
-    ``hash`` is the codec's ``frames_hash``.
+    ``hash`` is the codec's ``frames_hash``. If its weights were rounded after the training, its
+    frames are nearly the same, and ``rounded_from`` is the hash that it had then.
     """
 
     name: str
     hash: str
+    rounded_from: str | None = None
 
     def load(self, folder: ModelFolder) -> LoadedCodec:
         """Load the codec of the model in ``folder``: the one beside it, else a shipped one.
