@@ -83,7 +83,9 @@ def main() -> None:
     train, dev, noise = load_spoken(
         args.data, data, vocabulary, phones, args.out, args.workers, args.device
     )
-    print(f"{train[0].hours:.2f} h, decoded in {time.monotonic() - began:.0f} s", flush=True)
+    # one corpus for each speed: as it was spoken, or nearly
+    heard = min(zip(train, data["speeds"], strict=True), key=lambda pair: abs(pair[1] - 1))[0]
+    print(f"{heard.hours:.2f} h, decoded in {time.monotonic() - began:.0f} s", flush=True)
 
     torch.manual_seed(hp["seed"])
     trainee = Trainee(config).to(args.device)
@@ -120,11 +122,11 @@ def main() -> None:
 
     run.save(checkpoint, lessons.state_dict())
     print(f"step {run.step} of {hp['steps']}, dev WER {greedy_wer(run.ema, dev):.4f}", flush=True)
-    description = f"English speech to lower-case words, trained on {train[0].hours:.1f} h"
+    description = f"English speech to lower-case words, trained on {heard.hours:.1f} h"
     save_recogniser(args.out / "model", description, run.ema, codec)
     command = f"audiossm evaluate transcribe MANIFEST.jsonl --model {args.out / 'model'}"
     log = args.out / "log.jsonl"
-    write_card(args.out / "model", command, run.ema, train[0], log, run.device)
+    write_card(args.out / "model", command, run.ema, heard, log, run.device)
     if log.exists() and not draw_curves([args.out], args.out / "curves.png"):
         print("no curves.png: matplotlib isn't installed")
 
