@@ -7,6 +7,13 @@ from audiossm.models.loaded import (
     choose_device,
     save_recogniser,
 )
+from audiossm.models.loaded_writer import (
+    Forms,
+    LoadedWriter,
+    choose_forms,
+    save_writer,
+    shipped_writer,
+)
 from audiossm.models.offsets import SpikeOffsets
 from audiossm.models.recogniser import (
     BackboneConfig,
@@ -14,17 +21,27 @@ from audiossm.models.recogniser import (
     RecogniserConfig,
     RecogniserState,
 )
+from audiossm.models.writer import BORDER, Writer, WriterConfig, WriterState
 
 __all__ = [
+    "BORDER",
     "DEFAULT_MODEL",
     "BackboneConfig",
+    "Forms",
     "LanguageModel",
     "LanguageModelConfig",
     "LoadedRecogniser",
+    "LoadedWriter",
     "Recogniser",
     "RecogniserConfig",
     "RecogniserState",
     "SpikeOffsets",
+    "Writer",
+    "WriterConfig",
+    "WriterState",
     "choose_device",
+    "choose_forms",
     "save_recogniser",
+    "save_writer",
+    "shipped_writer",
 ]
