@@ -98,7 +98,7 @@ def main() -> None:
         loss, parts = writing_loss(logits, page)
         norm = run.advance(loss, lr, hp["grad_clip"])
         if run.step % hp["log_every"] == 0:
-            row = {"step": run.step, "minutes": round((time.monotonic() - began) / 60, 2)}
+            row = {"step": run.step, "minutes": round((time.monotonic() - began) / 60, 3)}
             row |= {"norm": norm.item()} | {name: part.item() for name, part in parts.items()}
             if run.step % hp["dev_every"] == 0:
                 row |= score(run.ema, dev)
