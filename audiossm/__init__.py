@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         Transcriber,
         Transcript,
         Word,
+        WrittenWord,
     )
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Transcriber",
     "Transcript",
     "Word",
+    "WrittenWord",
     "__version__",
 ]
 

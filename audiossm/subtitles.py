@@ -14,10 +14,10 @@ MAX_LINES = 2
 
 
 class TimedWord(Protocol):
-    """A word and when it was said, in seconds from the start of the audio."""
+    """A word as it is shown and when it was said, in seconds from the start of the audio."""
 
     @property
-    def word(self) -> str: ...
+    def text(self) -> str: ...
     @property
     def start_s(self) -> float: ...
     @property
@@ -43,12 +43,12 @@ def make_cues(words: Iterable[TimedWord]) -> Iterator[Cue]:
     lines: list[str] = []
     start_s = end_s = 0.0
     for word in words:
-        added = _add_word(lines, word.word)
+        added = _add_word(lines, word.text)
         # to the millisecond: a difference of decimal seconds is never exact
         gap_s, length_s = round(word.start_s - end_s, 3), round(word.end_s - start_s, 3)
         if lines and (gap_s >= MAX_GAP_S or length_s > MAX_CUE_S or len(added) > MAX_LINES):
             yield Cue(start_s, end_s, tuple(lines))
-            lines, added = [], [word.word]
+            lines, added = [], [word.text]
         if not lines:
             start_s = word.start_s
         lines, end_s = added, word.end_s

@@ -7,7 +7,7 @@ from audiossm.subtitles import format_srt, format_vtt, make_cues
 
 @dataclass(frozen=True)
 class Said:
-    word: str
+    text: str
     start_s: float
     end_s: float
 

@@ -29,6 +29,7 @@ def run_models(args: argparse.Namespace) -> int:
 
     from audiossm.checkpoint import ModelFolder, model_names
     from audiossm.codec import LoadedCodec
+    from audiossm.models import LoadedWriter
     from audiossm.streaming import Transcriber
     from audiossm_apps.tables import print_table
 
@@ -42,8 +43,13 @@ def run_models(args: argparse.Namespace) -> int:
         folder = ModelFolder.open(name)
         size = f"{folder.weights.stat().st_size / 1e6:.1f} MB"
         # loading also proves that the weights are whole
-        loaded = LoadedCodec.load(name) if folder.kind == "codec" else Transcriber.load(name)
-        table.add_row(name, folder.kind, size, loaded.hash, folder.description)
+        if folder.kind == "codec":
+            digest = LoadedCodec.load(name).hash
+        elif folder.kind == "writer":
+            digest = LoadedWriter.load(name).hash
+        else:
+            digest = Transcriber.load(name).hash
+        table.add_row(name, folder.kind, size, digest, folder.description)
     print_table(table)
     return 0
 

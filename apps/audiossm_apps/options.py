@@ -68,8 +68,8 @@ def add_decoder_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_transcriber(args: argparse.Namespace) -> "Transcriber":
-    """Load the model that the options name.
+def load_transcriber(args: argparse.Namespace, *, readable: bool = False) -> "Transcriber":
+    """Load the model that the options name; ``readable`` text needs a writer that is shipped.
 
     Raises:
         DeviceError: ``--device cuda`` on a machine without a CUDA device.
@@ -82,7 +82,11 @@ def load_transcriber(args: argparse.Namespace) -> "Transcriber":
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     return Transcriber.load(
-        args.model, device=args.device, decoder=args.decoder, backend=args.backend
+        args.model,
+        device=args.device,
+        decoder=args.decoder,
+        backend=args.backend,
+        readable=readable,
     )
 
 

@@ -15,7 +15,7 @@ from audiossm.subtitles import format_srt, format_vtt
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from audiossm.streaming import Token, Transcript, Word
+    from audiossm.streaming import Token, Transcript, Word, WrittenWord
 
 __all__ = [
     "FORMATS",
@@ -37,7 +37,7 @@ class TranscriptWriter(Protocol):
     def token(self, token: "Token") -> None:
         """Take one piece of a word that isn't complete yet."""
 
-    def word(self, word: "Word") -> None:
+    def word(self, word: "Word | WrittenWord") -> None:
         """Take the next word of the current transcript."""
 
     def done(self, name: str, transcript: "Transcript") -> None:
@@ -205,7 +205,7 @@ class _Writer:
     def token(self, token: "Token") -> None:
         pass
 
-    def word(self, word: "Word") -> None:
+    def word(self, word: "Word | WrittenWord") -> None:
         pass
 
     def close(self) -> None:
@@ -223,9 +223,9 @@ class TextWriter(_Writer):
         self.as_they_come = as_they_come
         self.begun = False
 
-    def word(self, word: "Word") -> None:
+    def word(self, word: "Word | WrittenWord") -> None:
         if self.as_they_come:
-            self.write(f" {word.word}" if self.begun else word.word)
+            self.write(f" {word.text}" if self.begun else word.text)
             self.begun = True
 
     def done(self, name: str, transcript: "Transcript") -> None:
@@ -294,12 +294,12 @@ class LiveText:
             self.partial = partial
             self._show()
 
-    def word(self, word: "Word") -> None:
+    def word(self, word: "Word | WrittenWord") -> None:
         self.partial = ""
-        longer = f"{self.line} {word.word}".lstrip()
+        longer = f"{self.line} {word.text}".lstrip()
         if len(longer) >= self.console.width and self.line:
             self.console.print(self.line)
-            longer = word.word
+            longer = word.text
         self.line = longer
         self._show()
 
@@ -326,6 +326,8 @@ class LiveText:
 
 
 def _to_json(transcript: "Transcript") -> dict[str, Any]:
+    from audiossm.streaming import WrittenWord
+
     return {
         "text": transcript.text,
         "duration_s": round(transcript.duration_s, 3),
@@ -333,6 +335,7 @@ def _to_json(transcript: "Transcript") -> dict[str, Any]:
         "words": [
             {
                 "word": word.word,
+                **({"text": word.text} if isinstance(word, WrittenWord) else {}),
                 "start_s": round(word.start_s, 3),
                 "end_s": round(word.end_s, 3),
                 "confidence": round(word.confidence, 4),

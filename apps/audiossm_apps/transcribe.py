@@ -27,14 +27,16 @@ BLOCK_S = 20.0
 LIVE_BLOCK_S = 0.02
 
 DESCRIPTION = """\
-Write down English speech. FILE is a wav, flac, ogg, opus or mp3 file, or '-' for standard input
-(audio of these kinds, or raw 16-bit samples with --raw-rate)."""
+Write down English speech, with capitals, punctuation and digits. FILE is a wav, flac, ogg, opus
+or mp3 file, or '-' for standard input (audio of these kinds, or raw 16-bit samples with
+--raw-rate)."""
 EPILOG = """\
 formats:
   txt    the text alone, one line for each file
-  json   an object {"text", "duration_s", "model", "words": [{"word", "start_s", "end_s",
-         "confidence"}]}; for several files, or with --channels split, a list of such objects with
-         "file" added
+  json   an object {"text", "duration_s", "model", "words": [{"word", "text", "start_s", "end_s",
+         "confidence"}]}, "word" being plain and "text" as it is written (not with --raw), a
+         number's words together; for several files, or with --channels split, a list of such
+         objects with "file" added
   jsonl  the same objects with "file", one a line
   srt, vtt  subtitles, of one file
 
@@ -70,6 +72,11 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         metavar="HZ",
         help="'-' is raw signed 16-bit little-endian mono at this rate (default: it has a header)",
     )
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="plain words, without capitals, punctuation and digits",
+    )
     add_decoder_option(parser)
     parser.add_argument(
         "--hotwords",
@@ -99,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     hotwords = () if args.hotwords is None else read_hotwords(args.hotwords)
     several = len(args.files) > 1 or args.channels == "split"
     with open_output(args.output) as stream:
-        transcriber = load_transcriber(args)
+        transcriber = load_transcriber(args, readable=not args.raw)
         shows_bar = sys.stderr.isatty() and not args.live
         writer: TranscriptWriter
         if args.live and args.format == "txt" and stream.isatty():
@@ -153,13 +160,20 @@ def _transcribe_file(
     hotwords: tuple[HotWord, ...],
 ) -> None:
     from audiossm.audio import open_audio
-    from audiossm.streaming import Session, Token, Transcript, Word
+    from audiossm.streaming import Session, Token, Transcript, Word, WrittenWord
     from audiossm.streaming.files import transcribe_channels
+
+    def show_unfinished(session: Session) -> None:
+        if isinstance(writer, LiveText) and not split:
+            words = (*(word.word for word in session.unwritten), session.partial.strip())
+            writer.unfinished(" ".join(words))
 
     split = args.channels == "split"
     raw_rate = args.raw_rate if source == "-" else None
     with open_audio(source, raw_rate=raw_rate) as reader:
-        words: list[list[Word]] = [[] for _ in range(reader.channels if split else 1)]
+        kind = Word if transcriber.writer is None else WrittenWord
+        num_channels = reader.channels if split else 1
+        words: list[list[Word | WrittenWord]] = [[] for _ in range(num_channels)]
         num_samples = 0
         complete = False
 
@@ -174,8 +188,7 @@ def _transcribe_file(
             nonlocal num_samples
             num_samples += size
             advance(size)
-            if isinstance(writer, LiveText) and not split:
-                writer.unfinished(sessions[0].partial)
+            show_unfinished(sessions[0])
 
         try:
             with show_progress(reader.name, reader.num_samples, shown=shows_bar) as advance:
@@ -187,7 +200,7 @@ def _transcribe_file(
                     flush_at=args.flush_at,
                     on_block=count_block,
                 ):
-                    if isinstance(event, Word):
+                    if isinstance(event, kind):
                         words[channel].append(event)
                         writer.word(event)
                     elif isinstance(event, Token):
@@ -195,8 +208,12 @@ def _transcribe_file(
             complete = True
         finally:
             for channel, heard in enumerate(words):
+                if not complete and kind is WrittenWord and channel < len(sessions):
+                    for word in sessions[channel].unwritten:
+                        heard.append(word)
+                        writer.word(word)
                 if complete or heard:
                     name = f"{source} [channel {channel + 1}]" if split else source
-                    text = " ".join(word.word for word in heard)
+                    text = " ".join(word.text for word in heard)
                     duration_s = num_samples / reader.sample_rate
                     writer.done(name, Transcript(text, duration_s, transcriber.name, tuple(heard)))

@@ -1,7 +1,9 @@
 """How well a writer punctuates: its marks and capitals against written sentences."""
 
+import lzma
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +13,16 @@ from audiossm.errors import ManifestError
 from audiossm.marks import COMMA, LOWER, QUESTION, STOP, UPPER, MarkedWord, read_marks
 from audiossm.models import BORDER, Forms, LoadedWriter, Writer, choose_forms
 
-__all__ = ["CLASSES", "ClassScore", "WritingScore", "find_logits", "score_forms", "score_writer", "true_forms"]
+__all__ = [
+    "CLASSES",
+    "ClassScore",
+    "WritingScore",
+    "find_logits",
+    "read_lines",
+    "score_forms",
+    "score_writer",
+    "true_forms",
+]
 
 CHUNK = 512  # words at a time
 
@@ -79,6 +90,19 @@ class WritingScore:
         }
 
 
+def read_lines(path: Path) -> list[str]:
+    """Read a text file, packed by xz or not, a sentence a line.
+
+    Raises:
+        ManifestError: it can't be read.
+    """
+    try:
+        data = path.read_bytes()
+        return (lzma.decompress(data) if path.suffix == ".xz" else data).decode().splitlines()
+    except (OSError, UnicodeDecodeError, lzma.LZMAError) as exc:
+        raise ManifestError(f"{path}: can't read these sentences ({exc})") from exc
+
+
 def score_forms(truth: Forms, found: Forms) -> dict[str, ClassScore]:
     """Compare how words were written with how they are."""
     scores = {}
@@ -100,9 +124,10 @@ def find_logits(network: Writer, words: Sequence[MarkedWord]) -> Tensor:
     late = network.config.lookahead
     plain = [BORDER] * late + [item.word for item in words] + [BORDER] * late
     device = network.embedding.weight.device
+    features = network.config.features(plain).unsqueeze(0).to(device)
     state, pieces = network.init_state(1), []
-    for chunk in network.config.features(plain).unsqueeze(0).to(device).split(CHUNK, dim=1):
-        logits, state = network.step(chunk, state)
+    for at in range(0, len(plain), CHUNK):
+        logits, state = network.step(features[:, at : at + CHUNK], state)
         pieces.append(logits[0].cpu())
     return torch.cat(pieces)[2 * late :]
 

@@ -11,6 +11,7 @@ from audiossm.codec import CodecPin, LoadedCodec
 from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, DeviceError, ModelError
 from audiossm.graphs import Backend, Step, Ways, hash_sizes
+from audiossm.models.loaded_writer import LoadedWriter
 from audiossm.models.offsets import SpikeOffsets
 from audiossm.models.recogniser import Recogniser, RecogniserConfig, RecogniserState
 from audiossm.text import Vocabulary
@@ -90,6 +91,8 @@ def _hear(
 
 class LoadedRecogniser:
     """A recogniser with its weights. Calls don't change it: threads and sessions may share it."""
+
+    writer: LoadedWriter | None = None  # tells words as people write them, if anybody asked
 
     def __init__(
         self,

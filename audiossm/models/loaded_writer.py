@@ -10,7 +10,7 @@ from audiossm import checkpoint
 from audiossm.checkpoint import ModelFolder, load_weights, save_model
 from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, ModelError
-from audiossm.marks import CAPITAL, CASES, LOWER, MARKS, STOPS
+from audiossm.marks import CAPITAL, CASES, LOWER, STOPS
 from audiossm.models.writer import BORDER, Writer, WriterConfig, WriterState
 
 __all__ = ["Forms", "LoadedWriter", "choose_forms", "save_writer", "shipped_writer"]
@@ -30,7 +30,8 @@ def choose_forms(logits: Tensor, before: int) -> Forms:
         logits: (words, cases + marks).
         before: the mark before the first of them.
     """
-    cases, marks = (part.argmax(-1) for part in logits.split([len(CASES), len(MARKS)], dim=-1))
+    cases = logits[:, : len(CASES)].argmax(-1)
+    marks = logits[:, len(CASES) :].argmax(-1)
     previous = torch.cat([marks.new_tensor([before]), marks])[: len(marks)]
     begins = torch.isin(previous, marks.new_tensor(STOPS)) & (cases == LOWER)
     return Forms(cases.masked_fill(begins, CAPITAL), marks)

@@ -5,7 +5,7 @@ from audiossm.streaming.audio_codec import AudioCodec
 from audiossm.streaming.batch import step_rows
 from audiossm.streaming.code_files import decode_stream, encode_stream
 from audiossm.streaming.coding import DecoderSession, EncoderSession
-from audiossm.streaming.events import Event, Token, Word
+from audiossm.streaming.events import Event, Token, Word, WrittenWord
 from audiossm.streaming.files import transcribe_channels, transcribe_stream
 from audiossm.streaming.session import Session
 from audiossm.streaming.transcriber import Transcriber, Transcript
@@ -23,6 +23,7 @@ __all__ = [
     "Transcriber",
     "Transcript",
     "Word",
+    "WrittenWord",
     "decode_stream",
     "encode_stream",
     "step_rows",

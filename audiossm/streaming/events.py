@@ -1,8 +1,8 @@
-"""What a session tells: tokens as they are heard, words when they are whole."""
+"""What a session tells: tokens as they are heard, words when they are whole, then as written."""
 
 from dataclasses import dataclass
 
-__all__ = ["Event", "Token", "Word"]
+__all__ = ["Event", "Token", "Word", "WrittenWord"]
 
 
 @dataclass(frozen=True)
@@ -24,5 +24,21 @@ class Word:
     end_s: float
     confidence: float  # geometric mean of its tokens' probabilities
 
+    @property
+    def text(self) -> str:
+        """The word as it is shown where nobody writes it otherwise."""
+        return self.word
 
-Event = Token | Word
+
+@dataclass(frozen=True)
+class WrittenWord:
+    """A word, or the words of a number, as people write them; it will not change."""
+
+    text: str  # with case and the mark after it: "River." or "23,"
+    word: str  # the plain words: "river" or "twenty three"
+    start_s: float
+    end_s: float
+    confidence: float  # geometric mean of the words'
+
+
+Event = Token | Word | WrittenWord

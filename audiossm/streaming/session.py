@@ -14,8 +14,9 @@ from audiossm.decoding import DecodedToken, DecodedWord, DecoderName, make_decod
 from audiossm.errors import AudioError, ConfigError, HotwordError, SessionError, SnapshotError
 from audiossm.graphs import Stepper
 from audiossm.hotwords import HotWord, check_hotwords
-from audiossm.models import LoadedRecogniser, RecogniserState
+from audiossm.models import LoadedRecogniser, LoadedWriter, RecogniserState
 from audiossm.streaming.events import Event, Token, Word
+from audiossm.streaming.scribe import Scribe, pack_words, unpack_words
 from audiossm.streaming.snapshot import check_arrays, fill_state, pack, state_arrays, unpack
 
 __all__ = ["Session"]
@@ -37,6 +38,7 @@ class Session:
         lookahead_ms: how long a label waits for the future; one of the model's choices.
         decoder: how words are chosen.
         hotwords: words and phrases that are written more readily, if the decoder is ``beam``.
+        writer: tells each word once more, as people write it, some words later.
 
     Raises:
         ConfigError: no such look-ahead or decoder, or one that can't weigh hot words.
@@ -50,6 +52,7 @@ class Session:
         lookahead_ms: int = 320,
         decoder: DecoderName = "greedy",
         hotwords: Iterable[str | HotWord] = (),
+        writer: LoadedWriter | None = None,
     ) -> None:
         self.transcriber = transcriber
         self.sample_rate, self.lookahead_ms = sample_rate, lookahead_ms
@@ -65,6 +68,8 @@ class Session:
         self.buffer_state = self.buffer.init_state(1)
         self.stepper = Stepper(transcriber.ways, network.init_state(1, right))
         self.decoder_state = self.decoder.init_state(right * config.stack)
+        self.scribe = None if writer is None else Scribe(writer)
+        self.scribe_state = None if self.scribe is None else self.scribe.init_state()
         self.samples_received = 0
         self.frames_taken = 0  # label frames, the look-ahead's own not counted
         self.finished = False
@@ -119,12 +124,13 @@ class Session:
         """Tell all that can be told of the samples so far, without waiting for the look-ahead.
 
         A fork of the session runs to its end; what it finds is final, and this session leaves it
-        out later. What follows goes on from the unflushed state.
+        out later. What follows goes on from the unflushed state; written text goes on from its end.
         """
         self._check_open()
         fork = self.fork()
         events = fork.finish()
         self.decoder_state = self.decoder.skip_to(fork.frames_taken, self.decoder_state)
+        self.scribe_state = fork.scribe_state
         return events
 
     def finish(self) -> list[Event]:
@@ -137,7 +143,11 @@ class Session:
         if self.late_samples and self.frames_taken:
             events += self._advance(torch.zeros(1, self.late_samples), counted=False)
         self.finished = True
-        return events + self._events(self.decoder.finish(self.decoder_state))
+        events += self._events(self.decoder.finish(self.decoder_state))
+        if self.scribe is not None and self.scribe_state is not None:
+            written, self.scribe_state = self.scribe.flush(self.scribe_state)
+            events += written
+        return events
 
     @property
     def network_state(self) -> RecogniserState:
@@ -158,9 +168,22 @@ class Session:
         """What was heard and isn't told yet; it may change."""
         return self.decoder.partial(self.decoder_state)
 
+    @property
+    def unwritten(self) -> tuple[Word, ...]:
+        """The words that were told, but not yet as people write them."""
+        if self.scribe_state is None:
+            return ()
+        return (*(word for word, _ in self.scribe_state.marked), *self.scribe_state.waiting)
+
+    @property
+    def writer(self) -> LoadedWriter | None:
+        """What writes the words, if anything does."""
+        return None if self.scribe is None else self.scribe.writer
+
     def fork(self) -> "Session":
         """Return a second session that goes on from here; neither disturbs the other."""
         fork = Session(self.transcriber, self.sample_rate, self.lookahead_ms, self.decoder_name)
+        fork.scribe, fork.scribe_state = self.scribe, self.scribe_state
         fork.hotwords, fork.decoder = self.hotwords, self.decoder
         # states are values: nothing ever writes into them, so they can be shared
         fork.resample_state, fork.buffer_state = self.resample_state, self.buffer_state
@@ -177,26 +200,41 @@ class Session:
             | {"profile": self.profile}
             | {"sample_rate": str(self.sample_rate), "lookahead_ms": str(self.lookahead_ms)}
             | {"decoder": self.decoder_name, "decoder_hash": self.decoder.hash}
-            | {"hotwords": json.dumps([(word.phrase, word.weight) for word in self.hotwords])},
+            | {"hotwords": json.dumps([(word.phrase, word.weight) for word in self.hotwords])}
+            | self._writing(),
         )
+
+    def _writing(self) -> dict[str, str]:
+        """What a snapshot's header says of written text."""
+        if self.scribe is None or self.scribe_state is None:
+            return {}
+        words = json.dumps(pack_words(self.scribe_state))
+        return {"writer": self.scribe.writer.hash, "writing": words}
 
     @classmethod
     def restore(cls, transcriber: LoadedRecogniser, data: bytes) -> "Session":
         """Go on from ``snapshot`` bytes, in this process or another.
 
-        The state moves between numerics profiles, such as torch and graphs: that is logged.
+        A session that writes needs the transcriber to have the same writer. The state moves between
+        numerics profiles, such as torch and graphs: that is logged.
 
         Raises:
-            SnapshotError: not a session, or one of another model or version.
+            SnapshotError: not a session, or one of another model, writer or version.
         """
         arrays, header = unpack(data, identity(transcriber))
+        writer = transcriber.writer if "writer" in header else None
+        if header.get("writer") != (None if writer is None else writer.hash):
+            raise SnapshotError(
+                "the snapshot's text was written by another writer than there is: it can't go on"
+            )
         try:
             rate, lookahead_ms = int(header["sample_rate"]), int(header["lookahead_ms"])
             hotwords = [
                 HotWord(phrase, weight) for phrase, weight in json.loads(header["hotwords"])
             ]
             decoder = cast(DecoderName, header["decoder"])
-            session = cls(transcriber, rate, lookahead_ms, decoder, hotwords)
+            session = cls(transcriber, rate, lookahead_ms, decoder, hotwords, writer)
+            words = json.loads(header["writing"]) if writer else None
             profile = header["profile"]
         except (
             KeyError,
@@ -214,6 +252,8 @@ class Session:
                 "other weights than this one: it can't go on"
             )
         session._load(arrays)
+        if session.scribe_state is not None:
+            session.scribe_state = unpack_words(words, session.scribe_state.network)
         session.stepper.come_from(profile)
         return session
 
@@ -226,6 +266,9 @@ class Session:
         self.decoder_state = self.decoder_state._make(
             arrays[f"decoder.{name}"] for name in self.decoder_state._fields
         )
+        if self.scribe_state is not None:
+            network = fill_state(self.scribe_state.network, "writer", arrays)
+            self.scribe_state = self.scribe_state._replace(network=network)
         counters = arrays["counters"].tolist()
         self.samples_received, self.frames_taken = counters[0], counters[1]
         self.finished = bool(counters[2])
@@ -233,7 +276,9 @@ class Session:
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
         """Name every array that a snapshot stores."""
         counters = [self.samples_received, self.frames_taken, int(self.finished)]
+        scribe = self.scribe_state
         return {
+            **({} if scribe is None else state_arrays(scribe.network, "writer")),
             **state_arrays(self.resample_state, "resampler"),
             **state_arrays(self.buffer_state, "buffer"),
             **state_arrays(self.network_state, "network"),
@@ -260,12 +305,18 @@ class Session:
 
     def _events(self, found: Sequence[DecodedToken | DecodedWord]) -> list[Event]:
         pieces, span = self.transcriber.vocabulary.pieces, self.transcriber.word_span
-        return [
-            Token(item.id, pieces[item.id], item.frame, item.confidence)
-            if isinstance(item, DecodedToken)
-            else Word(item.word, *span(item.start, item.end, self.lookahead_ms), item.confidence)
-            for item in found
-        ]
+        events: list[Event] = []
+        for item in found:
+            if isinstance(item, DecodedToken):
+                events.append(Token(item.id, pieces[item.id], item.frame, item.confidence))
+                continue
+            times = span(item.start, item.end, self.lookahead_ms)
+            word = Word(item.word, *times, item.confidence)
+            events.append(word)
+            if self.scribe is not None and self.scribe_state is not None:
+                written, self.scribe_state = self.scribe.write(word, self.scribe_state)
+                events += written
+        return events
 
 
 def identity(transcriber: LoadedRecogniser) -> dict[str, str]:

@@ -12,9 +12,9 @@ from audiossm.audio import open_audio
 from audiossm.decoding import DecoderName, choose_decoder, make_decoder
 from audiossm.graphs import Backend
 from audiossm.hotwords import HotWord, check_hotwords
-from audiossm.models import LoadedRecogniser
+from audiossm.models import LoadedRecogniser, LoadedWriter, shipped_writer
 from audiossm.streaming.aligner import Alignment, align_recording, align_samples
-from audiossm.streaming.events import Word
+from audiossm.streaming.events import Word, WrittenWord
 from audiossm.streaming.files import transcribe_stream
 from audiossm.streaming.session import Session
 
@@ -23,12 +23,12 @@ __all__ = ["Transcriber", "Transcript"]
 
 @dataclass(frozen=True)
 class Transcript:
-    """The words of a recording."""
+    """The words of a recording, plain or as people write them."""
 
     text: str
     duration_s: float
     model: str
-    words: tuple[Word, ...]
+    words: tuple[Word | WrittenWord, ...]
 
 
 class Transcriber(LoadedRecogniser):
@@ -44,6 +44,7 @@ class Transcriber(LoadedRecogniser):
         device: str = "cpu",
         decoder: DecoderName | None = None,
         backend: Backend = "auto",
+        readable: bool | str | Path = False,
     ) -> Self:
         """Load a shipped model by name (default: the best one) or a model folder.
 
@@ -52,6 +53,8 @@ class Transcriber(LoadedRecogniser):
             device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
             decoder: how words are chosen; by default ``beam`` for a model that spells in letters.
             backend: ``torch``, ``onnx``, or ``auto``, which takes the faster one on a CPU.
+            readable: write text as people do, with the shipped writer, if there is one, or with
+                one that is named.
 
         Raises:
             ConfigError: the decoder can't serve the model, or there is no such backend.
@@ -61,6 +64,8 @@ class Transcriber(LoadedRecogniser):
         transcriber = super().load(name, device=device, backend=backend)
         transcriber.decoder = decoder or choose_decoder(transcriber.vocabulary)
         make_decoder(transcriber.decoder, transcriber.vocabulary)
+        writer = shipped_writer() if readable is True else readable or None
+        transcriber.writer = LoadedWriter.load(writer) if writer else None
         return transcriber
 
     def session(
@@ -70,7 +75,7 @@ class Transcriber(LoadedRecogniser):
         hotwords: Iterable[str | HotWord] = (),
     ) -> Session:
         """Begin a stream of samples at ``sample_rate`` Hz; hot words are written more readily."""
-        return Session(self, sample_rate, lookahead_ms, self.decoder, hotwords)
+        return Session(self, sample_rate, lookahead_ms, self.decoder, hotwords, self.writer)
 
     def transcribe(
         self,
@@ -104,8 +109,9 @@ class Transcriber(LoadedRecogniser):
                     reader, lambda: self.session(rate, lookahead_ms, hotwords), on_block=count
                 )
             )
-        words = tuple(event for event in events if isinstance(event, Word))
-        text = " ".join(word.word for word in words)
+        kind = Word if self.writer is None else WrittenWord
+        words = tuple(event for event in events if isinstance(event, kind))
+        text = " ".join(word.text for word in words)
         return Transcript(text, seen / rate, self.name, words)
 
     def align(

@@ -1,7 +1,6 @@
 """Written sentences as arrays of words, with some held out."""
 
 import hashlib
-import lzma
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from audiossm.errors import ManifestError
 from audiossm.marks import MARKS, MarkedWord, read_marks
 
-__all__ = ["Sentences", "hold_out", "leave_out", "read_lines"]
+__all__ = ["Sentences", "hold_out", "leave_out"]
 
 SHARED = 8  # as many words in a row are no accident
 
@@ -44,8 +42,8 @@ class Sentences:
 
     def save(self, path: Path) -> None:
         """Write all arrays to an npz file."""
-        arrays = {"ids": self.ids, "labels": self.labels, "starts": self.starts}
-        np.savez_compressed(path, words=np.array(" ".join(self.words)), **arrays)
+        words = np.array(" ".join(self.words))
+        np.savez_compressed(path, words=words, ids=self.ids, labels=self.labels, starts=self.starts)
 
     @staticmethod
     def load(path: Path) -> "Sentences":
@@ -59,19 +57,6 @@ def read_sentence(line: str) -> list[MarkedWord]:
     """Take a written sentence apart; one without words or a mark at its end gives nothing."""
     words = read_marks(line)
     return words if words and words[-1].mark else []
-
-
-def read_lines(path: Path) -> list[str]:
-    """Read a text file, packed by xz or not, a sentence a line.
-
-    Raises:
-        ManifestError: it can't be read.
-    """
-    try:
-        data = path.read_bytes()
-        return (lzma.decompress(data) if path.suffix == ".xz" else data).decode().splitlines()
-    except (OSError, UnicodeDecodeError, lzma.LZMAError) as exc:
-        raise ManifestError(f"{path}: can't read these sentences ({exc})") from exc
 
 
 def hold_out(lines: Sequence[str], *counts: int) -> list[list[str]]:

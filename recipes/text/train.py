@@ -16,20 +16,26 @@ from pathlib import Path
 import torch
 
 from audiossm.config import change_value, from_dict, load_toml
-from audiossm.evaluate.writing import find_logits, score_forms, true_forms
+from audiossm.evaluate.writing import find_logits, read_lines, score_forms, true_forms
 from audiossm.marks import STOP, MarkedWord, read_marks
 from audiossm.models import Writer, WriterConfig, choose_forms, save_writer
 from audiossm.train.curves import draw_curves
 from audiossm.train.dictation import Dictation, writing_loss
 from audiossm.train.offsets import find_offsets
 from audiossm.train.run import Run
-from audiossm.train.sentences import Sentences, hold_out, leave_out, read_lines
+from audiossm.train.sentences import Sentences, hold_out, leave_out
 from audiossm.train.writer_card import write_writer_card
 
 HERE = Path(__file__).parent
 SAVE_MINUTES = 5
 SMOKE_WRITER = {"num_affixes": 512, "d_embedding": 32}
-SMOKE_BACKBONE = {"d_model": 32, "num_layers": 2, "d_intermediate": 32, "d_state": 16, "head_dim": 16}
+SMOKE_BACKBONE = {
+    "d_model": 32,
+    "num_layers": 2,
+    "d_intermediate": 32,
+    "d_state": 16,
+    "head_dim": 16,
+}
 SMOKE_DATA = {"sentences": "sentences.txt", "test": 20, "dev": 20, "num_words": 300}
 SMOKE_TRAIN = {"steps": 40, "warmup": 5, "rows": 4, "row_words": 64, "ema": 0.9, "log_every": 10}
 

@@ -36,6 +36,7 @@ class FakeSession:
         self.samples = np.zeros(0, np.float32)
         self.start = 0
         self.on_push = on_push
+        self.unwritten: tuple[Word, ...] = ()
 
     @property
     def partial(self) -> str:
@@ -71,7 +72,11 @@ class FakeSession:
 def model(monkeypatch):
     """Put a fake in the place of the model; ``model.on_push`` may be replaced."""
     fake = SimpleNamespace(
-        name="fake", hash="abc", device=SimpleNamespace(type="cpu"), on_push=lambda samples: None
+        name="fake",
+        hash="abc",
+        device=SimpleNamespace(type="cpu"),
+        on_push=lambda samples: None,
+        writer=None,
     )
 
     def begin_session(sample_rate, lookahead_ms, hotwords=()):
