@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from itertools import zip_longest
 from typing import NamedTuple
 
 __all__ = [
@@ -69,7 +70,7 @@ def read_marks(text: str) -> list[MarkedWord]:
     text = "".join(char for char in text if not unicodedata.combining(char))
     found = list(_WORD.finditer(text))
     words = []
-    for match, after in zip(found, [*found[1:], None], strict=True):
+    for match, after in zip_longest(found, found[1:]):
         gap = text[match.end() : after.start() if after else len(text)]
         plain = match.group().lower()
         mark = _read_gap(match.group(), gap, after.group() if after else "")

@@ -63,7 +63,7 @@ class Dictation:
         hp, size = self.hp, self.hp["rows"] * self.hp["row_words"]
         number, at = divmod(step, self.num_batches)
         if number != self.number:
-            self.number, self.stream = number, self._order(self._random(0, number))
+            self.number, self.stream = number, self._order(number)
         items = self.stream[at * size : (at + 1) * size].view(hp["rows"], -1)
         rng = self._random(1, step)
         words, border = self.ids[items], items == len(self.ids) - 1
@@ -78,10 +78,10 @@ class Dictation:
         cases = (labels // len(MARKS)).masked_fill(blank, IGNORED)
         return Page(features, cases, (labels % len(MARKS)).masked_fill(blank, IGNORED))
 
-    def _order(self, rng: torch.Generator) -> Tensor:
+    def _order(self, number: int) -> Tensor:
         """Lay the sentences of a pass one after the other: indices into ``ids``."""
-        hp, count = self.hp, len(self.starts) - 1
-        block = hp["block"] if self.number % 2 else 1
+        hp, count, rng = self.hp, len(self.starts) - 1, self._random(0, number)
+        block = hp["block"] if number % 2 else 1
         blocks = torch.randperm(-(-count // block), generator=rng, device=self.device)
         order = (blocks.unsqueeze(1) * block + torch.arange(block, device=self.device)).flatten()
         order = order[order < count]
