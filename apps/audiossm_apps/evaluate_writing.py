@@ -4,6 +4,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from audiossm_apps.options import share
+
 if TYPE_CHECKING:
     from audiossm.evaluate.writing import WritingScore
 
@@ -30,6 +32,14 @@ def add_task(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         metavar="NAME|DIR",
         help="a writer that 'audiossm models' lists, or its folder (default: the shipped one)",
     )
+    parser.add_argument(
+        "--misheard",
+        type=share,
+        default=0.0,
+        metavar="SHARE",
+        help="replace this share of the words, 0 to 1, by any others and score the rest "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -42,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from audiossm.models import LoadedWriter
 
     lines = read_lines(Path(args.sentences))
-    score = score_writer(LoadedWriter.load(args.model), lines)
+    score = score_writer(LoadedWriter.load(args.model), lines, args.misheard)
     if args.json:
         print(json.dumps(score.to_json(), indent=2))
     else:
@@ -55,7 +65,8 @@ def _print_table(score: "WritingScore") -> None:
 
     from audiossm_apps.tables import print_table
 
-    table = Table(title=f"{score.model}, {score.sentences} sentences of {score.words} words")
+    title = f"{score.model}, {score.sentences} sentences of {score.words} words"
+    table = Table(title=title + (f", {score.misheard} misheard" if score.misheard else ""))
     table.add_column("what")
     for heading in ("F1", "precision", "recall", "right", "wrong", "missed"):
         table.add_column(heading, justify="right")

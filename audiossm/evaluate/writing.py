@@ -1,6 +1,7 @@
 """How well a writer punctuates: its marks and capitals against written sentences."""
 
 import lzma
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ __all__ = [
     "ClassScore",
     "WritingScore",
     "find_logits",
+    "mishear",
     "read_lines",
     "score_forms",
     "score_writer",
@@ -67,6 +69,7 @@ class WritingScore:
     model_hash: str
     sentences: int
     words: int
+    misheard: int
     classes: dict[str, ClassScore]
 
     def to_json(self) -> dict[str, Any]:
@@ -76,6 +79,7 @@ class WritingScore:
             "model_hash": self.model_hash,
             "sentences": self.sentences,
             "words": self.words,
+            "misheard": self.misheard,
             "classes": {
                 name: {
                     "f1": score.f1,
@@ -132,13 +136,24 @@ def find_logits(network: Writer, words: Sequence[MarkedWord]) -> Tensor:
     return torch.cat(pieces)[2 * late :]
 
 
-def score_writer(writer: LoadedWriter, lines: Sequence[str]) -> WritingScore:
+def mishear(words: Sequence[MarkedWord], share: float) -> list[MarkedWord]:
+    """Replace a share of the words, each by any of all; the choice is a function of both."""
+    rng = random.Random(0)
+    return [
+        item._replace(word=rng.choice(words).word) if rng.random() < share else item
+        for item in words
+    ]
+
+
+def score_writer(writer: LoadedWriter, lines: Sequence[str], misheard: float = 0.0) -> WritingScore:
     """Have sentences written that follow each other without a pause: one stream, one end.
 
     Args:
         writer: on the CPU.
         lines: written sentences; exclamation marks, semicolons and so on count as ``read_marks``
             reads them.
+        misheard: the share of words that are replaced by any others, as a recogniser would; how
+            they are written doesn't count.
 
     Raises:
         ManifestError: there are no words.
@@ -146,11 +161,15 @@ def score_writer(writer: LoadedWriter, lines: Sequence[str]) -> WritingScore:
     words = [item for line in lines for item in read_marks(line)]
     if not words:
         raise ManifestError("there are no words in these sentences")
-    forms = choose_forms(find_logits(writer.network, words), STOP)
+    heard = mishear(words, misheard)
+    forms = choose_forms(find_logits(writer.network, heard), STOP)
+    counted = torch.tensor([item == true for item, true in zip(heard, words, strict=True)])
+    truth, found = (Forms(*(x[counted] for x in each)) for each in (true_forms(words), forms))
     return WritingScore(
         model=writer.name,
         model_hash=writer.hash,
         sentences=len(lines),
         words=len(words),
-        classes=score_forms(true_forms(words), forms),
+        misheard=len(words) - int(counted.sum()),
+        classes=score_forms(truth, found),
     )

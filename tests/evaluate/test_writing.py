@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from audiossm.errors import ManifestError
-from audiossm.evaluate.writing import ClassScore, find_logits, score_forms, score_writer, true_forms
+from audiossm.evaluate.writing import (
+    ClassScore,
+    find_logits,
+    mishear,
+    score_forms,
+    score_writer,
+    true_forms,
+)
 from audiossm.marks import read_marks
 from audiossm.models import Forms, save_writer
 from audiossm.train.offsets import find_offsets
@@ -50,6 +57,20 @@ def test_how_lines_are_broken_tells_nothing():
         score_writer(writer, ["..."])
 
 
+def test_misheard_words_mislead_but_do_not_count():
+    words = WORDS * 40
+    heard = mishear(words, 0.2)
+    changed = [at for at, (item, true) in enumerate(zip(heard, words, strict=True)) if item != true]
+    assert 0.15 < len(changed) / len(words) < 0.2  # some are replaced by themselves
+    assert heard == mishear(words, 0.2) and mishear(words, 0.0) == words
+    assert all(heard[at][1:] == words[at][1:] for at in changed)  # what is right stays so
+    score = score_writer(make_writer(), LINES * 40, 0.2)
+    assert score.misheard == len(changed)
+    capitals = score.classes["capitals"]
+    kept = [item for item, true in zip(heard, words, strict=True) if item == true]
+    assert capitals.right + capitals.missed == sum(item.case > 0 for item in kept)
+
+
 def test_offsets_are_those_with_the_best_f1():
     network, words = make_writer().network, WORDS * 20
     offsets = find_offsets(network, words)
@@ -75,5 +96,12 @@ def test_the_command_prints_a_table_and_json(tmp_path, capsys):
     assert found["classes"].keys() == {
         *("full stop", "comma", "question mark", "capitals", "upper case"),
     }
+    assert found["misheard"] == 0
+    assert main([*command, "--misheard", "0.5"]) == 0
+    assert " misheard" in capsys.readouterr().out
+    for wrong in ("2", "-1", "nan", "much"):
+        with pytest.raises(SystemExit):
+            main([*command, "--misheard", wrong])
+        assert "share" in capsys.readouterr().err
     assert main([*command[:2], str(tmp_path / "none.txt"), *command[3:]]) == 1
     assert "can't read these sentences" in capsys.readouterr().err
