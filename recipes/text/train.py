@@ -37,7 +37,7 @@ SMOKE_BACKBONE = {
     "head_dim": 16,
 }
 SMOKE_DATA = {"sentences": "sentences.txt", "test": 20, "dev": 20, "num_words": 300}
-SMOKE_TRAIN = {"steps": 40, "warmup": 5, "rows": 4, "row_words": 64, "ema": 0.9, "log_every": 10}
+SMOKE_TRAIN = {"steps": 80, "warmup": 5, "rows": 4, "row_words": 64, "ema": 0.9, "log_every": 10}
 
 
 def score(network: Writer, words: list[MarkedWord]) -> dict[str, float]:

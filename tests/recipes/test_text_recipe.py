@@ -30,14 +30,14 @@ def test_the_smoke_run_learns_and_exports_a_model(tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
-    assert "step 40 of 40, {" in result.stdout
+    assert "step 80 of 80, {" in result.stdout
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [10, 20, 30, 40]
+    assert [row["step"] for row in rows] == list(range(10, 90, 10))
     assert rows[-1]["case"] < 0.8 * rows[0]["case"]
     model = LoadedWriter.load(tmp_path / "model")
-    assert model.lookahead == 2
+    assert model.lookahead == 3
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "0.05 M parameters. Trained to step 40 on " in card
+    assert "0.05 M parameters. Trained to step 80 on " in card
     assert "dev_capitals" in card and "To be added" in card
     test, dev = (read_lines(tmp_path / name) for name in ("held-out.txt", "dev.txt"))
     assert (len(test), len(dev)) == (20, 20)
