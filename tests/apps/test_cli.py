@@ -372,7 +372,8 @@ def test_a_real_ctrl_c_ends_a_live_pipe_with_its_last_words(tmp_path):
     save_model(tmp_path / "tiny", "recogniser", "", config, network.state_dict())
     samples = (read_speech() * 32767).astype("<i2").tobytes()
     command = [sys.executable, "-m", "audiossm_apps.cli", "transcribe", "--threads", "1"]
-    options = ["--model", str(tmp_path / "tiny"), "--raw-rate", "16000", "--live", "-"]
+    # --raw: a writer would wait for words that come only after the signal
+    options = ["--model", str(tmp_path / "tiny"), "--raw-rate", "16000", "--raw", "--live", "-"]
     whole = subprocess.run([*command, *options], input=samples, stdout=subprocess.PIPE)
     with subprocess.Popen(
         [*command, *options],
