@@ -36,7 +36,7 @@ class GatedConv(StreamingModule[ConvState]):
 
     def step(self, x: Tensor, state: ConvState) -> tuple[Tensor, ConvState]:
         """Advance (batch, frames, d_model) by any number of frames >= 1."""
-        value, gate = self.gated(self.norm(x).to(self.norm.weight.dtype)).chunk(2, dim=-1)
-        y, state = self.conv.step((value * gate.sigmoid()).transpose(1, 2), state)
+        y = F.glu(self.gated(self.norm(x).to(self.norm.weight.dtype)))
+        y, state = self.conv.step(y.transpose(1, 2), state)
         y = self.out(F.silu(self.conv_norm(y.transpose(1, 2))))
         return x + self.dropout(y), state

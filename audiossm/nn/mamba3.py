@@ -227,9 +227,10 @@ class Mamba3(StreamingModule[SsmState]):
             return self.out_proj(outputs[0] if one else torch.cat(outputs, dim=1)), state
         # one frame needs no frame axis until the end
         parts = self.in_proj(x[:, 0] if one else x).split(config.split_sizes, dim=-1)
-        z, v = (part.unflatten(-1, (config.num_heads, config.head_dim)) for part in parts[:2])
+        lead = parts[0].shape[:-1]
+        z, v = (part.view(*lead, config.num_heads, config.head_dim) for part in parts[:2])
         ranks = (config.rank, config.num_groups, config.d_state)
-        k, q = (part.unflatten(-1, ranks) for part in parts[2:4])
+        k, q = (part.view(*lead, *ranks) for part in parts[2:4])
         # float32 before softplus and f: half precision would lose small steps and decays
         dtype = torch.promote_types(v.dtype, torch.float32)
         raw_dt, raw_a, trap, angles = (part.to(dtype) for part in parts[4:])
@@ -243,6 +244,12 @@ class Mamba3(StreamingModule[SsmState]):
         if one:
             y, state = ssm_step(*inputs, params, state, pairing=pairing)
             return self.out_proj(y.flatten(-2)).unsqueeze(1), state
+        if few and not x.is_cuda:  # there the matrix form costs more
+            steps = []
+            for frame in zip(*(part.unbind(1) for part in inputs), strict=True):
+                y, state = ssm_step(*frame, params, state, pairing=pairing)
+                steps.append(y)
+            return self.out_proj(torch.stack(steps, dim=1).flatten(-2)), state
         y, state = ssm_scan(*inputs, params, state, pairing=pairing, chunk_size=config.chunk_size)
         return self.out_proj(y.flatten(-2)), state
 
