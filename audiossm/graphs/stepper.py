@@ -125,7 +125,7 @@ class Stepper(Generic[S]):
 
     @property
     def state(self) -> S:
-        """The state now, as a value."""
+        """The state now, as a value: exactly, not settled, where torch runs."""
         return self._state if self._bound is None else self._bound.read()
 
     @state.setter
@@ -155,8 +155,8 @@ class Stepper(Generic[S]):
                 self._bound = BoundState(self.ways.graphs, self._state)
             return self._bound.step(x)
         with torch.inference_mode():
-            outputs, state = step.call(step.network, x.to(self.ways.device), self._state)
-            self._state = step.settle(state)
+            x = x.to(self.ways.device)
+            outputs, self._state = step.call(step.network, x, self._state)
         return tuple(output.cpu() for output in outputs)
 
     def _begin(self, num_frames: int) -> None:

@@ -246,7 +246,8 @@ class Mamba3(StreamingModule[SsmState]):
             return self.out_proj(y.flatten(-2)).unsqueeze(1), state
         if few and not x.is_cuda:  # there the matrix form costs more
             steps = []
-            for frame in zip(*(part.unbind(1) for part in inputs), strict=True):
+            for i in range(x.shape[1]):
+                frame = SsmInputs._make(part[:, i] for part in inputs)
                 y, state = ssm_step(*frame, params, state, pairing=pairing)
                 steps.append(y)
             return self.out_proj(torch.stack(steps, dim=1).flatten(-2)), state

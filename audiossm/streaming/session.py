@@ -151,8 +151,8 @@ class Session:
 
     @property
     def network_state(self) -> RecogniserState:
-        """The network's state, as a value."""
-        return self.stepper.state
+        """The network's state, turned back: equal streams have equal ones, but for roundings."""
+        return self.stepper.ways.step.settle(self.stepper.state)
 
     @network_state.setter
     def network_state(self, state: RecogniserState) -> None:
@@ -281,7 +281,7 @@ class Session:
             **({} if scribe is None else state_arrays(scribe.network, "writer")),
             **state_arrays(self.resample_state, "resampler"),
             **state_arrays(self.buffer_state, "buffer"),
-            **state_arrays(self.network_state, "network"),
+            **state_arrays(self.stepper.state, "network"),
             **{f"decoder.{name}": a for name, a in self.decoder_state._asdict().items()},
             "counters": np.array(counters, np.int64),
         }
