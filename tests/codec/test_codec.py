@@ -196,3 +196,8 @@ def test_a_folder_without_the_table_is_refused(tmp_path, codec):
     save_model(tmp_path / "toy", "codec", "", {}, codec.state_dict())
     with pytest.raises(ModelError, match=r"config\.toml: missing table 'codec'"):
         LoadedCodec.load(tmp_path / "toy")
+
+
+def test_the_shipped_encoder_is_frozen():
+    # recognisers stand on its frames; a change of it is a new model of another name
+    assert LoadedCodec.load("first-frames").frames_hash == "4b746a681a29006308a9caaf3000dee8"
