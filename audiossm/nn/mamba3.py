@@ -25,7 +25,7 @@ from audiossm_kernels.ssm_step.exported import step_exported, takes
 
 __all__ = ["Mamba3", "Mamba3Config"]
 
-# up to which a graph has the recurrence frame by frame: it is fewer nodes than the matrix form
+# up to which a graph, and a CPU, go frame by frame: it is less than the matrix form
 FEW_FRAMES = 2
 
 

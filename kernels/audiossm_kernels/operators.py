@@ -37,7 +37,10 @@ def exporting() -> bool:
 
 @contextmanager
 def export_to_onnx() -> Iterator[None]:
-    """Let ``exporting`` be true; torch.compiler.is_exporting() is, too, where torch compiles."""
+    """Let ``exporting`` be true inside.
+
+    torch.compiler.is_exporting() can't serve: it is true in torch.compile, too.
+    """
     global _exporting
     _exporting = True
     try:
