@@ -1,11 +1,11 @@
-"""Augmentation on the device, row by row: gain, noise, rooms, telephones, masks."""
+"""Augmentation on the device, row by row: gain, noise, rooms, telephones, other throats, masks."""
 
 import torch
 from torch import Tensor
 
 from audiossm.train.corpus import Corpus
 
-__all__ = ["augment_audio", "mask_spectra"]
+__all__ = ["augment_audio", "mask_spectra", "warp_spectra"]
 
 
 def chance(rows: int, probability: float, device: torch.device) -> Tensor:
@@ -88,6 +88,32 @@ def telephone(audio: Tensor) -> Tensor:
     band = torch.sigmoid((hertz - 300) / 40) * torch.sigmoid((3400 - hertz) / 60)
     narrow: Tensor = torch.fft.irfft(spectrum * band, audio.shape[1])
     return narrow
+
+
+def warp_spectra(spectra: Tensor, most: float) -> Tensor:
+    """Give each row a throat of another length (Jaitly and Hinton, 2013).
+
+    Bin k becomes what lay at k times a factor of the row's own; pitch moves along.
+
+    Args:
+        spectra: (rows, spectra, 2 * bins), windows that begin at time 0: ``CausalSTFT``'s.
+        most: factors are from 1 - most to 1 + most; 0 returns ``spectra`` as it is.
+    """
+    if most == 0:
+        return spectra
+    rows, _, width = spectra.shape
+    bins = torch.arange(width // 2, device=spectra.device)
+    factors = 1 + most * (2 * torch.rand(rows, 1, device=spectra.device) - 1)
+    place = (bins * factors).clamp(max=width // 2 - 1)
+    low = place.long().clamp(max=width // 2 - 2)
+    # seen from the window's middle, neighbours have nearly one phase
+    signs = (1 - 2 * (bins % 2)).float()
+    centred = spectra.unflatten(-1, (2, -1)) * signs
+    below, above = (
+        centred.gather(-1, (low + step).view(rows, 1, 1, -1).expand_as(centred)) for step in (0, 1)
+    )
+    between = torch.lerp(below, above, (place - low).view(rows, 1, 1, -1))
+    return (between * signs).flatten(-2)
 
 
 def mask_spectra(spectra: Tensor, amount: float = 1.0) -> Tensor:

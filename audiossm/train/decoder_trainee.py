@@ -12,6 +12,8 @@ from audiossm.train.pitch import PitchLoss, PitchTracker
 
 __all__ = ["DecoderTrainee", "Said"]
 
+COLD = 3  # first frames of a row that the encoder hears without what came before
+
 
 class Said(NamedTuple):
     """What the decoder makes of a batch."""
@@ -101,6 +103,14 @@ class DecoderTrainee(nn.Module):
     def in_time(self, audio: Tensor) -> Tensor:
         """Return what ``speak`` should say: audio (rows, samples) without what it can't know."""
         return audio[:, self.skip : audio.shape[1] - self.codec.delay]
+
+    def hear_apart(self, said: Tensor, recorded: Tensor) -> Tensor:
+        """Return how far apart the encoder hears both (rows, samples), over their variance, ()."""
+        encoder, frame = self.codec.encoder, self.codec.config.frame_size
+        both = torch.cat([said, recorded])[:, : said.shape[1] // frame * frame]
+        frames, _ = encoder.step(both, encoder.init_state(len(both)))
+        a, b = frames[:, COLD:].float().chunk(2)
+        return (a - b).square().mean() / b.var(dim=(0, 1)).mean().clamp(min=1e-6)
 
     def tell(self, x: Tensor) -> tuple[Judgement, ...]:
         """Judge recorded rows, then decoded ones: (2 * rows, samples).

@@ -12,6 +12,7 @@ from audiossm.train.adversarial import fooling_loss, matching_loss, telling_loss
 from audiossm.train.consistency import ConsistencyLoss
 from audiossm.train.decoder_trainee import DecoderTrainee, Said
 from audiossm.train.discriminators import Discriminators
+from audiossm.train.loudness import LoudnessLoss
 from audiossm.train.run import Run
 from audiossm.train.spectral import SpectralLoss
 
@@ -19,7 +20,7 @@ __all__ = ["Duel"]
 
 BETAS = (0.8, 0.99)
 # each has a weight in the recipe, NAME_weight
-DISTANCES = ("mel", "magnitude", "peaks", "consistency", "pitch")
+DISTANCES = ("mel", "magnitude", "peaks", "loudness", "hearing", "consistency", "pitch")
 ADVERSARIAL = ("fooling", "matching")
 NORMS = ("norm", "codes_norm", "judges_norm")
 NUMBERS = (*DISTANCES, *ADVERSARIAL, "telling", "in_tune", *NORMS)
@@ -55,6 +56,7 @@ class Duel:
         self.device = self.voice.device
         rate, decoder = codec.config.sample_rate, codec.config.decoder
         self.spectral = SpectralLoss(rate).to(self.device)
+        self.loudness = LoudnessLoss(rate).to(self.device)
         self.consistency = ConsistencyLoss(decoder.window, decoder.hop).to(self.device)
         # rows whose source is told the pitch: all at first, for it can't read yet
         self.forced = torch.ones((), device=self.device)
@@ -128,6 +130,9 @@ class Duel:
     def compare(self, said: Said, recorded: Tensor) -> dict[str, Tensor]:
         """Return each distance between what was said and the recording."""
         far = self.spectral(said.samples, recorded)._asdict()
+        with self.halved():
+            far["hearing"] = self.trainee.hear_apart(said.samples, recorded)
+        far["loudness"] = self.loudness(said.samples, recorded)
         return {**far, "consistency": self.consistency(said.spectra, said.samples)}
 
     def halved(self) -> torch.autocast:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from audiossm.models import Recogniser, RecogniserState
-from audiossm.train.augment import augment_audio, mask_spectra
+from audiossm.train.augment import augment_audio, mask_spectra, warp_spectra
 from audiossm.train.corpus import Batch, Corpus
 from audiossm.train.losses import consistency, ctc, send
 
@@ -36,7 +36,9 @@ def transcript_loss(
         audio = augment_audio(batch.audio, noise, hp["augment"])
         late = max(config.lookahead_frames) * config.frame_size
         spectra = net.encoder.stft(nn.functional.pad(audio, (0, late)))
-        masked = torch.cat([mask_spectra(spectra, hp["masks"]) for _ in range(views)])
+        masked = torch.cat(
+            [mask_spectra(warp_spectra(spectra, hp["warp"]), hp["masks"]) for _ in range(views)]
+        )
     shares = torch.tensor(hp["lookahead_shares"])
     option = send(torch.multinomial(shares, len(audio), replacement=True).repeat(views), device)
     whole_frames = (batch.lengths + config.frame_size - 1) // config.frame_size

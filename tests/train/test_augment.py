@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from audiossm.train.augment import augment_audio, colour, cut_noise, mask_spectra, telephone
+from audiossm.codec.stft import CausalSTFT
+from audiossm.train.augment import (
+    augment_audio,
+    colour,
+    cut_noise,
+    mask_spectra,
+    telephone,
+    warp_spectra,
+)
 from audiossm.train.corpus import Corpus
 
 
@@ -80,3 +88,23 @@ def test_masks_silence_whole_bands_and_stretches():
     assert gone_times.max() <= 10 * 9 and gone_bins.max() <= 2 * 61
     assert gone_times.min() > 0 and gone_bins.max() > 0
     assert len(set(gone_times.tolist())) > 5  # rows differ
+
+
+def test_a_throat_moves_tones_each_row_by_its_own_factor():
+    time = torch.arange(16000) / 16000
+    tone = 0.1 * torch.sin(2 * torch.pi * 2000 * time).repeat(64, 1)
+    spectra = CausalSTFT(512, 160)(tone)[:, 5:]
+    real, imaginary = warp_spectra(spectra, 0.1).chunk(2, dim=-1)
+    power = real.square() + imaginary.square()
+    peaks = power.mean(1).argmax(-1)
+    assert peaks.min() >= 64 / 1.1 - 1 and peaks.max() <= 64 / 0.9 + 1
+    assert peaks.min() < 62 and peaks.max() > 66
+    # a tone between two bins is no weaker than a window makes it there
+    loudest = power.mean(1).amax(-1)
+    assert loudest.min() > 0.5 * loudest.max()
+
+
+def test_no_warp_is_no_change():
+    spectra = torch.randn(2, 5, 2 * 257)
+    assert torch.equal(warp_spectra(spectra, 0.0), spectra)
+    torch.testing.assert_close(warp_spectra(spectra, 1e-9), spectra, atol=1e-4, rtol=0)

@@ -105,3 +105,15 @@ def test_judges_hear_quiet_speech_as_loud(codec):
     loud, quiet = trainee.tell(x), trainee.tell(0.1 * x)
     for ours, theirs in zip(loud, quiet, strict=True):
         torch.testing.assert_close(ours.scores, theirs.scores, rtol=1e-4, atol=1e-5)
+
+
+def test_the_encoder_hears_what_is_said_and_stays(codec):
+    trainee = DecoderTrainee(codec, 1, train_codes=True)
+    recorded = 0.1 * torch.randn(2, 12 * 320 + 80)
+    assert trainee.hear_apart(recorded, recorded) < 1e-12
+    said = (recorded + 0.02 * torch.randn_like(recorded)).requires_grad_()
+    near, far = (trainee.hear_apart(x, recorded) for x in (said, torch.zeros_like(said)))
+    assert 0 < near < far
+    near.backward()
+    assert said.grad is not None and said.grad.abs().sum() > 0
+    assert all(weight.grad is None for weight in codec.encoder.parameters())
