@@ -15,6 +15,7 @@ from typing import BinaryIO, Protocol, cast
 import numpy as np
 
 from audiossm.audio.container import ContainerSource
+from audiossm.audio.media import MediaSource, has_av, looks_like_media
 from audiossm.audio.mp3 import looks_like_mp3, scan_mp3
 from audiossm.audio.ogg import find_ogg_damage
 from audiossm.audio.samples import LOUDEST
@@ -162,6 +163,9 @@ def open_audio(
 ) -> AudioReader:
     """Open audio for reading: wav, flac, ogg, opus, mp3, or raw 16-bit little-endian samples.
 
+    With PyAV installed (the extra ``media``) also m4a, mp4, webm, mkv, aac and others: the first
+    audio track.
+
     A WAV or raw pipe is decoded as its bytes arrive; any other pipe goes to a temporary file first.
 
     Args:
@@ -269,9 +273,22 @@ def _open_coded(
         stream.seek(0)
     except OSError as exc:
         raise AudioError(f"{name}: reading fails: {exc.strerror or exc}") from exc
-    return ContainerSource(
-        stream if path is None else path, name, damage=damage, promised_samples=promised
-    )
+    try:
+        return ContainerSource(
+            stream if path is None else path, name, damage=damage, promised_samples=promised
+        )
+    except AudioError as exc:
+        if not looks_like_media(head, name):
+            raise
+        if not has_av():
+            raise AudioError(
+                f"{name}: this kind of file is read by PyAV, which is not installed: "
+                "pip install 'audiossm[media]'"
+            ) from exc
+    try:
+        return MediaSource(stream, name)
+    except OSError as exc:
+        raise AudioError(f"{name}: reading fails: {exc.strerror or exc}") from exc
 
 
 def _measure(stream: BinaryIO) -> int:
