@@ -24,6 +24,7 @@ HEIGHTS = {
     "audiossm.hotwords": 1,
     "audiossm.cues": 1,
     "audiossm.subtitles": 1,
+    "audiossm.suffixes": 1,
     "audiossm.textgrid": 1,
     "audiossm.lexicon": 1,
     "audiossm.pictures": 1,

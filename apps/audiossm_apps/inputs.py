@@ -1,18 +1,16 @@
 """Which recordings a command line means: files, folders and patterns, and where results go."""
 
 import glob
+import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from audiossm.errors import OutputError
+from audiossm.suffixes import MEDIA, PLAIN
 
 __all__ = ["Input", "find_inputs", "name_targets"]
-
-SUFFIXES = frozenset(
-    ".aif .aifc .aiff .au .caf .flac .mp3 .oga .ogg .opus .rf64 .w64 .wav .wave".split()
-)
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,8 @@ def find_inputs(names: Sequence[str], *, with_raw: bool = False) -> tuple[list[I
     Returns:
         the recordings, and lines that say what was left out because an extra is missing.
     """
-    from audiossm.audio.media import SUFFIXES as MEDIA_SUFFIXES
-    from audiossm.audio.media import has_av
-
-    suffixes = SUFFIXES | ({".raw"} if with_raw else set())
-    needy = frozenset() if has_av() else MEDIA_SUFFIXES
-    suffixes |= MEDIA_SUFFIXES - needy
+    needy = frozenset() if _has_av() else MEDIA
+    suffixes = PLAIN | (MEDIA - needy) | ({".raw"} if with_raw else set())
     left_out: list[Path] = []
 
     def search(folder: Path, root: Path) -> Iterator[Input]:
@@ -121,6 +115,14 @@ def name_targets(
             )
         targets.append((item, target))
     return targets
+
+
+def _has_av() -> bool:
+    """Tell whether PyAV is installed, without loading torch for it, as our reader would."""
+    try:
+        return importlib.util.find_spec("av") is not None
+    except ValueError:  # somebody keeps it from being imported
+        return False
 
 
 def _fixed_parts(pattern: Path) -> list[str]:

@@ -9,13 +9,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from audiossm.errors import AudioError, DependencyError
+from audiossm.suffixes import MEDIA
 
 __all__ = ["MediaSource", "has_av", "load_av", "looks_like_media"]
 
-SUFFIXES = frozenset(
-    ".3gp .aac .ac3 .amr .avi .flv .m4a .m4b .m4v .mka .mkv .mov .mp4 .mpeg .mpg .mts .ts .webm "
-    ".wma .wmv".split()
-)
 # Formats by their content. Playlists aren't among them: they would open other files, and addresses.
 _DEMUXERS = "aac,ac3,amr,asf,avi,caf,eac3,flv,matroska,mov,mp3,mpeg,mpegts,ogg,wav,webm"
 # A silence of this many seconds in the time stamps is one; less is how coarse they are.
@@ -56,7 +53,7 @@ def looks_like_media(head: bytes, name: str) -> bool:
         or head[:4] in (b"\x1aE\xdf\xa3", b"0&\xb2u", b"FLV\x01", b"#!AM", b"\0\0\1\xba")
         or (head[:4] == b"RIFF" and head[8:12] in (b"AVI ", b"WAVE"))
         or (head[:1] == b"\xff" and head[1:2] in (b"\xf1", b"\xf9", b"\xf0", b"\xf8"))
-        or Path(name).suffix.lower() in SUFFIXES
+        or Path(name).suffix.lower() in MEDIA
     )
 
 

@@ -1,6 +1,7 @@
 """Files, folders and patterns on a command line, and the files that results go to."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -129,3 +130,19 @@ def test_a_result_never_goes_over_an_input():
 
 def test_suffixes_are_replaced_and_dots_in_names_kept():
     assert places(["v1.2.talk.mp3", "nosuffix"], "out") == ["out/v1.2.talk.srt", "out/nosuffix.srt"]
+
+
+def test_nothing_heavy_is_loaded_where_all_is_done_already(folder):
+    """A folder that is transcribed every hour, or whose work others do."""
+    recording, result = folder / "talks" / "b.mp3", folder / "talks" / "b.txt"
+    result.touch()
+    os.utime(recording, (1, 1))
+    code = (
+        "import sys\n"
+        "from audiossm_apps.cli import main\n"
+        f"assert main(['transcribe', {str(recording)!r}, '--beside']) == 0\n"
+        "assert not {'torch', 'numpy', 'soundfile', 'av'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "b.txt is newer than the recording: skipped" in done.stderr
