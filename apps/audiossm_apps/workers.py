@@ -1,6 +1,7 @@
 """Several recordings at once: processes, each with its own model, that take one after another."""
 
 import argparse
+import contextlib
 import signal
 import sys
 import threading
@@ -11,7 +12,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from audiossm.errors import AudioError, AudioSSMError, OutputError
 
@@ -65,6 +66,8 @@ def run_tasks(
     try:
         while left or busy:
             while left and len(busy) < num_workers:
+                while idle and not idle[-1].process.is_alive():
+                    idle.pop().end()
                 worker = idle.pop() if idle else _Worker(args, hotwords)
                 # it is among the busy ones before it has anything to do: it is ended in any case
                 busy[worker.pipe] = worker
@@ -123,17 +126,17 @@ class _Worker:
         self.pipe.close()
 
 
-class _no_interrupts:
-    """Let a process that starts here be deaf to Ctrl-C: its parent ends it."""
-
-    def __enter__(self) -> None:
-        self.before: Any = None
-        if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def __exit__(self, *exc: object) -> None:
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
+@contextlib.contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Let a process that starts here be deaf to Ctrl-C from the first: its parent ends it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _serve(pipe: Connection, args: argparse.Namespace, hotwords: "tuple[HotWord, ...]") -> None:

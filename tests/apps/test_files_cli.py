@@ -16,8 +16,8 @@ import soundfile
 
 from audiossm.audio import growing
 from audiossm.models import save_recogniser
-from audiossm.streaming import Transcriber, Word
-from audiossm_apps import partial, recording, whole_file, workers
+from audiossm.streaming import Transcriber, Transcript, Word
+from audiossm_apps import partial, recording, transcribe, whole_file, workers
 from audiossm_apps.cli import main
 from tiny_model import SPEECH, make_transcriber, read_speech
 from tiny_writer import make_writer
@@ -312,6 +312,19 @@ def test_ctrl_c_ends_workers_and_leaves_whole_what_is_done(talks, folders, tmp_p
         "day/garden.txt",
         "river.txt",
     ]
+
+
+def test_ctrl_c_prints_what_is_whole_though_one_before_it_is_not(talks, monkeypatch, capsys):
+    def stop(tasks, args, hotwords, num_workers):
+        for number in (2, 0):
+            transcript = Transcript(f"text {number}", 1.0, "tiny", ())
+            yield number, workers.Outcome(((tasks[number].source, transcript),))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(transcribe, "run_tasks", stop)
+    soundfile.write(talks / "z.wav", read_speech(), 16000)
+    assert run(talks, "--jobs", 2) == 130
+    assert capsys.readouterr() == ("text 0\ntext 2\n", "audiossm: stopped\n")
 
 
 def test_a_worker_that_is_killed_costs_its_recording_alone(talks, folders, capfd, monkeypatch):
