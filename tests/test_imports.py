@@ -22,7 +22,9 @@ HEIGHTS = {
     "audiossm.marks": 1,
     "audiossm.numbers": 1,
     "audiossm.hotwords": 1,
+    "audiossm.cues": 1,
     "audiossm.subtitles": 1,
+    "audiossm.suffixes": 1,
     "audiossm.textgrid": 1,
     "audiossm.lexicon": 1,
     "audiossm.pictures": 1,
@@ -43,6 +45,7 @@ HEIGHTS = {
 TRAINING = {"torchaudio", "triton", "tensorboard", "matplotlib"}
 FORBIDDEN = {
     "audiossm/protocol": {"torch", "socket", "asyncio", "websockets", "starlette"},
+    "audiossm/cues.py": {"torch", "numpy"},
     "audiossm/subtitles.py": {"torch", "numpy"},
     "audiossm/textgrid.py": {"torch", "numpy"},
     "audiossm/lexicon.py": {"torch", "numpy"},

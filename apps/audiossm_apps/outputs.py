@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Protocol
 
+from audiossm.cues import CueShape
 from audiossm.errors import OutputError
 from audiossm.subtitles import format_srt, format_vtt
 
@@ -48,7 +49,12 @@ class TranscriptWriter(Protocol):
 
 
 def make_writer(
-    kind: str, stream: IO[str], *, as_list: bool, as_they_come: bool
+    kind: str,
+    stream: IO[str],
+    *,
+    as_list: bool,
+    as_they_come: bool,
+    shape: CueShape | None = None,
 ) -> TranscriptWriter:
     """Make the writer of one of ``FORMATS``.
 
@@ -57,6 +63,7 @@ def make_writer(
         stream: where to write; each piece is flushed, so whatever stops us loses nothing.
         as_list: JSON is a list of objects with ``file`` in each, not one object.
         as_they_come: plain text is written word by word, not when a transcript is complete.
+        shape: of subtitles.
     """
     match kind:
         case "txt":
@@ -65,7 +72,7 @@ def make_writer(
             return JsonListWriter(stream) if as_list else JsonWriter(stream)
         case "jsonl":
             return JsonLinesWriter(stream)
-    return SubtitleWriter(stream, kind)
+    return SubtitleWriter(stream, kind, shape)
 
 
 class _LateFile(io.TextIOWrapper):
@@ -267,12 +274,13 @@ class JsonLinesWriter(_Writer):
 class SubtitleWriter(_Writer):
     """A subtitle file."""
 
-    def __init__(self, stream: IO[str], kind: str) -> None:
+    def __init__(self, stream: IO[str], kind: str, shape: CueShape | None) -> None:
         super().__init__(stream)
         self.format = format_srt if kind == "srt" else format_vtt
+        self.shape = shape
 
     def done(self, name: str, transcript: "Transcript") -> None:
-        self.write(self.format(transcript.words))
+        self.write(self.format(transcript.words, self.shape))
 
 
 class LiveText:

@@ -26,9 +26,11 @@ def show_progress(
 
 
 @contextlib.contextmanager
-def count_progress(total: int, doing: str = "transcribing") -> Iterator[Callable[[], None]]:
+def count_progress(
+    total: int, doing: str = "transcribing", *, shown: bool = True
+) -> Iterator[Callable[[], None]]:
     """Yield a function to call after each of ``total`` things; a terminal shows how far it is."""
-    if not sys.stderr.isatty():
+    if not shown or not sys.stderr.isatty():
         yield lambda: None
         return
     from rich.console import Console

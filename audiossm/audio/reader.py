@@ -15,6 +15,8 @@ from typing import BinaryIO, Protocol, cast
 import numpy as np
 
 from audiossm.audio.container import ContainerSource
+from audiossm.audio.growing import GrowingFile
+from audiossm.audio.media import MediaSource, has_av, looks_like_media
 from audiossm.audio.mp3 import looks_like_mp3, scan_mp3
 from audiossm.audio.ogg import find_ogg_damage
 from audiossm.audio.samples import LOUDEST
@@ -119,6 +121,21 @@ class AudioReader:
         self._source.seek(sample)
         self._position, self._failure = sample, None
 
+    def skip(self, num_samples: int) -> None:
+        """Go on to where reading so many samples would have led, to the very bit.
+
+        Only WAV and raw files are sought in: other decoders remember what they have seen.
+
+        Raises:
+            AudioError: there are fewer, or reading them fails.
+        """
+        target = self._position + num_samples
+        if isinstance(self._source, WavSource) and self._source.seekable:
+            self.seek(target)
+        while self._position < target:
+            if self.read(min(target - self._position, self.sample_rate)).shape[1] == 0:
+                raise AudioError(f"{self.name}: ends before the sample {target}")
+
     def close(self) -> None:
         """Free what ``open_audio`` opened; a file object from the caller stays open."""
         self._resources.close()
@@ -159,8 +176,12 @@ def open_audio(
     raw_rate: int | None = None,
     raw_channels: int = 1,
     name: str | None = None,
+    follow_s: float | None = None,
 ) -> AudioReader:
     """Open audio for reading: wav, flac, ogg, opus, mp3, or raw 16-bit little-endian samples.
+
+    With PyAV installed (the extra ``media``) also m4a, mp4, webm, mkv, aac and others: the first
+    audio track.
 
     A WAV or raw pipe is decoded as its bytes arrive; any other pipe goes to a temporary file first.
 
@@ -170,14 +191,24 @@ def open_audio(
         raw_rate: Hz; given, the bytes are raw samples without a header.
         raw_channels: interleaved channels of a raw stream.
         name: for messages; by default the path.
+        follow_s: given, the file (WAV or raw) is still being written: reading waits for what comes,
+            and ends when the file didn't grow for so many seconds. Its header's length isn't
+            believed.
 
     Raises:
         AudioError: there is no audio to be had; the message says why, in a line.
     """
     with ExitStack() as resources:
         stream, path, name, seekable = open_stream(source, name, resources)
+        if follow_s is not None:
+            if path is None:
+                raise AudioError(f"{name}: is not a file, so it can't be followed as it grows")
+            stream = cast(BinaryIO, GrowingFile(stream, name, follow_s))
+            seekable = False
         if raw_rate is not None:
             opened: _Source = _open_raw(stream, name, raw_rate, raw_channels, seekable)
+        elif follow_s is not None:
+            opened = _open_growing(stream, name)
         else:
             opened = _open_coded(stream, path, name, seekable, resources)
         resources.callback(opened.close)
@@ -240,6 +271,16 @@ def _open_raw(stream: BinaryIO, name: str, rate: int, channels: int, seekable: b
     return WavSource(ByteStream(stream), layout, seekable=seekable)
 
 
+def _open_growing(stream: BinaryIO, name: str) -> _Source:
+    ahead = ByteStream(stream)
+    if not (head := ahead.peek(12)):
+        raise AudioError(f"{name}: is empty (0 bytes)")
+    layout = read_wav_header(ahead, name, live=True) if is_wav(head) else None
+    if layout is None:
+        raise AudioError(f"{name}: only WAV and raw samples can be followed as they grow")
+    return WavSource(ahead, replace(layout, num_bytes=None), seekable=False)
+
+
 def _open_coded(
     stream: BinaryIO, path: Path | None, name: str, seekable: bool, resources: ExitStack
 ) -> _Source:
@@ -269,9 +310,22 @@ def _open_coded(
         stream.seek(0)
     except OSError as exc:
         raise AudioError(f"{name}: reading fails: {exc.strerror or exc}") from exc
-    return ContainerSource(
-        stream if path is None else path, name, damage=damage, promised_samples=promised
-    )
+    try:
+        return ContainerSource(
+            stream if path is None else path, name, damage=damage, promised_samples=promised
+        )
+    except AudioError as exc:
+        if not looks_like_media(head, name):
+            raise
+        if not has_av():
+            raise AudioError(
+                f"{name}: this kind of file is read by PyAV, which is not installed: "
+                "pip install 'audiossm[media]'"
+            ) from exc
+    try:
+        return MediaSource(stream, name)
+    except OSError as exc:
+        raise AudioError(f"{name}: reading fails: {exc.strerror or exc}") from exc
 
 
 def _measure(stream: BinaryIO) -> int:

@@ -1,6 +1,7 @@
 """Opus, the codec to compare with: real libopus, through PyAV."""
 
 from itertools import zip_longest
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiossm.audio import resample
-from audiossm.errors import DependencyError
+from audiossm.audio.media import load_av
 
 __all__ = ["FRAME_MS", "OpusAudio", "code_opus", "require_av"]
 
@@ -41,9 +42,7 @@ def code_opus(
     Raises:
         DependencyError: PyAV is not installed.
     """
-    require_av()
-    import av
-
+    av = require_av()
     encoder = av.CodecContext.create("libopus", "w")
     encoder.sample_rate, encoder.layout, encoder.format = sample_rate, "mono", "flt"
     encoder.bit_rate, encoder.options = bit_rate, OPTIONS
@@ -74,11 +73,6 @@ def code_opus(
     )
 
 
-def require_av() -> None:
-    """Raise ``DependencyError`` if PyAV, which brings libopus, is missing."""
-    try:
-        import av  # noqa: F401  asked for its presence only
-    except ImportError as exc:
-        raise DependencyError(
-            "Opus is encoded by PyAV, which is not installed: pip install 'audiossm[eval]'"
-        ) from exc
+def require_av() -> ModuleType:
+    """Return PyAV, which brings libopus; ``DependencyError`` if it is missing."""
+    return load_av("Opus is encoded by PyAV, which is not installed: pip install 'audiossm[eval]'")

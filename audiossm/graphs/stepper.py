@@ -139,6 +139,16 @@ class Stepper(Generic[S]):
         else:
             self._tell(profile)
 
+    def stay_with(self, profile: str) -> None:
+        """Go on with the arithmetic of ``profile``, if it may run here, whatever comes next."""
+        for chosen in get_args(Chosen):
+            if (
+                name_profile(chosen, self.ways.device) == profile
+                and self.ways.backend in ("auto", chosen)
+                and self.chosen is None
+            ):
+                self.chosen = chosen
+
     def fork(self) -> "Stepper[S]":
         """Return a stepper that goes on from here; neither disturbs the other."""
         fork = Stepper(self.ways, self.state)

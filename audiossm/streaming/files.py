@@ -74,16 +74,21 @@ def transcribe_channels(
     block_s: float = 20.0,
     flush_at: Sequence[float] = (),
     on_block: Callable[[int], None] | None = None,
+    start: int = 0,
 ) -> Iterator[tuple[int, E_co]]:
     """Do what ``transcribe_stream`` does and yield (channel, event).
 
     ``"mix"`` averages the channels and calls the result channel 0; ``"split"`` gives each channel a
     session of its own, in step.
+
+    When ``on_block`` is called, all events so far were yielded: sessions that are saved there go on
+    exactly, in another call whose reader stands behind the same ``start`` samples.
     """
     sessions = [make_session() for _ in range(reader.channels if channels == "split" else 1)]
     flushes = sorted({round(second * reader.sample_rate) for second in flush_at})
+    flushes = [flush for flush in flushes if flush >= start]
     block = max(1, round(block_s * reader.sample_rate))
-    position = 0
+    position = start
     ended: AudioError | KeyboardInterrupt | None = None
     while True:
         size = min(block, flushes[0] - position) if flushes else block

@@ -212,11 +212,19 @@ class Session:
         return {"writer": self.scribe.writer.hash, "writing": words}
 
     @classmethod
-    def restore(cls, transcriber: LoadedRecogniser, data: bytes) -> "Session":
+    def restore(
+        cls, transcriber: LoadedRecogniser, data: bytes, *, same_numerics: bool = False
+    ) -> "Session":
         """Go on from ``snapshot`` bytes, in this process or another.
 
         A session that writes needs the transcriber to have the same writer. The state moves between
         numerics profiles, such as torch and graphs: that is logged.
+
+        Args:
+            transcriber: the model.
+            data: the snapshot.
+            same_numerics: where the backend is ``auto``, take the one that the session had, rather
+                than choose anew by the size of the next push: rounding is then the same, too.
 
         Raises:
             SnapshotError: not a session, or one of another model, writer or version.
@@ -254,6 +262,8 @@ class Session:
         session._load(arrays)
         if session.scribe_state is not None:
             session.scribe_state = unpack_words(words, session.scribe_state.network)
+        if same_numerics:
+            session.stepper.stay_with(profile)
         session.stepper.come_from(profile)
         return session
 

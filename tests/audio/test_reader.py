@@ -249,3 +249,20 @@ def test_channels_are_averaged():
     np.testing.assert_array_equal(mix(audio[:1]), audio[0])
     with pytest.raises(ShapeError, match=r"\(2,\)"):
         mix(audio[0])
+
+
+@pytest.mark.parametrize(
+    ("file_format", "coding"),
+    [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None)],
+)
+def test_skipping_leads_to_the_very_samples_that_reading_does(file_format, coding):
+    data = encode(make_audio(30000), 16000, file_format, coding)
+    with open_audio(io.BytesIO(data)) as reader:
+        reader.read(20000)
+        expected = reader.read(999)
+    with open_audio(io.BytesIO(data)) as reader:
+        reader.read(500)
+        reader.skip(19500)
+        np.testing.assert_array_equal(reader.read(999), expected)
+        with pytest.raises(AudioError):
+            reader.skip(40000)

@@ -395,3 +395,16 @@ def test_gradients_are_not_kept():
     states = session.resample_state, session.buffer_state, session.network_state
     assert all(not tensor.requires_grad for _, tensor in named_tensors(states))
     assert torch.is_grad_enabled()
+
+
+def test_a_restored_session_can_be_told_to_keep_its_numerics(monkeypatch):
+    session = MODEL.session()
+    session.push(SPEECH)  # so long a piece is torch's business
+    data = session.snapshot()
+    anew, same = Session.restore(MODEL, data), Session.restore(MODEL, data, same_numerics=True)
+    monkeypatch.setattr(type(MODEL.ways), "choose", lambda ways, num_frames: "another way")
+    assert same.push(SHORT[:640]) == session.push(SHORT[:640])
+    assert same.profile == session.profile
+    monkeypatch.setattr(type(MODEL.ways), "choose", lambda ways, num_frames: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # it chooses by what comes next
+        anew.push(SHORT[:640])
