@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from audiossm.audio import open_audio
 from audiossm.decoding import align_labels
 from audiossm.errors import AlignmentError
-from audiossm.lexicon import Lexicon
+from audiossm.lexicon import Lexicon, drop_stress
 from audiossm.models import LoadedRecogniser
 from audiossm.streaming.files import transcribe_stream
 from audiossm.streaming.listener import Listener
@@ -275,7 +275,7 @@ def _pronounce(words: Sequence[WrittenWord], symbols: Sequence[str]) -> list[tup
     lexicon, known = Lexicon.load(), set(symbols)
     rows = []
     for word in words:
-        parts = [lexicon.pronounce(plain) or () for plain in word.plain]
+        parts = [drop_stress(lexicon.pronounce(plain) or ()) for plain in word.plain]
         row = tuple(phone for part in parts for phone in part)
         rows.append(row if all(parts) and known.issuperset(row) else ())
     return rows
