@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from audiossm.pronouncer import Pronouncer, Pronunciation
     from audiossm.streaming import (
         AudioCodec,
         DecoderSession,
@@ -19,6 +20,8 @@ __all__ = [
     "AudioCodec",
     "DecoderSession",
     "EncoderSession",
+    "Pronouncer",
+    "Pronunciation",
     "Session",
     "Token",
     "Transcriber",
@@ -33,6 +36,10 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     # not at import: torch takes seconds, and `audiossm --help` needs none of it
+    if name in ("Pronouncer", "Pronunciation"):  # known words need no torch at all
+        from audiossm import pronouncer
+
+        return getattr(pronouncer, name)
     if name in __all__:
         from audiossm import streaming
 

@@ -9,6 +9,7 @@ AudioSSMError
 ├── DeviceError      a device that this machine or this build doesn't have
 ├── HotwordError     hot words that can't be listened for, or their file
 ├── AlignmentError   a text that can't be laid over its audio
+├── PronunciationError  words that can't be pronounced
 ├── SessionError     a session is used after its end
 ├── SnapshotError    session bytes that this model can't go on from
 ├── OutputError      a result that can't be written
@@ -26,6 +27,7 @@ __all__ = [
     "ManifestError",
     "ModelError",
     "OutputError",
+    "PronunciationError",
     "SessionError",
     "ShapeError",
     "SnapshotError",
@@ -66,6 +68,10 @@ class HotwordError(AudioSSMError):
 
 class AlignmentError(AudioSSMError):
     """A text that can't be laid over its audio."""
+
+
+class PronunciationError(AudioSSMError):
+    """Words that can't be pronounced."""
 
 
 class SessionError(AudioSSMError):

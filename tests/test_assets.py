@@ -17,7 +17,9 @@ def bytes_of(*names: str) -> int:
     [
         (9_500_000, ["models/first-frames"]),  # its weights 9 MB, and graphs
         (20_000_000, ["models/first-light"]),
-        (15_000_000, ["lm", "lexicon"]),
+        (15_000_000, ["lm", "lexicon", "models/first-sounds"]),
+        (1_000_000, ["lexicon"]),
+        (1_500_000, ["models/first-sounds"]),
         (4_000_000, ["models/first-draft"]),
         (64_000_000, ["."]),
     ],

@@ -30,7 +30,7 @@ formats:
   json      an object {"text", "duration_s", "model", "misfit", "phones", "words": [{"word",
             "start_s", "end_s", "confidence", "phones": [{"phone", "start_s", "end_s",
             "confidence"}]}]}; "phones" is "ipa", and null where there are none: at the top if the
-            model has none, in a word that the lexicon lacks
+            model has none, in a word of sounds that it doesn't know
   textgrid  tiers "words" and "phones" for Praat
   tsv       a header, then a line each: word or phone, start_s, end_s, text, confidence
 
@@ -142,7 +142,11 @@ def _warn(alignment: "Alignment") -> None:
         if alignment.has_phones and word.phones is None and word.confidence is not None
     ]
     if unknown:
-        complain(f"not in the lexicon, so without phones: {_list(unknown)}", kind="warning: ")
+        complain(
+            f"of sounds that model {alignment.model!r} doesn't know, so without phones: "
+            f"{_list(unknown)}",
+            kind="warning: ",
+        )
 
 
 def _list(words: Sequence[str]) -> str:

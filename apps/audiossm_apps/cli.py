@@ -7,7 +7,16 @@ import sys
 
 from audiossm import __version__
 from audiossm.errors import AudioSSMError
-from audiossm_apps import align, codec, conformance, evaluate, export, models, transcribe
+from audiossm_apps import (
+    align,
+    codec,
+    conformance,
+    evaluate,
+    export,
+    models,
+    pronounce,
+    transcribe,
+)
 from audiossm_apps.complaint import complain
 
 __all__ = ["main", "make_parser"]
@@ -31,6 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     transcribe.add_command(commands)
     align.add_command(commands)
     codec.add_command(commands)
+    pronounce.add_command(commands)
     evaluate.add_command(commands)
     conformance.add_command(commands)
     export.add_command(commands)

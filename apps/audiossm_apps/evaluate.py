@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from audiossm_apps import evaluate_codec, evaluate_hotwords, evaluate_writing
+from audiossm_apps import evaluate_codec, evaluate_hotwords, evaluate_pronounce, evaluate_writing
 from audiossm_apps.complaint import complain
 from audiossm_apps.options import (
     add_decoder_option,
@@ -59,6 +59,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         task.add_argument("manifest", metavar="MANIFEST.jsonl", help="the recordings")
     hotwords = evaluate_hotwords.add_task(tasks)
     evaluate_writing.add_task(tasks)
+    evaluate_pronounce.add_task(tasks)
     for task in (transcribe, parity, hotwords, *codec_tasks):
         task.add_argument(
             "--limit", type=count, metavar="N", help="only the first N utterances (default: all)"

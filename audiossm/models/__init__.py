@@ -7,6 +7,12 @@ from audiossm.models.loaded import (
     choose_device,
     save_recogniser,
 )
+from audiossm.models.loaded_sounder import (
+    LoadedSounder,
+    save_sounder,
+    shipped_sounder,
+    sound_out,
+)
 from audiossm.models.loaded_writer import (
     Forms,
     LoadedWriter,
@@ -21,6 +27,7 @@ from audiossm.models.recogniser import (
     RecogniserConfig,
     RecogniserState,
 )
+from audiossm.models.sounder import LETTERS, Sounder, SounderConfig
 from audiossm.models.writer import BORDER, Writer, WriterConfig, WriterState
 
 __all__ = [
@@ -28,13 +35,17 @@ __all__ = [
     "DEFAULT_MODEL",
     "BackboneConfig",
     "Forms",
+    "LETTERS",
     "LanguageModel",
     "LanguageModelConfig",
     "LoadedRecogniser",
+    "LoadedSounder",
     "LoadedWriter",
     "Recogniser",
     "RecogniserConfig",
     "RecogniserState",
+    "Sounder",
+    "SounderConfig",
     "SpikeOffsets",
     "Writer",
     "WriterConfig",
@@ -42,6 +53,9 @@ __all__ = [
     "choose_device",
     "choose_forms",
     "save_recogniser",
+    "save_sounder",
     "save_writer",
+    "shipped_sounder",
     "shipped_writer",
+    "sound_out",
 ]

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from audiossm.audio import open_audio
 from audiossm.decoding import align_labels
 from audiossm.errors import AlignmentError
-from audiossm.lexicon import Lexicon
-from audiossm.models import LoadedRecogniser
+from audiossm.lexicon import Lexicon, drop_stress
+from audiossm.models import LoadedRecogniser, shipped_sounder
+from audiossm.pronouncer import MAX_LETTERS, Pronouncer
 from audiossm.streaming.files import transcribe_stream
 from audiossm.streaming.listener import Listener
 from audiossm.text import normalise_text
@@ -58,7 +59,7 @@ class AlignedWord:
 
     ``confidence`` is the geometric mean of its labels' probabilities; a word that can't be spelled,
     such as a number in digits, has none: it is what lies between its neighbours. ``phones`` is None
-    without a phone head, and for words that the lexicon lacks.
+    without a phone head, and for words of sounds that it doesn't know.
     """
 
     word: str
@@ -269,13 +270,18 @@ def _align(
 
 
 def _pronounce(words: Sequence[WrittenWord], symbols: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return each word's phones, none where the lexicon or the model doesn't know them all."""
+    """Return each word's phones, none where a word or the recogniser lacks them."""
     if not symbols:
         return [()] * len(words)
     lexicon, known = Lexicon.load(), set(symbols)
+    plain = {part for word in words for part in word.plain if len(part) <= MAX_LETTERS}
+    if shipped_sounder() is None:
+        plain = {part for part in plain if lexicon.pronounce(part)}
+    said = Pronouncer(lexicon).pronounce_words(sorted(plain))
+    phones = {item.word: drop_stress(item.phones) for item in said}
     rows = []
     for word in words:
-        parts = [lexicon.pronounce(plain) or () for plain in word.plain]
+        parts = [phones.get(part, ()) for part in word.plain]
         row = tuple(phone for part in parts for phone in part)
         rows.append(row if all(parts) and known.issuperset(row) else ())
     return rows

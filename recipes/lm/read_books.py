@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from audiossm.aloud import say_numbers, write_out
 from audiossm.manifest import read_manifest
 from audiossm.text import normalise_text
 
@@ -28,48 +29,7 @@ COPYRIGHTED = re.compile(r"copyrighted Project Gutenberg|COPYRIGHT PROTECTED", r
 NOTE = re.compile(r"\[[^\]]{0,600}\]")
 ABOUT_FILE = re.compile(r"gutenberg|e-?text|proofread|transcriber|produced by", re.IGNORECASE)
 SENTENCE_END = re.compile(r"""(?<=[.!?])(?<!\b[A-Z]\.)["'”’)\]]*\s+(?=["'“‘(]*[A-Z])""")
-NUMBER = re.compile(r"(\d+(?:,\d{3})*)(st\b|nd\b|rd\b|th\b)?")
 POUNDS = re.compile(r"£ ?(\d[\d,]*)")
-SHORT = {
-    "Mr.": "mister",
-    "Mrs.": "missus",
-    "Messrs.": "messieurs",
-    "Dr.": "doctor",
-    "Mr ": "mister ",
-    "Mrs ": "missus ",
-    "Dr ": "doctor ",
-    "St.": "saint",
-    "Capt.": "captain",
-    "Col.": "colonel",
-    "Gen.": "general",
-    "Prof.": "professor",
-    "Rev.": "reverend",
-    "Hon.": "honourable",
-    "Esq.": "esquire",
-    "&c.": "et cetera",
-    "etc.": "et cetera",
-    "i.e.": "that is",
-    "e.g.": "for example",
-    "viz.": "namely",
-    "A.M.": "a m",
-    "P.M.": "p m",
-    "A.D.": "a d",
-    "B.C.": "b c",
-}
-ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen"
-).split()
-TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()
-IRREGULAR = {
-    "one": "first",
-    "two": "second",
-    "three": "third",
-    "five": "fifth",
-    "eight": "eighth",
-    "nine": "ninth",
-    "twelve": "twelfth",
-}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -180,15 +140,14 @@ def split_sentences(text: str) -> list[str]:
     text = text[len(header) :]
     if end := END.search(text):
         text = text[: end.start()]
-    for short, long in SHORT.items():
-        text = text.replace(short, long)
+    text = write_out(text)
     text = POUNDS.sub(r"\1 pounds", text)
     kept = []
     for paragraph in re.split(r"\n\s*\n", NOTE.sub(" ", text)):
         if is_prose(paragraph):
             kept.extend(SENTENCE_END.split(" ".join(paragraph.split())))
     text = "\n".join(kept)
-    text = NUMBER.sub(lambda m: f" {spell_number(m[1], bool(m[2]))} ", text)
+    text = say_numbers(text)
     return normalise_lines(text)
 
 
@@ -215,35 +174,6 @@ def normalise_lines(text: str) -> list[str]:
     text = re.sub(r"[^a-z'\n]+", " ", text.lower())
     lines = ([word.strip("'") for word in line.split()] for line in text.split("\n"))
     return [" ".join(word for word in line if word) for line in lines]
-
-
-def spell_number(digits: str, ordinal: bool) -> str:
-    """Return digits as words; four of them without a comma are a year, as books have it."""
-    value = int(digits.replace(",", ""))
-    if value >= 10**9:
-        return ""
-    if len(digits) == 4 and 1100 <= value < 2000 and not ordinal:
-        rest = value % 100
-        words = f"{cardinal(value // 100)} "
-        words += "hundred" if not rest else f"{'o ' if rest < 10 else ''}{cardinal(rest)}"
-    else:
-        words = cardinal(value)
-    if ordinal:
-        *front, last = words.split()
-        last = IRREGULAR.get(last, (last[:-1] + "ie" if last.endswith("y") else last) + "th")
-        words = " ".join([*front, last])
-    return words
-
-
-def cardinal(value: int) -> str:
-    """Return a number below a billion as words."""
-    for size, name in ((10**6, "million"), (1000, "thousand"), (100, "hundred")):
-        if value >= size:
-            front = f"{cardinal(value // size)} {name}"
-            return f"{front} {cardinal(value % size)}" if value % size else front
-    if value >= 20:
-        return TENS[value // 10] + (f" {ONES[value % 10]}" if value % 10 else "")
-    return ONES[value]
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from audiossm.train.dictation import Dictation, writing_loss
 from audiossm.train.offsets import find_offsets
 from audiossm.train.run import Run
 from audiossm.train.sentences import Sentences, hold_out, leave_out
-from audiossm.train.writer_card import write_writer_card
+from audiossm.train.text_card import write_text_card
 
 HERE = Path(__file__).parent
 SAVE_MINUTES = 5
@@ -124,7 +124,16 @@ def main() -> None:
     description = "Capitals, commas, full stops and question marks for plain English words"
     save_writer(args.out / "model", description, run.ema)
     command = f"audiossm evaluate writing {held_out} --model {args.out / 'model'}"
-    write_writer_card(args.out / "model", command, run, sentences, final)
+    write_text_card(
+        args.out / "model",
+        command,
+        run,
+        read=f"{len(sentences.starts) - 1} written sentences of {len(sentences.ids)} words",
+        chosen="the sentences that offsets were chosen by",
+        scores=final,
+        unit="F1",
+        source="sentences",
+    )
     log = args.out / "log.jsonl"
     if log.exists() and not draw_curves([args.out], args.out / "curves.png"):
         print("no curves.png: matplotlib isn't installed")

@@ -3,8 +3,9 @@
 python recipes/transcribe/make_lexicon.py FILE ... --about "..." --out assets/lexicon/english.txt.xz
 
 A FILE is a text with a sentence a line (.xz or plain), of which the words seen twice or more are
-taken, or a manifest (.jsonl), of which all are. espeak-ng says a word otherwise alone than in a
-sentence ("a", "to"), so each word gets the commonest of its pronunciations in the sentences.
+taken, or a manifest (.jsonl), of which all are; ``--lm`` adds those of a language model. espeak-ng
+says a word otherwise alone than in a sentence ("a", "to"), so each word gets the commonest of its
+pronunciations in the sentences.
 """
 
 import argparse
@@ -16,14 +17,16 @@ from pathlib import Path
 
 from make_phones import pronounce_words
 
+from audiossm.decoding.ngram import NgramModel
+from audiossm.lexicon import PHONES, drop_stress
 from audiossm.manifest import read_manifest
 from audiossm.text import normalise_text
 
 HEADER = """\
-# Pronunciations of English words in IPA without stress marks: word, tab, phones parted by spaces.
-# Made by recipes/transcribe/make_lexicon.py with espeak-ng's voice en-us; a word that stood in a
-# sentence apart from its neighbours has the commonest of its pronunciations there, any other one
-# that of the word alone. Words: {about}.
+# Pronunciations of English words in IPA: word, tab, phones parted by spaces; stressed vowels begin
+# with ˈ (the main one) or ˌ. Made by recipes/transcribe/make_lexicon.py with espeak-ng's voice
+# en-us; a word that stood in a sentence apart from its neighbours has the commonest of its
+# pronunciations there, any other one that of the word alone. Words: {about}.
 """
 BATCH = 20000  # sentences pronounced at a time
 PRESET = 9 | lzma.PRESET_EXTREME
@@ -36,19 +39,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--about", required=True, help="which words these are, for the header")
     parser.add_argument("--min-count", type=int, default=2, help="in a text (default: %(default)s)")
+    parser.add_argument("--lm", help="a language model whose words are all taken, such as books")
     args = parser.parse_args(argv)
-    words = set()
+    words = set(NgramModel.load(args.lm).lexicon) if args.lm else set()
     for path in args.files:
         counts = Counter(word for line in read_lines(path) for word in line.split())
         least = 1 if path.suffix == ".jsonl" else args.min_count
         words |= {word for word, count in counts.items() if count >= least}
     said = count_pronunciations((line for path in args.files for line in read_lines(path)), words)
     alone = sorted(words - said.keys())
-    for word, row in zip(alone, pronounce_words(alone), strict=True):
+    for word, row in zip(alone, pronounce_words(alone, stress=True), strict=True):
         phones = tuple(symbol for part in row for symbol in part)
         if is_english(phones):
             said[word][phones] += 1
-    lines = [f"{word}\t{' '.join(said[word].most_common(1)[0][0])}\n" for word in sorted(said)]
+    lines = [f"{word}\t{' '.join(choose_commonest(said[word]))}\n" for word in sorted(said)]
     text = HEADER.format(about=args.about) + "".join(lines)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_bytes(lzma.compress(text.encode(), preset=PRESET))
@@ -74,7 +78,7 @@ def count_pronunciations(
     said: defaultdict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
     lines = iter(lines)
     while batch := list(islice(lines, BATCH)):
-        for line, rows in zip(batch, pronounce_words(batch), strict=True):
+        for line, rows in zip(batch, pronounce_words(batch, stress=True), strict=True):
             spelled = line.split()
             if len(spelled) != len(rows):
                 continue
@@ -84,10 +88,19 @@ def count_pronunciations(
     return said
 
 
+def choose_commonest(rows: Counter[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the commonest phones of a word and, of the ways to stress these, the commonest."""
+    plain: Counter[tuple[str, ...]] = Counter()
+    for row, count in rows.items():
+        plain[drop_stress(row)] += count
+    phones = plain.most_common(1)[0][0]
+    return max((row for row in rows if drop_stress(row) == phones), key=lambda row: rows[row])
+
+
 def is_english(phones: Iterable[str]) -> bool:
-    """Refuse nothing at all, and words that espeak-ng says in another language, such as "(fr)"."""
-    phones = list(phones)
-    return bool(phones) and not any("(" in phone for phone in phones)
+    """Refuse nothing at all, and what has another language's mark, such as "(fr)", or phones."""
+    plain = drop_stress(phones)
+    return bool(plain) and set(plain) <= set(PHONES)
 
 
 if __name__ == "__main__":

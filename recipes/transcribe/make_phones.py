@@ -37,8 +37,11 @@ def pronounce(texts: list[str]) -> list[list[str]]:
     return [[symbol for word in words for symbol in word] for words in pronounce_words(texts)]
 
 
-def pronounce_words(texts: list[str]) -> list[list[list[str]]]:
-    """Return the same parted at spaces: espeak-ng says some words as one ("of the")."""
+def pronounce_words(texts: list[str], *, stress: bool = False) -> list[list[list[str]]]:
+    """Return the same parted at spaces: espeak-ng says some words as one ("of the").
+
+    With ``stress``, vowels that bear it begin with a mark: ˈ for the word's main one, ˌ for others.
+    """
     name = ctypes.util.find_library("espeak-ng")
     if name is None:
         raise SystemExit(
@@ -55,7 +58,9 @@ def pronounce_words(texts: list[str]) -> list[list[list[str]]]:
         while rest.value is not None:  # each call takes one clause and moves on
             clause = espeak.espeak_TextToPhonemes(ctypes.byref(rest), UTF8, IPA | ord("_") << 8)
             clauses.append(clause.decode())
-        marks = " ".join(clauses).replace("ˈ", "").replace("ˌ", "").replace("(en)", "")
+        marks = " ".join(clauses).replace("(en)", "")
+        if not stress:
+            marks = marks.replace("ˈ", "").replace("ˌ", "")
         words = ([symbol for symbol in word.split("_") if symbol] for word in marks.split())
         rows.append([word for word in words if word])
     return rows

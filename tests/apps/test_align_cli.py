@@ -206,4 +206,4 @@ def test_what_makes_times_doubtful_is_a_warning(model, talk, capsys, monkeypatch
     assert "doesn't seem to be what is said" in lines[0]
     assert "how late model 'tiny' hears was never measured" in lines[1]
     assert lines[2].endswith(": 42 can't be spelled in letters: got what lies between neighbours")
-    assert lines[3].endswith("not in the lexicon, so without phones: natter")
+    assert lines[3].endswith("'tiny' doesn't know, so without phones: natter")

@@ -1,7 +1,5 @@
 """Books become plain sentences, less those that evaluation text was read from."""
 
-import pytest
-
 from audiossm.text import normalise_text
 from recipe_run import load_recipe
 
@@ -49,25 +47,6 @@ def test_a_book_becomes_plain_sentences():
 def test_lines_are_normalised_as_transcripts_are():
     lines = ["Don’t 'go' -- née Brontë & Co.", "  'tis THE “end”'s' ", ""]
     assert books.normalise_lines("\n".join(lines)) == [normalise_text(line) for line in lines]
-
-
-@pytest.mark.parametrize(
-    ("digits", "ordinal", "words"),
-    [
-        ("0", False, "zero"),
-        ("40", False, "forty"),
-        ("1,812", False, "one thousand eight hundred twelve"),
-        ("1812", False, "eighteen twelve"),
-        ("1900", False, "nineteen hundred"),
-        ("2000000", False, "two million"),
-        ("12", True, "twelfth"),
-        ("30", True, "thirtieth"),
-        ("101", True, "one hundred first"),
-        ("1000000000", False, ""),
-    ],
-)
-def test_numbers_are_spelled(digits, ordinal, words):
-    assert books.spell_number(digits, ordinal) == words
 
 
 def test_books_read_for_evaluation_are_left_out_and_lines_that_others_share(tmp_path, capsys):

@@ -8,13 +8,14 @@ import soundfile
 
 from audiossm.checkpoint import model_names
 from audiossm.errors import AlignmentError, AudioError, ConfigError
-from audiossm.lexicon import Lexicon
-from audiossm.models import SpikeOffsets
+from audiossm.lexicon import Lexicon, drop_stress
+from audiossm.models import LoadedSounder, SpikeOffsets
 from audiossm.streaming import Alignment, Token, Transcriber, aligner
 from audiossm.streaming.aligner import split_text
 from audiossm.streaming.listener import TAIL_S, Listener
 from contract import random_split
 from tiny_model import SPEECH, make_transcriber, read_speech
+from tiny_sounder import make_sounder
 
 AUDIO = SPEECH.parent.parent / "assets" / "audio" / "first-light.flac"
 TEXT = (
@@ -29,6 +30,7 @@ def transcriber(monkeypatch) -> Transcriber:
     """The random model, whose three phones are a, n, t, and a lexicon of words made of them."""
     words = {"ant": "a n t", "tan": "t a n", "nat": "n a t", "at": "a t", "the": "ð ə"}
     monkeypatch.setattr(Lexicon, "load", lambda: Lexicon(words))
+    monkeypatch.setattr(aligner, "shipped_sounder", lambda: None)
     model = make_transcriber()
     return Transcriber(model.network, name=model.name, model_hash=model.hash)
 
@@ -124,11 +126,23 @@ def test_words_of_the_lexicon_have_phones_and_others_have_none(transcriber):
         ("tan", ["t", "a", "n"]),
         ("ant-nat!", ["a", "n", "t", "n", "a", "t"]),
         ("42", None),
-        ("natter", None),  # not in the lexicon
+        ("natter", None),  # not in the lexicon, and there is no sounder
         ("at", ["a", "t"]),
     ]
     assert [word.word for word in result.words if word.confidence is None] == ["42"]
     assert result.has_phones and not result.is_calibrated
+    check_order(result)
+
+
+def test_a_sounder_says_words_that_the_lexicon_lacks(transcriber, monkeypatch):
+    monkeypatch.setattr(aligner, "shipped_sounder", lambda: "tiny")
+    monkeypatch.setattr(LoadedSounder, "load", lambda name=None: make_sounder())
+    said = drop_stress(make_sounder().pronounce(["natter"])[0])
+    too_long = "n" * 65
+    names = aligner._pronounce(split_text(f"ant natter tan-natter {too_long}"), ("a", "n", "t"))
+    assert said and names == [("a", "n", "t"), said, ("t", "a", "n", *said), ()]
+    result = transcriber.align(read_speech(), "ant natter")
+    assert [phone.phone for phone in result.words[1].phones] == list(said)
     check_order(result)
 
 

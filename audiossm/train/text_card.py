@@ -1,4 +1,4 @@
-"""The card that a training run leaves with a writer: what it read, for how long, on what."""
+"""The card that a training run leaves with a model of text: what it read, for how long, on what."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,29 +8,35 @@ from torch import nn
 
 from audiossm.evaluate.machine import describe_machine
 from audiossm.train.run import Run
-from audiossm.train.sentences import Sentences
 
-__all__ = ["write_writer_card"]
+__all__ = ["write_text_card"]
 
 
-def write_writer_card(
+def write_text_card(
     folder: Path,
     command: str,
     run: Run[nn.Module],
-    sentences: Sentences,
-    dev: Mapping[str, float],
+    *,
+    read: str,
+    chosen: str,
+    scores: Mapping[str, float],
+    unit: str,
+    source: str,
 ) -> None:
     """Write README.md into a model's folder.
 
-    Only what the run knows stands there: scores on sentences that nobody trained or chose by, what
-    the model is bad at and the licences of the text are for a person to add.
+    Only what the run knows stands there: scores on what nobody trained or chose by, what the model
+    is bad at and licences are for a person to add.
 
     Args:
         folder: the model's.
         command: that evaluates it.
         run: the finished one.
-        sentences: what it read.
-        dev: its scores on the sentences that its offsets were chosen by.
+        read: what it read, such as "9 sentences".
+        chosen: what the scores are on, which is no test.
+        scores: by name.
+        unit: of the scores.
+        source: what has licences.
     """
     machine = describe_machine(run.device.type)
     is_card = run.device.type == "cuda"
@@ -40,17 +46,16 @@ def write_writer_card(
         f"# {folder.name}",
         "",
         f"{parameters / 1e6:.2f} M parameters. Trained to step {run.step} on {name}, torch "
-        f"{machine['torch']}, on {len(sentences.starts) - 1} written sentences of "
-        f"{len(sentences.ids)} words.",
+        f"{machine['torch']}, on {read}.",
         "",
-        "Scores on the sentences that offsets were chosen by, so it is no test:",
+        f"Scores on {chosen}, so it is no test:",
         "",
-        "| what | F1 |",
+        f"| what | {unit} |",
         "|---|---|",
-        *(f"| {key} | {value:.4g} |" for key, value in dev.items()),
+        *(f"| {key} | {value:.4g} |" for key, value in scores.items()),
         "",
         f"Not evaluated yet: `{command}`. To be added: what it is bad at, and the licences of the",
-        "sentences.",
+        f"{source}.",
         "",
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
