@@ -7,7 +7,17 @@ import sys
 
 from audiossm import __version__
 from audiossm.errors import AudioSSMError
-from audiossm_apps import align, codec, conformance, evaluate, export, models, transcribe
+from audiossm_apps import (
+    align,
+    codec,
+    conformance,
+    evaluate,
+    export,
+    models,
+    serve,
+    stream,
+    transcribe,
+)
 from audiossm_apps.complaint import complain
 
 __all__ = ["main", "make_parser"]
@@ -31,6 +41,8 @@ def make_parser() -> argparse.ArgumentParser:
     transcribe.add_command(commands)
     align.add_command(commands)
     codec.add_command(commands)
+    serve.add_command(commands)
+    stream.add_command(commands)
     evaluate.add_command(commands)
     conformance.add_command(commands)
     export.add_command(commands)

@@ -42,8 +42,8 @@ class Engine:
     also the handle to resume it by: nobody can guess it. Nothing is computed on the event loop.
     What a stream tells depends on its own samples and controls alone, as ``Stream`` says.
 
-    A stream's calls take effect in the order in which they are made, also if nobody awaits them
-    one by one. Each raises SessionError if the stream is not here, finished, or failed.
+    Calls that return a future take effect in the order in which they are made, whether or not
+    somebody awaits each. They raise SessionError if the stream is not here, finished, or failed.
 
     Args:
         transcriber: the model; other threads may use it meanwhile.
@@ -206,30 +206,35 @@ class Engine:
         """
         return await self.submit(name, samples)
 
-    async def flush(self, name: str) -> list[News]:
+    def flush(self, name: str) -> "asyncio.Future[list[News]]":
         """Tell all that can be told of the samples so far; ``Flushed`` comes last."""
-        return await self._control(name, lambda stream: stream.flush())
+        return self._control(name, lambda stream: stream.flush())
 
-    async def set_hotwords(self, name: str, hotwords: Iterable[str | HotWord]) -> list[News]:
-        """Have these hot words from here on; ``HotwordsSet`` or ``Refused`` comes last."""
+    def set_hotwords(
+        self, name: str, hotwords: Iterable[str | tuple[str, float]]
+    ) -> "asyncio.Future[list[News]]":
+        """Have these phrases, or (phrase, weight), from here on; ``HotwordsSet`` comes last.
+
+        Or ``Refused``, which changes nothing.
+        """
         words = list(hotwords)
-        return await self._control(name, lambda stream: stream.set_hotwords(words))
+        return self._control(name, lambda stream: stream.set_hotwords(words))
 
-    async def rewind(self, name: str, num_samples: int) -> list[News]:
+    def rewind(self, name: str, num_samples: int) -> "asyncio.Future[list[News]]":
         """Go back by so many samples; ``Rewound`` or ``Refused`` comes last."""
-        return await self._control(name, lambda stream: stream.rewind(num_samples), keep=True)
+        return self._control(name, lambda stream: stream.rewind(num_samples), keep=True)
 
-    async def finish(self, name: str) -> list[News]:
+    def finish(self, name: str) -> "asyncio.Future[list[News]]":
         """Tell the rest and end the stream; ``Finished`` comes last."""
         future = self._control(name, lambda stream: stream.finish(), keep=True)
         self.slots[name].ending = True
-        return await future
+        return future
 
-    async def snapshot(self, name: str) -> bytes:
+    def snapshot(self, name: str) -> "asyncio.Future[bytes]":
         """Return the stream as bytes, after all that was asked of it until now."""
-        return await self._call(self._find(name), lambda stream: stream.snapshot())
+        return self._call(self._find(name), lambda stream: stream.snapshot())
 
-    async def fork(self, name: str) -> str:
+    def fork(self, name: str) -> "asyncio.Future[str]":
         """Keep a copy of the stream as it is now, and return the name to resume it by."""
         copy = secrets.token_urlsafe(18)
 
@@ -237,7 +242,11 @@ class Engine:
             self.store.put(copy, stream.fork().snapshot(), 1)
             return copy
 
-        return await self._call(self._usable(name), split)
+        return self._call(self._usable(name), split)
+
+    def sample_rate(self, name: str) -> int:
+        """Return a stream's sample rate, in Hz."""
+        return self._find(name).rate
 
     def confirm(self, name: str, seq: int) -> None:
         """Say that the events up to ``seq`` arrived: they needn't be kept."""
@@ -256,6 +265,15 @@ class Engine:
         if slot.seq > seq and (not slot.news or slot.news[0].seq > seq + 1):
             raise SessionError(f"the events after number {seq} of this stream are gone")
         return [news for news in slot.news if news.seq > seq]
+
+    def is_ending(self, name: str) -> bool:
+        """Whether the wish to finish was taken in."""
+        return self._find(name).ending
+
+    def is_done(self, name: str) -> bool:
+        """Whether the stream is finished and every event of it confirmed."""
+        slot = self._find(name)
+        return slot.finished and slot.confirmed == slot.seq
 
     def progress(self, name: str) -> Progress:
         """Say how a stream stands."""

@@ -147,10 +147,15 @@ class Stream:
         """Tell all that can be told of the samples so far."""
         return self._control([*self.session.flush(), Flushed(self.received)])
 
-    def set_hotwords(self, hotwords: Iterable[str | HotWord]) -> list[News]:
-        """Have these hot words from here on; those that can't be are told as ``Refused``."""
+    def set_hotwords(self, hotwords: Iterable[str | tuple[str, float]]) -> list[News]:
+        """Have these phrases, or (phrase, weight), from here on.
+
+        Those that can't be are told as ``Refused``.
+        """
         try:
-            self.session.set_hotwords(hotwords)
+            self.session.set_hotwords(
+                [word if isinstance(word, str) else HotWord(*word) for word in hotwords]
+            )
         except (ConfigError, HotwordError) as exc:
             return self._control([Refused("hotwords", str(exc))])
         return self._control([HotwordsSet(len(self.session.hotwords))])

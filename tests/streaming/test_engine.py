@@ -415,9 +415,9 @@ def test_what_cannot_begin_leaves_nothing():
             with pytest.raises(error):
                 await engine.open(**wrong)
         assert not engine.slots
-        for call in (engine.flush("x"), engine.resume("x"), engine.push("x", SPEECH)):
+        for call in (engine.flush, engine.resume, engine.finish, engine.fork, engine.snapshot):
             with pytest.raises(SessionError, match="no such stream"):
-                await call
+                await call("x")
         await engine.close("x")
 
     run(test)
