@@ -51,6 +51,7 @@ def connect(
     key: str | None = None,
     give_up_s: float = 60.0,
     max_waiting_s: float = 5.0,
+    fork: Forked | None = None,
     **settings: Any,
 ) -> "AsyncStream":
     """Return a stream to a server, to be entered with ``async with``.
@@ -60,9 +61,12 @@ def connect(
         key: API key, if it wants one.
         give_up_s: so long nobody may answer before ServiceError is raised.
         max_waiting_s: audio that may wait to be sent before ``send`` waits.
+        fork: what ``AsyncStream.fork`` returned: the stream goes on there.
         settings: fields of ``audiossm.protocol.native.Start``: sample_rate, encoding, ...
     """
-    return AsyncStream(stream_address(server), Start(**settings), key, give_up_s, max_waiting_s)
+    start = Start(**settings)
+    protocol = ClientProtocol(start) if fork is None else ClientProtocol.of_fork(start, fork)
+    return AsyncStream(stream_address(server), protocol, key, give_up_s, max_waiting_s)
 
 
 class AsyncStream:
@@ -75,21 +79,22 @@ class AsyncStream:
     def __init__(
         self,
         address: str,
-        start: Start,
+        protocol: ClientProtocol,
         key: str | None = None,
         give_up_s: float = 60.0,
         max_waiting_s: float = 5.0,
     ) -> None:
         self.address, self.key, self.give_up_s = address, key, give_up_s
-        self.protocol = ClientProtocol(start)
-        self.max_waiting = max(1, int(max_waiting_s * start.sample_rate))
+        self.protocol = protocol
+        self.max_waiting = max(1, int(max_waiting_s * protocol.start.sample_rate))
         self.reconnects = 0
         self._socket: ClientConnection | None = None
         self._replies: asyncio.Queue[Reply | BaseException | None] = asyncio.Queue()
         self._moved = asyncio.Event()
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self._forks: list[asyncio.Future[str]] = []
+        self._forks: list[asyncio.Future[Forked]] = []
+        self._ended = False
         self._failed: BaseException | None = None
 
     async def __aenter__(self) -> Self:
@@ -119,6 +124,15 @@ class AsyncStream:
         while self.protocol.waiting > self.max_waiting:
             await self._move()
 
+    async def ready(self) -> None:
+        """Wait until a server has let the stream in.
+
+        Raises:
+            ServiceError: the server can't be reached, or refuses.
+        """
+        while self.protocol.handle is None:
+            await self._move()
+
     async def flush(self) -> None:
         """Ask for all that can be told now."""
         self.protocol.flush()
@@ -139,13 +153,13 @@ class AsyncStream:
         self.protocol.finish()
         await self._push()
 
-    async def fork(self) -> str:
-        """Return the handle of a copy of the stream as it is here.
+    async def fork(self) -> Forked:
+        """Return a copy of the stream as it is here, for ``connect(..., fork=...)``.
 
         Raises:
             ServiceError: the connection was lost meanwhile: ask again.
         """
-        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Forked] = asyncio.get_running_loop().create_future()
         self._forks.append(future)
         self.protocol.fork()
         await self._push()
@@ -247,7 +261,8 @@ class AsyncStream:
                             answered = answered or isinstance(reply, Started | Resumed)
                             if isinstance(reply, Failure):
                                 return self._judge(reply) + (answered,)
-                            self._hand_on(reply)
+                            if not self._ended:
+                                self._hand_on(reply)
                         await self._push()
                         self._moved.set()
                         if self.protocol.finished:
@@ -274,8 +289,9 @@ class AsyncStream:
         if isinstance(reply, Forked) and self._forks:
             future = self._forks.pop(0)
             if not future.done():
-                future.set_result(reply.handle)
+                future.set_result(reply)
         self._replies.put_nowait(reply)
+        self._ended = isinstance(reply, Finished)
 
     def _lose_forks(self) -> None:
         for future in self._forks:

@@ -195,13 +195,12 @@ class _Connection:
                     case native.Seen():
                         engine.confirm(name, min(request.seq, self.sent))
                     case native.Fork():
-                        handle = await engine.fork(name)
-                        at = engine.progress(name)
+                        copy = await engine.fork(name)
                         forked = native.Forked(
-                            seq=self.sent,
-                            handle=handle,
-                            received=at.received,
-                            controls=at.controls,
+                            seq=copy.seq,
+                            handle=copy.name,
+                            received=copy.received,
+                            controls=copy.controls,
                         )
                         await self.websocket.send_text(native.encode(forked))
             except BusyError as exc:

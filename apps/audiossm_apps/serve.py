@@ -133,6 +133,10 @@ def run(args: argparse.Namespace) -> int:
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
+    # it takes a refusal by HTTP for an unfinished handshake, and says so at every one
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: "without completing handshake" not in record.getMessage()
+    )
     config = uvicorn.Config(
         service.app,
         host=args.host,

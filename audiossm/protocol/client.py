@@ -17,6 +17,7 @@ from audiossm.protocol.native import (
     Finished,
     Flush,
     Fork,
+    Forked,
     Hotwords,
     Message,
     Reply,
@@ -74,6 +75,15 @@ class ClientProtocol:
         self._limit = 0  # samples that the server takes
         self._out: list[str | bytes] = []
         self._seen = 0
+
+    @classmethod
+    def of_fork(cls, start: Start, fork: Forked) -> "ClientProtocol":
+        """Return the client of a copy, whose audio goes on where the copy stands."""
+        client = cls(start)
+        client.handle, client.seq = fork.handle, fork.seq
+        client.durable = client.taken = fork.received
+        client.durable_controls = client.controls = fork.controls
+        return client
 
     @property
     def kept_bytes(self) -> int:

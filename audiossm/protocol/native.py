@@ -276,7 +276,7 @@ class Ack(Reply):
 
 @dataclass(frozen=True, kw_only=True)
 class Forked(Reply):
-    """The handle of a copy, which stands after ``received`` samples."""
+    """The handle of a copy, which stands after event ``seq`` and ``received`` samples."""
 
     type = "forked"
     handle: str

@@ -9,7 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,22 @@ from audiossm.streaming.stream import News, Stream
 from audiossm.streaming.transcriber import Transcriber
 from audiossm.streaming.turns import QUANTUM_S, EngineLimits, Outcome, Turns
 
-__all__ = ["Engine", "EngineLimits", "Progress"]
+__all__ = ["Copy", "Engine", "EngineLimits", "Progress"]
 
 T = TypeVar("T")
 Samples = NDArray[np.float32]
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.25
+
+
+class Copy(NamedTuple):
+    """A kept copy of a stream, and where it stands."""
+
+    name: str
+    seq: int
+    received: int
+    controls: int
 
 
 class Engine:
@@ -234,13 +243,13 @@ class Engine:
         """Return the stream as bytes, after all that was asked of it until now."""
         return self._call(self._find(name), lambda stream: stream.snapshot())
 
-    def fork(self, name: str) -> "asyncio.Future[str]":
-        """Keep a copy of the stream as it is now, and return the name to resume it by."""
+    def fork(self, name: str) -> "asyncio.Future[Copy]":
+        """Keep a copy of the stream as it is now; ``resume`` has it by its own name."""
         copy = secrets.token_urlsafe(18)
 
-        def split(stream: Stream) -> str:
+        def split(stream: Stream) -> Copy:
             self.store.put(copy, stream.fork().snapshot(), 1)
-            return copy
+            return Copy(copy, stream.seq, stream.received, stream.controls)
 
         return self._call(self._usable(name), split)
 

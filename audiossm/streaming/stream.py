@@ -193,6 +193,7 @@ class Stream:
         """Return a second stream that goes on from here, with the same counts."""
         fork = Stream(self.session.fork(), self.keep_s)
         fork.received, fork.controls, fork.seq = self.received, self.controls, self.seq
+        fork.unconfirmed.extend(self.unconfirmed)
         fork._restart_history()
         return fork
 

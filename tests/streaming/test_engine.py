@@ -278,7 +278,8 @@ def test_a_fork_is_resumed_by_its_own_name():
     async def test(engine: Engine) -> None:
         name = await engine.open()
         news = await engine.push(name, SPEECH[:16000])
-        copy = await engine.fork(name)
+        copy, *where = await engine.fork(name)
+        assert where == [engine.progress(name).seq, 16000, 0]
         await engine.resume(copy)
         assert engine.progress(copy).received == 16000
         rest = await feed(engine, name, OTHER) + await engine.finish(name)

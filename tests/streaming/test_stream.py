@@ -144,7 +144,7 @@ def test_a_fork_goes_on_alone():
     stream = begin()
     stream.push(SPEECH[:20000])
     fork = stream.fork()
-    assert fork.seq == stream.seq and not fork.unconfirmed
+    assert fork.seq == stream.seq and fork.unconfirmed == stream.unconfirmed
     rest = stream.push(SPEECH[20000:]) + stream.finish()
     assert fork.push(SPEECH[20000:]) + fork.finish() == rest
 
