@@ -31,7 +31,9 @@ stream survives dropped connections and the server's death: its snapshots are ke
 another server, or this one after a restart, goes on from them."""
 EPILOG = """\
 routes:
-  /v1/stream   websocket, the native protocol (audiossm stream FILE --server URL)
+  /v1/stream                 websocket, the native protocol (audiossm stream FILE --server URL)
+  /                          websocket, as vosk-server's
+  /v1/audio/transcriptions   POST, as OpenAI's
   /healthz, /readyz, /metrics
 
 Without --keys everybody who reaches the port may use it; by default only this machine does. Logs

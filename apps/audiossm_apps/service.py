@@ -14,10 +14,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from audiossm.protocol.openai_rest import format_error
 from audiossm.streaming import Engine
 from audiossm_apps.gate import Gate
 from audiossm_apps.metrics import write_metrics
 from audiossm_apps.native_socket import serve_native
+from audiossm_apps.openai_http import transcribe_upload
+from audiossm_apps.vosk_socket import serve_vosk
 
 __all__ = ["Service"]
 
@@ -44,7 +47,10 @@ class Service:
             Route("/healthz", self._health),
             Route("/readyz", self._readiness),
             Route("/metrics", self._metrics),
+            Route("/v1/audio/transcriptions", self._upload, methods=["POST"]),
             WebSocketRoute("/v1/stream", self._socket(serve_native)),
+            WebSocketRoute("/", self._socket(serve_vosk)),
+            WebSocketRoute("/vosk", self._socket(serve_vosk)),
         ]
 
     @contextlib.asynccontextmanager
@@ -111,6 +117,23 @@ class Service:
                 self.gate.leave(key)
 
         return serve
+
+    async def _upload(self, request: Request) -> Response:
+        refusal = self.refuse(request)
+        key = self.gate.find_key(request.headers, request.query_params) or ""
+        if refusal is None and not self.gate.take(key):
+            refusal = PlainTextResponse("this key has all the streams it may have\n", 429)
+        if refusal is not None:
+            text, status = bytes(refusal.body).decode().strip(), refusal.status_code
+            self.log("refused", status=status)
+            kept = {k: v for k, v in refusal.headers.items() if k in ("retry-after",)}
+            return Response(format_error(text), status, kept, "application/json")
+        try:
+            response = await transcribe_upload(request, self)
+        finally:
+            self.gate.leave(key)
+        self.log("upload", status=response.status_code)
+        return response
 
     async def _health(self, _: Request) -> Response:
         return JSONResponse({"status": "ok"})

@@ -546,7 +546,7 @@ class Engine:
             if news.seq > slot.confirmed:
                 slot.news.append(news)
         slot.seq = max(slot.seq, outcome.seq)
-        slot.partial = outcome.partial
+        slot.partial, slot.tail = outcome.partial, outcome.tail
         slot.durable, slot.durable_controls = (max(0, count) for count in outcome.durable)
         if outcome.finished:
             slot.finished, slot.resident = True, False

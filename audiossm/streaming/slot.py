@@ -24,7 +24,8 @@ class Progress:
     Attributes:
         turn: counts the changes.
         seq: number of the newest event.
-        partial: what was heard and isn't told yet.
+        partial: what was heard and isn't told yet, as written words where there is a writer.
+        tail: what was heard after the last plain word.
         received: samples that were taken in, perhaps not yet listened to.
         controls: controls that were taken in.
         durable: samples that a kept snapshot has listened to.
@@ -37,6 +38,7 @@ class Progress:
     turn: int
     seq: int
     partial: str
+    tail: str
     received: int
     controls: int
     durable: int
@@ -81,7 +83,7 @@ class Slot:
         self.kept_received = self.kept_controls = -1
         self.posted = 0  # number of the newest event that the event loop knows
         self.confirmed = 0
-        self.partial = ""
+        self.partial = self.tail = ""
         self.finished = False
         self.failure: str | None = None
         self.news: deque[News] = deque(maxlen=MAX_UNCONFIRMED)
@@ -125,6 +127,7 @@ class Slot:
             turn=self.turn,
             seq=self.seq,
             partial=self.partial,
+            tail=self.tail,
             received=self.received,
             controls=self.controls,
             durable=self.durable,

@@ -121,9 +121,14 @@ class Stream:
         return self.session.finished
 
     @property
+    def tail(self) -> str:
+        """What was heard after the last plain word; it may change."""
+        return self.session.partial.strip()
+
+    @property
     def partial(self) -> str:
-        """What was heard and isn't told yet; it may change."""
-        words = (*(word.word for word in self.session.unwritten), self.session.partial.strip())
+        """What was heard and isn't told yet as it is written; it may change."""
+        words = (*(word.word for word in self.session.unwritten), self.tail)
         return " ".join(word for word in words if word)
 
     def push(self, samples: Samples) -> list[News]:

@@ -58,7 +58,7 @@ class Outcome:
         self.error: Exception | None = None
         self.news: list[News] = []
         self.seq = 0
-        self.partial = ""
+        self.partial = self.tail = ""
         self.finished = False
         self.durable = (0, 0)
 
@@ -110,7 +110,8 @@ class Turns:
         if stream is not None:
             outcome.news = [news for news in stream.unconfirmed if news.seq > slot.posted]
             slot.posted = outcome.seq = stream.seq
-            outcome.partial, outcome.finished = stream.partial, stream.finished
+            outcome.partial, outcome.tail = stream.partial, stream.tail
+            outcome.finished = stream.finished
             if stream.finished:
                 slot.stream = None
         outcome.durable = slot.kept_received, slot.kept_controls
