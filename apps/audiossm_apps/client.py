@@ -32,7 +32,7 @@ Samples = NDArray[np.float32]
 PATH = "/v1/stream"
 # what another try may help against
 PASSING = {"full", "going", "failed", "idle"}
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
 
 def stream_address(server: str) -> str:

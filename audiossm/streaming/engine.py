@@ -9,6 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -84,6 +85,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._warm_up)
         self._pool: Pool[Slot] = Pool(self.num_workers, self._turn, self.meters.wait.add)
+        self.writer: Executor = ThreadPoolExecutor(2, "audiossm-store")
         self._ticking = asyncio.create_task(self._tick())
         return self
 
@@ -93,6 +95,7 @@ class Engine:
         with contextlib.suppress(asyncio.CancelledError):
             await self._ticking
         await asyncio.to_thread(self._pool.close)
+        await asyncio.to_thread(self.writer.shutdown)
 
     # -- streams -------------------------------------------------------------------------------
 
@@ -525,6 +528,18 @@ class Engine:
     def is_abandoned(self) -> bool:
         """Whether the calling thread was given up: what it brings is left out."""
         return self._pool.is_abandoned()
+
+    def told_kept(self, slot: Slot, error: Exception | None) -> None:
+        """Take note, in another thread, of a snapshot that was put into the store, or wasn't."""
+
+        def take_up() -> None:
+            if error is not None and slot.failure is None:
+                self._fail(slot, str(error) or repr(error))
+            slot.durable, slot.durable_controls = (max(0, count) for count in slot.kept)
+            slot.change()
+
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            self._loop.call_soon_threadsafe(take_up)
 
     # -- what came of turns ----------------------------------------------------------------------
 

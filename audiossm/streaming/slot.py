@@ -63,8 +63,8 @@ class Wish:
 class Slot:
     """One stream's place.
 
-    Workers touch ``stream``, ``epoch`` and what begins with ``kept`` or ``posted``, in a turn; the
-    event loop all the rest; both the inbox, whose ends are safe.
+    Workers touch ``stream``, ``epoch`` and ``kept`` and ``posted``, in a turn; the event loop all
+    the rest; both the inbox, whose ends are safe.
     """
 
     def __init__(self, name: str, rate: int, max_backlog: int, now: float) -> None:
@@ -80,7 +80,9 @@ class Slot:
         self.last_used = now
         self.turn = self.seq = self.received = self.controls = self.backlog = 0
         self.durable = self.durable_controls = 0
-        self.kept_received = self.kept_controls = -1
+        self.kept = (-1, -1)  # received and controls of the newest snapshot in the store
+        self.keeping = threading.Lock()  # held while one is written
+        self.writing = False  # one is about to be
         self.posted = 0  # number of the newest event that the event loop knows
         self.confirmed = 0
         self.partial = self.tail = ""

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -70,8 +71,10 @@ class Owner(Protocol):
     store: SnapshotStore
     limits: EngineLimits
     meters: Meters
+    writer: Executor
 
     def is_abandoned(self) -> bool: ...
+    def told_kept(self, slot: Slot, error: Exception | None) -> None: ...
 
 
 class Turns:
@@ -97,8 +100,10 @@ class Turns:
                 wishes[-1].told.extend(self.awake(slot).push(samples))
             if self.owner.is_abandoned():
                 return None
-            if any(wish.keep for wish in wishes) or self._is_due(slot):
+            if any(wish.keep for wish in wishes):
                 self.keep(slot)
+            elif self._is_due(slot):
+                self.keep_later(slot)
         except Exception as exc:  # whatever breaks one stream must not break the others
             outcome.error = exc
             if not isinstance(exc, SessionError | SnapshotError):
@@ -114,7 +119,7 @@ class Turns:
             outcome.finished = stream.finished
             if stream.finished:
                 slot.stream = None
-        outcome.durable = slot.kept_received, slot.kept_controls
+        outcome.durable = slot.kept
         return outcome
 
     def awake(self, slot: Slot) -> Stream:
@@ -139,20 +144,46 @@ class Turns:
         if stream is None:
             return True
         stream.confirm(slot.confirmed)
-        try:
-            self.owner.store.put(slot.name, stream.snapshot(), slot.epoch)
-        except SupersededError:
-            raise
-        except SnapshotError as exc:
-            self.owner.meters.lost_snapshots += 1
-            logger.warning("a snapshot couldn't be kept: %s", exc)
-            return False
-        slot.kept_received, slot.kept_controls = stream.received, stream.controls
+        return self._write(slot, stream.snapshot(), (stream.received, stream.controls))
+
+    def keep_later(self, slot: Slot) -> None:
+        """Make a snapshot now, and have another thread put it into the store: disks are slow."""
+        stream = slot.stream
+        if stream is None:
+            return
+        stream.confirm(slot.confirmed)
+        slot.writing = True
+        data, counts = stream.snapshot(), (stream.received, stream.controls)
+
+        def write() -> None:
+            error: Exception | None = None
+            try:
+                self._write(slot, data, counts)
+            except Exception as exc:  # told on the event loop, as a turn's
+                error = exc
+            slot.writing = False
+            self.owner.told_kept(slot, error)
+
+        self.owner.writer.submit(write)
+
+    def _write(self, slot: Slot, data: bytes, counts: tuple[int, int]) -> bool:
+        with slot.keeping:
+            if counts < slot.kept:
+                return True  # a newer one was faster
+            try:
+                self.owner.store.put(slot.name, data, slot.epoch)
+            except SupersededError:
+                raise
+            except SnapshotError as exc:
+                self.owner.meters.lost_snapshots += 1
+                logger.warning("a snapshot couldn't be kept: %s", exc)
+                return False
+            slot.kept = counts
         self.owner.meters.snapshots += 1
         return True
 
     def _is_due(self, slot: Slot) -> bool:
         stream = slot.stream
-        if stream is None:
+        if stream is None or slot.writing:
             return False
-        return stream.received - slot.kept_received >= self.owner.limits.snapshot_s * slot.rate
+        return stream.received - slot.kept[0] >= self.owner.limits.snapshot_s * slot.rate

@@ -106,7 +106,7 @@ async def stream(
     told: list[Told] = []
 
     async with connect(
-        f"127.0.0.1:{port}", sample_rate=rate, encoding="f32", max_waiting_s=1.0, give_up_s=120
+        f"127.0.0.1:{port}", sample_rate=rate, encoding="f32", max_waiting_s=1.0, give_up_s=300
     ) as client:
 
         async def send() -> None:
@@ -166,7 +166,7 @@ async def prove(kills: int, clients: int, speed: float, model: str | None, seed:
                 for turn in range(clients)
             ]
             while tally.kills < kills:
-                waiting = asyncio.create_task(asyncio.sleep(rng.uniform(0.2, 4.0)))
+                waiting = asyncio.create_task(asyncio.sleep(rng.uniform(0.2, 6.0)))
                 await asyncio.wait([waiting, *talking], return_when=asyncio.FIRST_COMPLETED)
                 for task in talking:
                     if task.done():
