@@ -67,7 +67,10 @@ class Gate:
             return ""
         scheme, _, shown = headers.get("authorization", "").partition(" ")
         if scheme.lower() not in ("bearer", "token"):
-            shown = headers.get("x-api-key", "") or query.get("api_key", "")
+            # browsers can send no other header with a websocket
+            offered = headers.get("sec-websocket-protocol", "").split(",")
+            named = offered[1] if offered[0].strip() in ("token", "bearer") and offered[1:] else ""
+            shown = headers.get("x-api-key", "") or query.get("api_key", "") or named
         found = None
         for key in self.keys:  # all of them, so that the time says nothing
             if hmac.compare_digest(key.encode(), shown.strip().encode()):

@@ -9,8 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from audiossm.audio import mix, open_audio
-from audiossm.audio.reader import AudioReader
+from audiossm.audio import open_audio
 from audiossm.errors import AudioError, AudioSSMError, BusyError, ProtocolError
 from audiossm.protocol.openai_rest import (
     TranscriptionRequest,
@@ -19,13 +18,12 @@ from audiossm.protocol.openai_rest import (
     format_error,
 )
 from audiossm.streaming import Word, WrittenWord
+from audiossm_apps.recording import listen_to
 
 if TYPE_CHECKING:
     from audiossm_apps.service import Service
 
 __all__ = ["transcribe_upload"]
-
-BLOCK_S = 2.0
 
 
 async def transcribe_upload(request: Request, service: "Service") -> Response:
@@ -57,9 +55,7 @@ async def transcribe_upload(request: Request, service: "Service") -> Response:
         await form.close()
         return _refuse(400, str(exc), "file")
     try:
-        name = await service.engine.open(sample_rate=reader.sample_rate)
-        # nobody comes back for it: if the answer is given up, the engine forgets it in time
-        service.engine.detach(name, service.engine.token(name))
+        listening = await listen_to(service.engine, reader)
     except BusyError as exc:
         await form.close()
         retry = {"Retry-After": str(round(exc.retry_s))}
@@ -67,19 +63,19 @@ async def transcribe_upload(request: Request, service: "Service") -> Response:
     except AudioSSMError as exc:
         await form.close()
         return _refuse(400, str(exc), "file")
-    told = _listen(service, name, reader)
+    kind = Word if service.engine.transcriber.writer is None else WrittenWord
 
     async def answer() -> AsyncIterator[str]:
         words: list[Word | WrittenWord] = []
         try:
-            async for word in told:
-                if asked.stream:
-                    yield format_delta(word, not words)
-                words.append(word)
-            duration_s = service.engine.progress(name).received / reader.sample_rate
+            async for event in listening.events:
+                if isinstance(event, kind):
+                    if asked.stream:
+                        yield format_delta(event, not words)
+                    words.append(event)
+            duration_s = listening.num_samples / reader.sample_rate
             yield format_answer(asked, words, duration_s)[1]
         finally:
-            await service.engine.close(name)
             await asyncio.to_thread(reader.close)
             await form.close()
 
@@ -93,25 +89,6 @@ async def transcribe_upload(request: Request, service: "Service") -> Response:
     except AudioSSMError as exc:
         return _refuse(503, str(exc), kind="server_error")
     return Response(body, media_type=media_type)
-
-
-async def _listen(
-    service: "Service", name: str, reader: AudioReader
-) -> AsyncIterator[Word | WrittenWord]:
-    """Push a recording through a stream; yield the words as they are told."""
-    engine, seq = service.engine, 0
-    kind = Word if engine.transcriber.writer is None else WrittenWord
-    size = round(BLOCK_S * reader.sample_rate)
-    ended = False
-    while not ended:
-        audio = await asyncio.to_thread(reader.read, size)
-        ended = not audio.shape[-1]
-        news = await (engine.finish(name) if ended else engine.push(name, mix(audio)))
-        seq += len(news)
-        engine.confirm(name, seq)
-        for item in news:
-            if isinstance(item.event, kind):
-                yield item.event
 
 
 def _refuse(

@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket
 
 from audiossm.protocol.openai_rest import format_error
 from audiossm.streaming import Engine
+from audiossm_apps.deepgram_socket import serve_deepgram, transcribe_posted
 from audiossm_apps.gate import Gate
 from audiossm_apps.metrics import write_metrics
 from audiossm_apps.native_socket import serve_native
@@ -49,6 +50,8 @@ class Service:
             Route("/metrics", self._metrics),
             Route("/v1/audio/transcriptions", self._upload, methods=["POST"]),
             WebSocketRoute("/v1/stream", self._socket(serve_native)),
+            Route("/v1/listen", self._posted, methods=["POST"]),
+            WebSocketRoute("/v1/listen", self._socket(serve_deepgram)),
             WebSocketRoute("/", self._socket(serve_vosk)),
             WebSocketRoute("/vosk", self._socket(serve_vosk)),
         ]
@@ -119,20 +122,30 @@ class Service:
         return serve
 
     async def _upload(self, request: Request) -> Response:
-        refusal = self.refuse(request)
+        response = await self._answer(request, transcribe_upload)
+        if response.media_type == "text/plain" and response.status_code >= 400:
+            text = bytes(response.body).decode().strip()
+            kept = {k: v for k, v in response.headers.items() if k == "retry-after"}
+            return Response(format_error(text), response.status_code, kept, "application/json")
+        return response
+
+    async def _posted(self, request: Request) -> Response:
+        return await self._answer(request, transcribe_posted)
+
+    async def _answer(
+        self, request: Request, handler: Callable[[Request, "Service"], Awaitable[Response]]
+    ) -> Response:
+        """Let a request in, if it may, and count it."""
+        response = self.refuse(request)
         key = self.gate.find_key(request.headers, request.query_params) or ""
-        if refusal is None and not self.gate.take(key):
-            refusal = PlainTextResponse("this key has all the streams it may have\n", 429)
-        if refusal is not None:
-            text, status = bytes(refusal.body).decode().strip(), refusal.status_code
-            self.log("refused", status=status)
-            kept = {k: v for k, v in refusal.headers.items() if k in ("retry-after",)}
-            return Response(format_error(text), status, kept, "application/json")
-        try:
-            response = await transcribe_upload(request, self)
-        finally:
-            self.gate.leave(key)
-        self.log("upload", status=response.status_code)
+        if response is None and not self.gate.take(key):
+            response = PlainTextResponse("this key has all the streams it may have\n", 429)
+        elif response is None:
+            try:
+                response = await handler(request, self)
+            finally:
+                self.gate.leave(key)
+        self.log("request", path=request.url.path, status=response.status_code)
         return response
 
     async def _health(self, _: Request) -> Response:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect as open_socket
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from audiossm.protocol import decode_samples, encode_samples
 from audiossm.streaming import Word
@@ -137,3 +137,87 @@ def test_uploads_that_cannot_be_are_refused_in_words():
         assert found == 503 and "taken" in json.loads(body)["error"]["message"]
 
     run_live(test, gate=Gate(caps=Caps(max_upload=250_000)))
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("s16", "linear16"), ("mulaw", "mulaw")])
+def test_a_deepgram_client_gets_finals_that_tile_the_audio(encoding, name):
+    async def test(service, address):
+        data = encode_samples(SPEECH, encoding)
+        url = f"ws://{address}/v1/listen?encoding={name}&sample_rate=8000&interim_results=true"
+        async with open_socket(url, subprotocols=["token"]) as socket:
+            assert socket.subprotocol == "token"
+            assert socket.response.headers["dg-request-id"]
+            for at in range(0, len(data), 1600):
+                await socket.send(data[at : at + 1600])
+            await socket.send('{"type":"KeepAlive"}')
+            await socket.send('{"type":"Finalize"}')
+            await socket.send('{"type":"CloseStream"}')
+            said = []
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    said.append(json.loads(await socket.recv()))
+            assert socket.close_code == 1000
+        finals = [m for m in said if m["type"] == "Results" and m["is_final"]]
+        text = " ".join(m["channel"]["alternatives"][0]["transcript"] for m in finals)
+        samples = decode_samples(data, encoding)
+        session = make_transcriber().session(8000)
+        events = session.push(samples) + session.flush() + session.finish()
+        assert text.split() == [e.word for e in events if isinstance(e, Word)] != []
+        end = 0.0
+        for message in finals:
+            assert message["start"] == pytest.approx(end, abs=1e-3)
+            end = message["start"] + message["duration"]
+        assert end == pytest.approx(len(samples) / 8000, abs=1e-3)
+        assert sum(m["from_finalize"] for m in finals) == 1
+        assert any(m["type"] == "Results" and not m["is_final"] for m in said)
+        assert said[-1]["type"] == "Metadata" and said[-1]["duration"] == 6.0
+        assert not service.engine.slots
+
+    run_live(test)
+
+
+def test_a_recording_that_is_posted_as_to_deepgram():
+    expected = make_transcriber().transcribe(FOLDER / "river.flac")
+
+    def post_raw(address: str, data: bytes, query: str = "") -> tuple[int, str]:
+        request = urllib.request.Request(f"http://{address}/v1/listen{query}", data)
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as exc:
+            with exc:
+                return exc.code, exc.read().decode()
+
+    async def test(service, address):
+        data = (FOLDER / "river.flac").read_bytes()
+        status, body = await asyncio.to_thread(post_raw, address, data)
+        found = json.loads(body)
+        (channel,) = found["results"]["channels"]
+        assert channel["alternatives"][0]["transcript"] == expected.text
+        assert found["metadata"]["duration"] == pytest.approx(expected.duration_s, abs=1e-3)
+        assert (await asyncio.to_thread(post_raw, address, b"junk"))[0] == 400
+        assert (await asyncio.to_thread(post_raw, address, data, "?diarize=true"))[0] == 400
+        assert not service.engine.slots
+
+    run_live(test)
+
+
+@pytest.mark.parametrize("query", ["", "?encoding=opus", "?encoding=linear16&redact=pci"])
+def test_a_deepgram_stream_that_cannot_be_is_refused_at_once(query):
+    async def test(service, address):
+        with pytest.raises(InvalidStatus) as caught:
+            await open_socket(f"ws://{address}/v1/listen{query}")
+        assert caught.value.response.status_code == 400
+
+    run_live(test)
+
+
+def test_deepgram_junk_ends_the_connection_with_a_word():
+    async def test(service, address):
+        async with open_socket(f"ws://{address}/v1/listen?encoding=linear16") as socket:
+            await socket.send("junk")
+            with pytest.raises(ConnectionClosed):
+                await socket.recv()
+            assert socket.close_code == 1008 and "DATA-0000" in socket.close_reason
+
+    run_live(test)
