@@ -200,7 +200,7 @@ class Engine(Dispatcher):
 
     def finish(self, name: str) -> "asyncio.Future[list[News]]":
         """Tell the rest and end the stream; ``Finished`` comes last."""
-        future = self._control(name, lambda stream: stream.finish(), keep=True)
+        future = self._control(name, lambda stream: stream.finish())
         self.slots[name].ending = True
         return future
 

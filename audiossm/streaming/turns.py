@@ -184,6 +184,11 @@ class Turns:
 
     def _is_due(self, slot: Slot) -> bool:
         stream = slot.stream
-        if stream is None or slot.writing:
+        if stream is None:
             return False
-        return stream.received - slot.kept[0] >= self.owner.limits.snapshot_s * slot.rate
+        if stream.finished:
+            return True
+        return (
+            not slot.writing
+            and stream.received - slot.kept[0] >= self.owner.limits.snapshot_s * slot.rate
+        )
