@@ -199,11 +199,12 @@ class AsyncStream:
         if self._failed is not None:
             raise self._failed
         async with self._lock:
-            if self._socket is None:
+            socket = self._socket
+            if socket is None:
                 return
             with contextlib.suppress(ConnectionClosed):
                 for message in self.protocol.outgoing():
-                    await self._socket.send(message)
+                    await socket.send(message)
 
     async def _run(self) -> None:
         try:

@@ -95,7 +95,8 @@ class _Session:
             await engine.set_hotwords(name, settings.keyterms)
         created = _now()
         while True:
-            message = await asyncio.wait_for(self.websocket.receive(), SILENT_S)
+            async with asyncio.timeout(SILENT_S):
+                message = await self.websocket.receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1005))
             if not self.rate.allows():

@@ -112,7 +112,9 @@ class _Connection:
 
     async def _receive(self, timeout_s: float) -> native.Request:
         try:
-            message = await asyncio.wait_for(self.websocket.receive(), timeout_s)
+            # not wait_for(): that one loses a cancellation when a message comes in the same moment
+            async with asyncio.timeout(timeout_s):
+                message = await self.websocket.receive()
         except TimeoutError:
             raise _End("idle", f"nothing came for {timeout_s:g} s") from None
         if message["type"] == "websocket.disconnect":

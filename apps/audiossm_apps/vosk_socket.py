@@ -64,7 +64,8 @@ class _Session:
         protocol, caps = self.protocol, self.service.gate.caps
         while True:
             try:
-                message = await asyncio.wait_for(self.websocket.receive(), caps.idle_s)
+                async with asyncio.timeout(caps.idle_s):
+                    message = await self.websocket.receive()
             except TimeoutError:
                 raise ProtocolError(f"nothing came for {caps.idle_s:g} s") from None
             if message["type"] == "websocket.disconnect":

@@ -131,7 +131,7 @@ def test_another_server_goes_on_after_a_graceful_end(tmp_path):
                     assert await read(stream) == alone(SPEECH)
                     assert second.engine.meters.resumed == 1
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_what_a_server_says_when_it_goes():
