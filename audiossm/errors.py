@@ -12,6 +12,9 @@ AudioSSMError
 ├── PronunciationError  words that can't be pronounced
 ├── SessionError     a session is used after its end
 ├── SnapshotError    session bytes that this model can't go on from
+├── BusyError        no room for one more stream now
+├── ProtocolError    a message that its protocol doesn't have, or not now
+├── ServiceError     a server that can't be reached, or that refuses
 ├── OutputError      a result that can't be written
 └── DependencyError  an optional package that this command needs is not installed
 """
@@ -20,6 +23,7 @@ __all__ = [
     "AlignmentError",
     "AudioError",
     "AudioSSMError",
+    "BusyError",
     "ConfigError",
     "DependencyError",
     "DeviceError",
@@ -28,6 +32,8 @@ __all__ = [
     "ModelError",
     "OutputError",
     "PronunciationError",
+    "ProtocolError",
+    "ServiceError",
     "SessionError",
     "ShapeError",
     "SnapshotError",
@@ -80,6 +86,29 @@ class SessionError(AudioSSMError):
 
 class SnapshotError(AudioSSMError):
     """Session bytes that this model can't go on from."""
+
+
+class BusyError(AudioSSMError):
+    """No room for one more stream now; ``retry_s`` says when to ask again, in seconds."""
+
+    def __init__(self, message: str, retry_s: float) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
+
+
+class ProtocolError(AudioSSMError):
+    """A message that its protocol doesn't have, or not now.
+
+    ``code`` is a word for programs, such as ``bad-message``.
+    """
+
+    def __init__(self, message: str, code: str = "bad-message") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ServiceError(AudioSSMError):
+    """A server that can't be reached, or that refuses."""
 
 
 class OutputError(AudioSSMError):

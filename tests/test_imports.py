@@ -57,7 +57,7 @@ FORBIDDEN = {
     "audiossm/marks.py": {"torch", "numpy"},
     "audiossm/numbers.py": {"torch", "numpy"},
     "audiossm/manifest.py": {"torch", "soundfile"},
-    "audiossm": {"argparse", "socket", "sounddevice", "rich"},
+    "audiossm": {"argparse", "socket", "sounddevice", "rich", "starlette", "websockets", "uvicorn"},
     "kernels": {"audiossm", "audiossm_apps"},
 }
 
@@ -70,6 +70,9 @@ ONE_HOME = [
     "jiwer",
     "av",
     "matplotlib",
+    "uvicorn",
+    "websockets",
+    "starlette",
 ]
 
 
@@ -140,6 +143,12 @@ def test_an_optional_package_has_one_home(package):
 
 def test_the_face_of_the_package_imports_nothing_by_itself():
     code = "import audiossm, sys; assert 'torch' not in sys.modules; audiossm.Transcriber"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_protocol_needs_no_torch():
+    code = "import audiossm.protocol, sys; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

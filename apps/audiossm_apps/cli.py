@@ -15,6 +15,8 @@ from audiossm_apps import (
     export,
     models,
     pronounce,
+    serve,
+    stream,
     transcribe,
 )
 from audiossm_apps.complaint import complain
@@ -41,6 +43,8 @@ def make_parser() -> argparse.ArgumentParser:
     align.add_command(commands)
     codec.add_command(commands)
     pronounce.add_command(commands)
+    serve.add_command(commands)
+    stream.add_command(commands)
     evaluate.add_command(commands)
     conformance.add_command(commands)
     export.add_command(commands)

@@ -12,7 +12,15 @@ from audiossm.errors import ConfigError, DependencyError, DeviceError, ModelErro
 from audiossm.graphs.session import FEW_FRAMES, BoundState, GraphFolder
 from audiossm.graphs.step import Step
 
-__all__ = ["Backend", "Stepper", "Ways", "cache_folder", "check_backend", "name_profile"]
+__all__ = [
+    "Backend",
+    "Stepper",
+    "Ways",
+    "cache_folder",
+    "cache_root",
+    "check_backend",
+    "name_profile",
+]
 
 S = TypeVar("S")
 
@@ -38,10 +46,14 @@ def name_profile(backend: str, device: torch.device) -> str:
     return f"{engine}-{precision or 'float32'}-{device.type}"
 
 
+def cache_root() -> Path:
+    """Return the folder of what is kept for the user between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audiossm"
+
+
 def cache_folder(step: Step[S]) -> Path:
     """Return where ``audiossm export`` puts a step's graphs by default."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "audiossm" / "graphs" / step.sizes
+    return cache_root() / "graphs" / step.sizes
 
 
 class Ways(Generic[S]):

@@ -5,9 +5,12 @@ from audiossm.streaming.audio_codec import AudioCodec
 from audiossm.streaming.batch import step_rows
 from audiossm.streaming.code_files import decode_stream, encode_stream
 from audiossm.streaming.coding import DecoderSession, EncoderSession
+from audiossm.streaming.engine import Engine, EngineLimits, Progress
 from audiossm.streaming.events import Event, Token, Word, WrittenWord
 from audiossm.streaming.files import transcribe_channels, transcribe_stream
 from audiossm.streaming.session import Session
+from audiossm.streaming.store import FolderStore, MemoryStore, SnapshotStore
+from audiossm.streaming.stream import News, Stream
 from audiossm.streaming.transcriber import Transcriber, Transcript
 
 __all__ = [
@@ -17,8 +20,16 @@ __all__ = [
     "AudioCodec",
     "DecoderSession",
     "EncoderSession",
+    "Engine",
+    "EngineLimits",
     "Event",
+    "FolderStore",
+    "MemoryStore",
+    "News",
+    "Progress",
     "Session",
+    "SnapshotStore",
+    "Stream",
     "Token",
     "Transcriber",
     "Transcript",

@@ -83,7 +83,7 @@ class Session:
         Raises:
             AudioError: not one channel of float samples, or one of them is not finite or beyond
                 ``LOUDEST``; the session is as before.
-            SessionError: the session is finished.
+            SessionError: the session is finished, or its state is spoiled.
         """
         self._check_open()
         samples = np.asarray(samples)
@@ -308,6 +308,10 @@ class Session:
     def _advance(self, samples: torch.Tensor, counted: bool = True) -> list[Event]:
         """Step the network over whole frames and decode."""
         log_probs, *_ = self.stepper.step(samples)
+        if not bool(torch.isfinite(log_probs).all()):
+            raise SessionError(
+                "the network says what is no number: this session's state is spoiled"
+            )
         if counted:
             self.frames_taken += log_probs.shape[1]
         found, self.decoder_state = self.decoder.decode(log_probs[0], self.decoder_state)

@@ -1,0 +1,206 @@
+"""``audiossm serve``: the live service on a port."""
+
+import argparse
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from audiossm.errors import DependencyError, OutputError
+from audiossm_apps.gate import Caps, Gate, read_keys
+from audiossm_apps.options import (
+    add_decoder_option,
+    add_model_options,
+    count,
+    load_transcriber,
+    positive,
+)
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from audiossm_apps.service import Service
+
+__all__ = ["add_command", "run"]
+
+DESCRIPTION = """\
+Serve live transcription over websockets and HTTP, in this process, until Ctrl-C or SIGTERM. A
+stream survives dropped connections and the server's death: its snapshots are kept in --store, where
+another server, or this one after a restart, goes on from them."""
+EPILOG = """\
+routes:
+  /v1/stream                 websocket, the native protocol (audiossm stream FILE --server URL)
+  /                          websocket, as vosk-server's
+  /v1/audio/transcriptions   POST, as OpenAI's
+  /v1/listen                 websocket and POST, as Deepgram's
+  /healthz, /readyz, /metrics
+
+Without --keys everybody who reaches the port may use it; by default only this machine does. Logs
+are lines of JSON on standard error, without audio and text."""
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add ``serve`` to the command line."""
+    parser = commands.add_parser(
+        "serve",
+        help="live transcription over websockets and HTTP",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=port, default=8765, help="0 takes a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--store",
+        metavar="DIR",
+        help="folder of snapshots (default: audiossm/streams in the user's cache)",
+    )
+    parser.add_argument(
+        "--keep-s",
+        type=positive,
+        default=3600.0,
+        metavar="S",
+        help="how long a stream without a client is kept, in seconds (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--capacity",
+        type=count,
+        metavar="N",
+        help="streams at once (default: measured at the start)",
+    )
+    parser.add_argument(
+        "--workers", type=count, metavar="N", help="threads that compute (default: one a core)"
+    )
+    parser.add_argument(
+        "--keys",
+        metavar="FILE",
+        help="API keys: one a line, perhaps with a tab and how many streams it may have",
+    )
+    parser.add_argument(
+        "--origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="a web page that may connect, beside this server's own; * is all (default: none)",
+    )
+    parser.add_argument(
+        "--max-hours",
+        type=positive,
+        default=12.0,
+        metavar="H",
+        help="audio of one stream at most (default: %(default)g)",
+    )
+    parser.add_argument("--certificate", metavar="FILE", help="PEM; turns TLS on (default: none)")
+    parser.add_argument("--private-key", metavar="FILE", help="of the certificate, PEM")
+    parser.add_argument(
+        "--raw", action="store_true", help="plain words, without capitals, punctuation and digits"
+    )
+    add_decoder_option(parser)
+    add_model_options(parser, lookahead=False)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal comes."""
+    try:
+        import starlette  # noqa: F401  the first of them to be missing names itself
+        import uvicorn
+        import websockets  # noqa: F401
+    except ImportError as exc:
+        raise DependencyError(
+            f"serving needs the package {exc.name}: pip install 'audiossm[serve]'"
+        ) from exc
+    if (args.certificate is None) != (args.private_key is None):
+        args.parser.error("--certificate and --private-key go together")
+    gate = Gate(
+        read_keys(args.keys) if args.keys else {},
+        tuple(args.origin),
+        Caps(max_audio_s=args.max_hours * 3600),
+    )
+    if args.threads is None:
+        args.threads = 1  # a stream's steps are small: threads serve streams, not products
+    transcriber = load_transcriber(args, readable=not args.raw)
+
+    from audiossm.streaming import Engine, EngineLimits, FolderStore
+    from audiossm_apps.service import Service
+
+    store = FolderStore(args.store or store_folder(), args.keep_s)
+    limits = EngineLimits(capacity=args.capacity)
+    service = Service(Engine(transcriber, store, args.workers, limits), gate)
+    log = logging.getLogger("audiossm")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    # it takes a refusal by HTTP for an unfinished handshake, and says so at every one
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: "without completing handshake" not in record.getMessage()
+    )
+    config = uvicorn.Config(
+        service.app,
+        host=args.host,
+        port=args.port,
+        ws="websockets-sansio",
+        ws_max_size=gate.caps.max_message,
+        lifespan="on",
+        access_log=False,  # its lines have queries, which may hold keys
+        log_level="warning",
+        timeout_graceful_shutdown=15,
+        ssl_certfile=args.certificate,
+        ssl_keyfile=args.private_key,
+    )
+    server = make_server(config, service)
+    try:
+        server.run()
+    except SystemExit as exc:  # uvicorn has said why on standard error
+        raise OutputError(f"can't serve on {args.host}:{args.port}") from exc
+    return 0
+
+
+def make_server(config: "uvicorn.Config", service: "Service") -> "uvicorn.Server":
+    """Return a server that keeps all streams before it lets its connections go."""
+    import asyncio
+
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        loop: asyncio.AbstractEventLoop | None = None
+
+        async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+            self.loop = asyncio.get_running_loop()
+            await super().startup(sockets)  # type: ignore[arg-type]
+            if self.started:
+                for listener in self.servers:
+                    for sock in listener.sockets:
+                        host, number = sock.getsockname()[:2]
+                        print(f"audiossm: serving on {host}:{number}", flush=True)
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.loop is None or self.should_exit or service.leaving.is_set():
+                super().handle_exit(signal.SIGINT, frame)  # a second signal doesn't wait
+                return
+            self.loop.call_soon_threadsafe(self._drain)
+
+        def _drain(self) -> None:
+            self.draining = asyncio.ensure_future(service.drain())
+            self.draining.add_done_callback(lambda _: setattr(self, "should_exit", True))
+
+    return Server(config)
+
+
+def store_folder() -> Path:
+    """Return where streams are kept by default."""
+    from audiossm.graphs.stepper import cache_root
+
+    return cache_root() / "streams"
+
+
+def port(text: str) -> int:
+    """Read a port's number."""
+    if not (text.isdecimal() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    return int(text)

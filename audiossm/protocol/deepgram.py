@@ -1,0 +1,336 @@
+"""Deepgram's live dialect, version 1 (``/v1/listen``), of audio without a container.
+
+Settings are in the query: see ``Settings``. Binary messages are audio; text messages are
+
+| client says | server says |
+|---|---|
+| ``KeepAlive`` | nothing |
+| ``Finalize`` | ``Results`` with ``from_finalize``, always one |
+| ``Configure`` with ``keyterms`` | ``ConfigureSuccess``, or ``ConfigureFailure`` |
+| ``CloseStream`` | the last ``Results``, ``Metadata``, and the connection is closed |
+
+Results that are final tile the audio; one that isn't repeats all that isn't final yet.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from audiossm.errors import ProtocolError
+from audiossm.protocol.encoding import Encoding, decode_samples, sample_width
+
+__all__ = ["DeepgramProtocol", "HeardWord", "Settings", "format_prerecorded"]
+
+ENCODINGS: dict[str, Encoding] = {"linear16": "s16", "mulaw": "mulaw", "alaw": "alaw"}
+# an answer without these would be another one than was asked for
+UNSUPPORTED = ("callback", "redact", "search", "replace", "diarize", "multichannel", "translate")
+NO = ("", "false", "0")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the query asks for.
+
+    Attributes:
+        encoding: ``linear16``, ``mulaw`` or ``alaw``; it must be told for a live stream.
+        sample_rate: Hz.
+        interim_results: tell what isn't final, too.
+        written: ``punctuate`` or ``smart_format``: text as people write it.
+        endpointing_s: so much silence after a word ends an utterance; None never does.
+        utterance_end_s: so much silence is told as ``UtteranceEnd``; None isn't.
+        vad_events: tell ``SpeechStarted``.
+        keyterms: hot words.
+    """
+
+    encoding: Encoding | None
+    sample_rate: int
+    interim_results: bool
+    written: bool
+    endpointing_s: float | None
+    utterance_end_s: float | None
+    vad_events: bool
+    keyterms: tuple[tuple[str, float], ...]
+
+    @staticmethod
+    def parse(query: Mapping[str, Sequence[str]]) -> "Settings":
+        """Read a query; each name may come several times.
+
+        Raises:
+            ProtocolError: something that isn't served.
+        """
+
+        def one(name: str, default: str) -> str:
+            return query[name][-1] if query.get(name) else default
+
+        for name in UNSUPPORTED:
+            if one(name, "false").lower() not in NO:
+                raise ProtocolError(f"{name} isn't served here")
+        language = one("language", "en").lower()
+        if language.partition("-")[0] not in ("en", "multi"):
+            raise ProtocolError(f"language {language[:20]!r}: this server understands English")
+        name = one("encoding", "")
+        if name and name not in ENCODINGS:
+            raise ProtocolError(f"encoding {name[:20]!r} is none of {', '.join(ENCODINGS)}")
+        if one("channels", "1") != "1":
+            raise ProtocolError("a live stream has one channel here")
+        rate = one("sample_rate", "16000")
+        if not (rate.isdecimal() and len(rate) < 6 and 8000 <= int(rate) <= 48000):
+            raise ProtocolError(f"sample_rate {rate[:20]!r} is outside 8000..48000")
+        terms = [(term, 1.0) for term in query.get("keyterm", ())]
+        for keyword in query.get("keywords", ()):
+            word, _, _ = keyword.partition(":")
+            terms.append((word, 1.0))
+        return Settings(
+            encoding=ENCODINGS.get(name),
+            sample_rate=int(rate),
+            interim_results=one("interim_results", "false").lower() not in NO,
+            written=any(one(k, "false").lower() not in NO for k in ("punctuate", "smart_format")),
+            endpointing_s=_milliseconds("endpointing", one("endpointing", "10")),
+            utterance_end_s=_milliseconds("utterance_end_ms", one("utterance_end_ms", "false")),
+            vad_events=one("vad_events", "false").lower() not in NO,
+            keyterms=tuple(terms),
+        )
+
+
+def _milliseconds(name: str, text: str) -> float | None:
+    if text.lower() == "false":
+        return None
+    if text.lower() == "true":
+        return 0.01
+    if not (text.isdecimal() and len(text) < 7):
+        raise ProtocolError(f"{name} {text[:20]!r} is no number of milliseconds")
+    return int(text) / 1000
+
+
+@dataclass(frozen=True)
+class HeardWord:
+    """A word with its times, in seconds; ``text`` as it is written, if that was asked for."""
+
+    word: str
+    start_s: float
+    end_s: float
+    confidence: float
+    text: str | None = None
+
+
+Request = Literal["audio", "keepalive", "finalize", "configure", "close"]
+
+
+class DeepgramProtocol:
+    """A server's end of one connection."""
+
+    def __init__(self, settings: Settings, request_id: str, model: str) -> None:
+        if settings.encoding is None:
+            raise ProtocolError(f"the query has to tell the encoding: {', '.join(ENCODINGS)}")
+        self.settings, self.request_id, self.model = settings, request_id, model
+        self.encoding: Encoding = settings.encoding
+        self.words: list[HeardWord] = []  # told, and not final yet
+        self.start_s = 0.0  # of what isn't final
+        self.keyterms: tuple[tuple[str, float], ...] = settings.keyterms
+        self.ended = False
+        self._half = b""
+        self._last_end_s: float | None = None
+        self._speaking = False
+        self._told = ""
+
+    def receive(self, message: str | bytes) -> tuple[Request, Any]:
+        """Return what the client says: audio comes with its samples.
+
+        Raises:
+            ProtocolError: nothing of this dialect.
+        """
+        if self.ended:
+            raise ProtocolError("a message after CloseStream")
+        if isinstance(message, bytes):
+            data, width = self._half + message, sample_width(self.encoding)
+            whole = len(data) // width * width
+            self._half = data[whole:]
+            return "audio", decode_samples(data[:whole], self.encoding)
+        try:
+            values = json.loads(message)
+        except (ValueError, RecursionError) as exc:
+            raise ProtocolError("a text message is not JSON") from exc
+        match values:
+            case {"type": "KeepAlive"}:
+                return "keepalive", None
+            case {"type": "Finalize"}:
+                return "finalize", None
+            case {"type": "CloseStream"}:
+                self.ended = True
+                return "close", None
+            case {"type": "Configure"}:
+                terms = values.get("keyterms")
+                if terms is not None:
+                    if not (isinstance(terms, list) and all(isinstance(t, str) for t in terms)):
+                        raise ProtocolError("keyterms is a list of texts")
+                    self.keyterms = tuple((term, 1.0) for term in terms)
+                return "configure", None if terms is None else self.keyterms
+        raise ProtocolError("type is none of KeepAlive, Finalize, Configure, CloseStream")
+
+    def hear(
+        self, words: Sequence[HeardWord], tail: str, now_s: float, late_s: float
+    ) -> tuple[list[str], bool]:
+        """Answer audio; also say whether an utterance ends here, which ``close_span`` tells.
+
+        Args:
+            words: those that became final by it.
+            tail: what was heard after them.
+            now_s: where the audio stands.
+            late_s: how far behind that the words are.
+        """
+        out = []
+        self.words += words
+        if (words or tail) and not self._speaking:
+            self._speaking = True
+            if self.settings.vad_events:
+                at = words[0].start_s if words else now_s
+                out.append(_dump({"type": "SpeechStarted", "channel": [0], "timestamp": at}))
+        if words:
+            self._last_end_s = words[-1].end_s
+        silence_s = 0.0 if self._last_end_s is None else now_s - late_s - self._last_end_s
+        end_s = self.settings.utterance_end_s
+        ends = (
+            self.settings.endpointing_s is not None
+            and bool(self.words)
+            and not tail
+            and silence_s >= self.settings.endpointing_s
+        )
+        if self.settings.interim_results and not ends:
+            text = self._text(tail)
+            if text != self._told:
+                self._told = text
+                out.append(self._results(tail, now_s, is_final=False))
+        if end_s is not None and self._speaking and not tail and silence_s >= end_s:
+            self._speaking = False
+            last = {"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": self._last_end_s}
+            if not self.words:
+                out.append(_dump(last))
+        return out, ends
+
+    def close_span(
+        self,
+        words: Sequence[HeardWord],
+        now_s: float,
+        *,
+        speech_final: bool = False,
+        from_finalize: bool = False,
+    ) -> str:
+        """Tell all until here as final."""
+        self.words += words
+        if words:
+            self._last_end_s = words[-1].end_s
+        text = self._results(
+            "", now_s, is_final=True, speech_final=speech_final, from_finalize=from_finalize
+        )
+        self.words, self.start_s, self._told = [], now_s, ""
+        return text
+
+    def metadata(self, sha256: str, created: str, duration_s: float) -> str:
+        """Tell the end."""
+        return _dump(
+            {
+                "type": "Metadata",
+                "transaction_key": "deprecated",
+                "request_id": self.request_id,
+                "sha256": sha256,
+                "created": created,
+                "duration": round(duration_s, 4),
+                "channels": 1,
+            }
+        )
+
+    def configured(self, problem: str | None) -> str:
+        """Answer ``Configure``."""
+        if problem is not None:
+            failure = {"code": "UNSUPPORTED", "description": problem}
+            return _dump({"type": "ConfigureFailure", "request_id": self.request_id} | failure)
+        return _dump(
+            {
+                "type": "ConfigureSuccess",
+                "request_id": self.request_id,
+                "keyterms": [term for term, _ in self.keyterms],
+            }
+        )
+
+    def _text(self, tail: str) -> str:
+        return " ".join([*(word.text or word.word for word in self.words), *tail.split()])
+
+    def _results(
+        self,
+        tail: str,
+        now_s: float,
+        *,
+        is_final: bool,
+        speech_final: bool = False,
+        from_finalize: bool = False,
+    ) -> str:
+        guessed = [HeardWord(word, now_s, now_s, 0.5) for word in tail.split()]
+        words = [*self.words, *guessed]
+        return _dump(
+            {
+                "type": "Results",
+                "channel_index": [0, 1],
+                "start": round(self.start_s, 4),
+                "duration": round(now_s - self.start_s, 4),
+                "is_final": is_final,
+                "speech_final": speech_final,
+                "from_finalize": from_finalize,
+                "channel": {"alternatives": [_alternative(words, self.settings.written)]},
+                "metadata": {
+                    "request_id": self.request_id,
+                    "model_uuid": self.request_id,
+                    "model_info": {"name": self.model, "version": "1", "arch": "mamba3"},
+                },
+            }
+        )
+
+
+def format_prerecorded(
+    words: Sequence[HeardWord],
+    settings: Settings,
+    *,
+    request_id: str,
+    model: str,
+    sha256: str,
+    created: str,
+    duration_s: float,
+) -> str:
+    """Return the answer to a recording that was posted."""
+    return _dump(
+        {
+            "metadata": {
+                "transaction_key": "deprecated",
+                "request_id": request_id,
+                "sha256": sha256,
+                "created": created,
+                "duration": round(duration_s, 4),
+                "channels": 1,
+                "models": [request_id],
+                "model_info": {request_id: {"name": model, "version": "1", "arch": "mamba3"}},
+            },
+            "results": {"channels": [{"alternatives": [_alternative(words, settings.written)]}]},
+        }
+    )
+
+
+def _alternative(words: Sequence[HeardWord], written: bool) -> dict[str, Any]:
+    scores = [word.confidence for word in words]
+    return {
+        "transcript": " ".join((written and word.text) or word.word for word in words),
+        "confidence": round(sum(scores) / len(scores), 4) if scores else 0.0,
+        "words": [
+            {
+                "word": word.word,
+                "start": round(word.start_s, 4),
+                "end": round(word.end_s, 4),
+                "confidence": round(word.confidence, 4),
+            }
+            | ({"punctuated_word": word.text or word.word} if written else {})
+            for word in words
+        ],
+    }
+
+
+def _dump(value: dict[str, Any]) -> str:
+    return json.dumps(value)

@@ -1,0 +1,56 @@
+"""The service with a tiny model, on a port of this machine, in this process."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import uvicorn
+
+from audiossm.streaming import Engine, EngineLimits, MemoryStore, SnapshotStore
+from audiossm_apps.gate import Gate
+from audiossm_apps.service import Service
+from tiny_model import make_transcriber
+
+__all__ = ["live", "run_live"]
+
+
+@contextlib.asynccontextmanager
+async def live(
+    store: SnapshotStore | None = None, gate: Gate | None = None, **limits: Any
+) -> AsyncIterator[tuple[Service, str]]:
+    """Serve, and yield the service and its address, ``127.0.0.1:port``."""
+    limits = {"capacity": 8} | limits
+    engine = Engine(make_transcriber(), store or MemoryStore(), 2, EngineLimits(**limits))
+    service = Service(engine, gate)
+    config = uvicorn.Config(
+        service.app,
+        port=0,
+        ws="websockets-sansio",
+        ws_max_size=service.gate.caps.max_message,
+        log_level="critical",
+        lifespan="on",
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None
+    task = asyncio.create_task(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+        assert not task.done(), task.exception()
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield service, f"127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+def run_live(test: Callable[[Service, str], Awaitable[None]], **settings: Any) -> None:
+    """Run a test against a service of its own."""
+
+    async def main() -> None:
+        async with live(**settings) as (service, address):
+            await asyncio.wait_for(test(service, address), 60)
+
+    asyncio.run(main())

@@ -1,0 +1,30 @@
+"""A dead server costs no word: the proof itself, with a tiny model and two kills."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from audiossm.checkpoint import save_model
+from audiossm.config import to_dict
+from tiny_model import make_transcriber
+
+FOLDER = Path(__file__).parent
+
+
+@pytest.fixture
+def kill_server(monkeypatch):
+    spec = importlib.util.spec_from_file_location("kill_server", FOLDER / "kill_server.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "kill_server", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_no_word_is_lost_when_servers_are_killed(kill_server, tmp_path, capsys):
+    model = make_transcriber()
+    config = {"recogniser": to_dict(model.config)}
+    save_model(tmp_path / "tiny", "recogniser", "", config, model.network.state_dict())
+    argv = ["--kills", "2", "--clients", "2", "--speed", "2", "--model", str(tmp_path / "tiny")]
+    assert kill_server.main(argv) == 0, capsys.readouterr().out
