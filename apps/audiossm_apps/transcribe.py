@@ -13,13 +13,14 @@ from audiossm_apps.options import (
     add_model_options,
     count,
     load_transcriber,
+    positive,
     seconds_list,
 )
 from audiossm_apps.outputs import FORMATS, LiveText, TranscriptWriter, make_writer, open_output
 from audiossm_apps.progress import show_progress
 
 if TYPE_CHECKING:
-    from audiossm.streaming import Transcriber
+    from audiossm.streaming import EndpointRules, Transcriber
 
 __all__ = ["add_command", "run"]
 
@@ -35,8 +36,10 @@ formats:
   txt    the text alone, one line for each file
   json   an object {"text", "duration_s", "model", "words": [{"word", "text", "start_s", "end_s",
          "confidence"}]}, "word" being plain and "text" as it is written (not with --raw), a
-         number's words together; for several files, or with --channels split, a list of such
-         objects with "file" added
+         number's words together, and "segments": [{"start_s", "end_s", "text", "confidence"}];
+         with --nbest "alternatives": [{"text", "score"}] in the object and in each segment, in
+         plain words, best first ("score" is a natural logarithm of a probability); for several
+         files, or with --channels split, a list of such objects with "file" added
   jsonl  the same objects with "file", one a line
   srt, vtt  subtitles, of one file
 
@@ -96,6 +99,30 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         metavar="S,S,...",
         help="end the sentence at these seconds of each file (default: at its end only)",
     )
+    group = parser.add_argument_group("segments", "a segment ends")
+    group.add_argument(
+        "--pause",
+        type=positive,
+        metavar="S",
+        help="at a silence of S seconds after words (default: 0.7)",
+    )
+    group.add_argument(
+        "--longest-segment",
+        type=positive,
+        metavar="S",
+        help="after S seconds, at the next shorter pause (default: 20)",
+    )
+    group.add_argument(
+        "--no-endpoints", action="store_true", help="only where --flush-at says, and at the end"
+    )
+    parser.add_argument(
+        "--nbest",
+        type=count,
+        default=0,
+        metavar="N",
+        help="with json and jsonl: up to N readings of each segment, which differ in what was not "
+        "final before its end (default: none)",
+    )
     add_model_options(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -145,6 +172,10 @@ def _check_usage(args: argparse.Namespace) -> None:
         parser.error("--raw-rate is about standard input: give - as the file")
     if args.hotwords is not None and args.decoder == "greedy":
         parser.error("--hotwords needs --decoder beam: greedy decoding can't weigh hot words")
+    if args.no_endpoints and (args.pause or args.longest_segment):
+        parser.error("--no-endpoints leaves no use for --pause and --longest-segment")
+    if args.nbest and args.format not in ("json", "jsonl"):
+        parser.error(f"--nbest needs --format json or jsonl: {args.format} has no alternatives")
     if args.format in ("srt", "vtt") and (len(names) > 1 or args.channels == "split"):
         parser.error(f"--format {args.format} holds one transcript: give one file, channels mixed")
     if args.output is not None and os.path.realpath(args.output) in names:
@@ -160,7 +191,7 @@ def _transcribe_file(
     hotwords: tuple[HotWord, ...],
 ) -> None:
     from audiossm.audio import open_audio
-    from audiossm.streaming import Session, Token, Transcript, Word, WrittenWord
+    from audiossm.streaming import Session, Token, TranscriptDraft, Word, WrittenWord
     from audiossm.streaming.files import transcribe_channels
 
     def show_unfinished(session: Session) -> None:
@@ -173,14 +204,19 @@ def _transcribe_file(
     with open_audio(source, raw_rate=raw_rate) as reader:
         kind = Word if transcriber.writer is None else WrittenWord
         num_channels = reader.channels if split else 1
-        words: list[list[Word | WrittenWord]] = [[] for _ in range(num_channels)]
+        drafts = [
+            TranscriptDraft(transcriber.writer is not None, args.nbest) for _ in range(num_channels)
+        ]
+        rules = _read_rules(args)
         num_samples = 0
         complete = False
 
         sessions: list[Session] = []
 
         def begin_session() -> Session:
-            begun = transcriber.session(reader.sample_rate, args.lookahead_ms, hotwords)
+            begun = transcriber.session(
+                reader.sample_rate, args.lookahead_ms, hotwords, rules, args.nbest
+            )
             sessions.append(begun)
             return begun
 
@@ -200,20 +236,28 @@ def _transcribe_file(
                     flush_at=args.flush_at,
                     on_block=count_block,
                 ):
+                    drafts[channel].add(event)
                     if isinstance(event, kind):
-                        words[channel].append(event)
                         writer.word(event)
                     elif isinstance(event, Token):
                         writer.token(event)
             complete = True
         finally:
-            for channel, heard in enumerate(words):
+            for channel, draft in enumerate(drafts):
                 if not complete and kind is WrittenWord and channel < len(sessions):
                     for word in sessions[channel].unwritten:
-                        heard.append(word)
+                        draft.words.append(word)
                         writer.word(word)
-                if complete or heard:
+                if complete or draft.words:
                     name = f"{source} [channel {channel + 1}]" if split else source
-                    text = " ".join(word.text for word in heard)
                     duration_s = num_samples / reader.sample_rate
-                    writer.done(name, Transcript(text, duration_s, transcriber.name, tuple(heard)))
+                    writer.done(name, draft.build(duration_s, transcriber.name))
+
+
+def _read_rules(args: argparse.Namespace) -> "EndpointRules | None":
+    from audiossm.streaming import EndpointRules
+
+    if args.no_endpoints:
+        return None
+    given = {"pause_s": args.pause, "longest_s": args.longest_segment}
+    return EndpointRules(**{name: value for name, value in given.items() if value is not None})

@@ -29,9 +29,9 @@ from audiossm.decoding.hypotheses import (
 from audiossm.decoding.knowledge import NOTHING, Knowledge
 from audiossm.decoding.ngram import MARKS, SENTENCE_START, UNKNOWN, NgramModel
 from audiossm.decoding.phrases import make_phrases
-from audiossm.decoding.search import Weights, close_words, match_phrases, search
+from audiossm.decoding.search import Weights, close_words, match_phrases, rank_endings, search
 from audiossm.decoding.trie import Trie
-from audiossm.decoding.words import DecodedToken, DecodedWord, make_word
+from audiossm.decoding.words import DecodedToken, DecodedWord, Reading, make_word
 from audiossm.errors import ConfigError
 from audiossm.hotwords import HotWord
 from audiossm.text import Vocabulary
@@ -56,7 +56,7 @@ class BeamConfig:
     blank: float = -0.7  # each frame without a label, where one could be
     join: float = -6.0  # a word begins, but no break was heard
     split: float = -3.0  # a break was heard, but the word goes on
-    pause_frames: int = 30  # without a label, after which words are final
+    pause_frames: int = 40  # without a label, after which words are final
     longest_wait: int = 250  # frames after which words are final in any case
     history: int = 8192  # labels of all hypotheses that aren't final
 
@@ -196,11 +196,30 @@ class BeamDecoder:
         state.frame[0] = end
         return self._tell(told), state
 
-    def finish(self, state: BeamState) -> list[DecodedToken | DecodedWord]:
-        """Tell the rest."""
+    def close(self, state: BeamState) -> tuple[list[DecodedToken | DecodedWord], BeamState]:
+        """Tell the rest; what follows begins a sentence: that is right more often."""
         state, told = state.duplicate(), self._prepare(0)
         close_words(self.known, self.phrases, self.weights, state.beam, state.history, told)
-        return self._tell(told)
+        state.beam_ints[0, CONTEXT : CONTEXT + 3] = SENTENCE_START, NOTHING, NOTHING
+        return self._tell(told), state
+
+    def readings(self, state: BeamState, number: int) -> list[Reading]:
+        """Return the best ways to read what is not final yet, the best first."""
+        if number == 0:
+            return []
+        ranks = np.empty(int(state.beam_size[0]), np.float64)
+        rank_endings(self.known, self.phrases, self.weights, state.beam, ranks)
+        best: dict[str, float] = {}
+        # the first one is what ``close`` tells
+        for row in np.argsort(-ranks, kind="stable").tolist():
+            text = self._spell(state, int(state.beam_ints[row, TAIL])).strip()
+            best.setdefault(text, float(ranks[row]))
+        total = float(np.logaddexp.reduce(list(best.values())))
+        return [Reading(text, rank - total) for text, rank in best.items()][:number]
+
+    def finish(self, state: BeamState) -> list[DecodedToken | DecodedWord]:
+        """Tell the rest."""
+        return self.close(state)[0]
 
     def skip_to(self, frame: int, state: BeamState) -> BeamState:
         """Leave out all labels before ``frame``: a flush has told them, and begins a sentence."""
@@ -210,7 +229,11 @@ class BeamDecoder:
 
     def partial(self, state: BeamState) -> str:
         """Return what is not final yet of the best hypothesis."""
-        at, pieces = int(state.beam_ints[best_row(state.beam), TAIL]), []
+        return self._spell(state, int(state.beam_ints[best_row(state.beam), TAIL]))
+
+    def _spell(self, state: BeamState, at: int) -> str:
+        """Return the text of an entry of the history and those before it."""
+        pieces = []
         while at != NOTHING:
             pieces.append(int(state.history_entries[at, LABEL]))
             at = int(state.history_entries[at, BEFORE])

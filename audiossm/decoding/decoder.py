@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, Self, TypeVar, get_args
 from torch import Tensor
 
 from audiossm.decoding.greedy import GreedyDecoder
-from audiossm.decoding.words import DecodedToken, DecodedWord
+from audiossm.decoding.words import DecodedToken, DecodedWord, Reading
 from audiossm.errors import ConfigError
 from audiossm.hotwords import HotWord
 from audiossm.text import Vocabulary
@@ -42,6 +42,12 @@ class Decoder(Protocol[S]):
 
     def decode(self, log_probs: Tensor, state: S) -> tuple[Sequence[DecodedToken | DecodedWord], S]:
         """Advance by some frames, (label frames, pieces); tell what became final by them."""
+
+    def close(self, state: S) -> tuple[Sequence[DecodedToken | DecodedWord], S]:
+        """Tell the rest, and return the state of a segment's start."""
+
+    def readings(self, state: S, number: int) -> list[Reading]:
+        """Return the best ways to read what is not final yet, the best first."""
 
     def finish(self, state: S) -> Sequence[DecodedToken | DecodedWord]:
         """Tell the rest."""

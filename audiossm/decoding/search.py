@@ -52,7 +52,7 @@ from audiossm.decoding.hypotheses import (
 from audiossm.decoding.knowledge import NOTHING, Knowledge, find, predict
 from audiossm.decoding.phrases import Phrases, walk
 
-__all__ = ["Weights", "close_words", "match_phrases", "search"]
+__all__ = ["Weights", "close_words", "match_phrases", "rank_endings", "search"]
 
 FLOOR = np.float32(-30.0)  # nothing is less probable: a frame of junk can't end all hypotheses
 CLEARLY_BLANK = np.float32(-0.01)
@@ -290,6 +290,19 @@ def close_words(
     if is_open:
         tails[0] = remember(history, int(tails[0]), int(weights.word_break), NO_FRAME, NONE)
     tell(history, tails, int(tails[0]), told)
+
+
+@entry
+def rank_endings(
+    known: Knowledge, phrases: Phrases, weights: Weights, beam: Beam, ranks: NDArray[np.float64]
+) -> None:
+    """Write the log-probability that each hypothesis has if its word ends where it stands."""
+    after = np.empty(4, np.int32)
+    for row in range(beam.size[0]):
+        rank = add_logs(beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL])
+        if beam.ints[row, LENGTH]:
+            rank = np.float32(rank + end_word(known, phrases, weights, beam, row, after))
+        ranks[row] = rank
 
 
 @entry
