@@ -11,7 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiossm.decoding.history import BEFORE, FRAME, LABEL, NO_FRAME, History, Told
+from audiossm.decoding.confidence import weigh_word
+from audiossm.decoding.history import (
+    BEFORE,
+    FRAME,
+    HISTORY_SCORES,
+    LABEL,
+    NO_FRAME,
+    SCORE,
+    History,
+    Told,
+)
 from audiossm.decoding.hypotheses import (
     BEAM_COLUMNS,
     BLANK,
@@ -31,9 +41,10 @@ from audiossm.decoding.ngram import MARKS, SENTENCE_START, UNKNOWN, NgramModel
 from audiossm.decoding.phrases import make_phrases
 from audiossm.decoding.search import Weights, close_words, match_phrases, rank_endings, search
 from audiossm.decoding.trie import Trie
-from audiossm.decoding.words import DecodedToken, DecodedWord, Reading, make_word
+from audiossm.decoding.words import DecodedToken, DecodedWord, Reading
 from audiossm.errors import ConfigError
 from audiossm.hotwords import HotWord
+from audiossm.models import Calibration
 from audiossm.text import Vocabulary
 
 __all__ = ["BeamConfig", "BeamDecoder", "BeamState"]
@@ -99,6 +110,7 @@ class BeamDecoder:
         ngrams: language model and lexicon.
         config: weights.
         hotwords: what is written more readily, as ``check_hotwords`` returns it.
+        calibration: tells how sure a word is; without, it is its letters' geometric mean.
     """
 
     def __init__(
@@ -107,11 +119,13 @@ class BeamDecoder:
         ngrams: NgramModel,
         config: BeamConfig | None = None,
         hotwords: Sequence[HotWord] = (),
+        calibration: Calibration | None = None,
     ) -> None:
         if not vocabulary.spells_letters:
             raise ConfigError("beam search needs a model whose pieces are single letters")
         config = config or BeamConfig()
         self.vocabulary, self.ngrams, self.config = vocabulary, ngrams, config
+        self.calibration = calibration
         self.hash = hashlib.sha256(f"{ngrams.hash} {config}".encode()).hexdigest()
         self.known = join_arrays(vocabulary, ngrams)
         self.phrases = make_phrases(
@@ -142,7 +156,7 @@ class BeamDecoder:
 
     def with_hotwords(self, hotwords: Sequence[HotWord]) -> Self:
         """Return a decoder like this one that has these hot words instead."""
-        return type(self)(self.vocabulary, self.ngrams, self.config, hotwords)
+        return type(self)(self.vocabulary, self.ngrams, self.config, hotwords, self.calibration)
 
     def adopt(self, state: BeamState) -> BeamState:
         """Return a state of other hot words' decoder as one to go on from.
@@ -168,7 +182,7 @@ class BeamDecoder:
             beam_floats=np.full((width, 2), DEAD, np.float32),
             history_size=np.zeros(1, np.int32),
             history_entries=np.zeros((capacity, 3), np.int32),
-            history_scores=np.zeros(capacity, np.float32),
+            history_scores=np.zeros((capacity, HISTORY_SCORES), np.float32),
         )
         first = state.beam_ints[0]
         first[CONTEXT : CONTEXT + 3] = SENTENCE_START, NOTHING, NOTHING
@@ -245,26 +259,28 @@ class BeamDecoder:
         return Told(
             np.zeros(1, np.int32),
             np.zeros((capacity, 3), np.int32),
-            np.zeros(capacity, np.float32),
+            np.zeros((capacity, HISTORY_SCORES), np.float32),
         )
 
     def _tell(self, told: Told) -> list[DecodedToken | DecodedWord]:
         found: list[DecodedToken | DecodedWord] = []
-        pieces: list[int] = []
-        start = last = 0
-        total = 0.0
-        num = int(told.size[0])
-        columns = told.entries[:num, LABEL], told.entries[:num, FRAME], told.scores[:num]
-        for label, frame, score in zip(*(column.tolist() for column in columns), strict=True):
+        begin = 0
+        num, word_break = int(told.size[0]), self.vocabulary.word_break
+        labels, frames = told.entries[:num, LABEL].tolist(), told.entries[:num, FRAME].tolist()
+        scores = told.scores[:num]
+        for at, (label, frame) in enumerate(zip(labels, frames, strict=True)):
             if frame != NO_FRAME:
-                found.append(DecodedToken(label, frame, math.exp(score)))
-            if label != self.vocabulary.word_break:
-                start = start if pieces else frame
-                pieces.append(label)
-                last, total = frame, total + score
-            elif pieces:
-                found.append(make_word(self.vocabulary, pieces, start, last, total))
-                pieces, total = [], 0.0
+                found.append(DecodedToken(label, frame, math.exp(scores[at, SCORE])))
+            if label != word_break:
+                continue
+            if at > begin:
+                evidence = weigh_word(scores[begin : at + 1])
+                confidence = math.exp(scores[begin:at, SCORE].mean(dtype=np.float64))
+                if self.calibration is not None:
+                    confidence = self.calibration.judge(evidence)
+                word = self.vocabulary.decode(labels[begin:at])
+                found.append(DecodedWord(word, frames[begin], frames[at - 1] + 1, confidence))
+            begin = at + 1
         return found
 
 

@@ -10,6 +10,7 @@ from audiossm.decoding.greedy import GreedyDecoder
 from audiossm.decoding.words import DecodedToken, DecodedWord, Reading
 from audiossm.errors import ConfigError
 from audiossm.hotwords import HotWord
+from audiossm.models import Calibration
 from audiossm.text import Vocabulary
 
 __all__ = ["DECODERS", "Decoder", "DecoderName", "choose_decoder", "make_decoder"]
@@ -65,8 +66,12 @@ def choose_decoder(vocabulary: Vocabulary) -> DecoderName:
 
 
 @cache
-def make_decoder(name: str, vocabulary: Vocabulary) -> Decoder[Any]:
+def make_decoder(
+    name: str, vocabulary: Vocabulary, calibration: Calibration | None = None
+) -> Decoder[Any]:
     """Return the one decoder of this name for a vocabulary; all sessions share it.
+
+    The beam's words have confidences by ``calibration``; greedy ones have their letters' mean.
 
     Raises:
         ConfigError: there is no such decoder, or it can't serve this vocabulary.
@@ -80,4 +85,4 @@ def make_decoder(name: str, vocabulary: Vocabulary) -> Decoder[Any]:
     from audiossm.decoding.beam import BeamDecoder
     from audiossm.decoding.ngram import NgramModel
 
-    return BeamDecoder(vocabulary, NgramModel.load())
+    return BeamDecoder(vocabulary, NgramModel.load(), calibration=calibration)

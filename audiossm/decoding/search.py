@@ -21,12 +21,14 @@ from audiossm.decoding.history import (
     forget,
     remember,
     tell,
+    weigh,
 )
 from audiossm.decoding.hypotheses import (
     ADDED,
     BLANK,
     CONTEXT,
     DEAD,
+    ENDING,
     IN_BLANK,
     IN_LABEL,
     JOINED,
@@ -35,6 +37,7 @@ from audiossm.decoding.hypotheses import (
     NODE,
     PHRASE,
     POOL_COLUMNS,
+    POOL_FLOATS,
     ROOT,
     SCORE,
     SPELLED,
@@ -186,7 +189,9 @@ def extend(
     is_word = node > ROOT and known.words[node] >= 0
     is_word = is_word or (phrase > ROOT and phrases.is_new[phrase] > 0)
     begin_candidate(pool, beam, row, after, 0)
-    offer(pool, still, again, NONE)
+    offer(pool, still, again, NONE, NONE)
+    paid = spelled_cost(weights, beam.ints, row) if node == SPELLED else NONE
+    worth = np.float32(ending + paid)
     for label in range(1, len(heard)):
         ways = in_blank if label == last else either
         come = np.float32(ways + heard[label])
@@ -197,17 +202,18 @@ def extend(
             new = begin_candidate(pool, beam, row, after, int(is_open))
             pool.ints[new, LAST] = label
             pool.ints[new, ADDED] = label if is_open else BLANK
-            offer(pool, DEAD, np.float32(come + ending), heard[label])
+            offer(pool, DEAD, np.float32(come + ending), heard[label], worth)
             continue
         new = begin_candidate(pool, beam, row, after, 0)
         pool.ints[new, ADDED] = label
         cost = spell_on(known, phrases, weights, pool.ints, new, label)
-        offer(pool, DEAD, np.float32(come + cost), heard[label])
+        offer(pool, DEAD, np.float32(come + cost), heard[label], NONE)
         if is_word:
             new = begin_candidate(pool, beam, row, after, 1)
             pool.ints[new, ADDED], pool.ints[new, JOINED] = label, 1
             cost = spell_on(known, phrases, weights, pool.ints, new, label)
-            offer(pool, DEAD, np.float32(come + cost + ending + weights.join), heard[label])
+            total = np.float32(come + cost + ending + weights.join)
+            offer(pool, DEAD, total, heard[label], worth)
 
 
 @compiled
@@ -219,6 +225,7 @@ def select(
     history: History,
     frame: int,
     pool: Pool,
+    top: np.float32,
 ) -> None:
     """Make the best candidates the beam; the best one's log-probability is 0 afterwards."""
     width = len(beam.ints)
@@ -248,13 +255,31 @@ def select(
             beam.floats[to, column] = max(np.float32(pool.floats[row, column] - ranks[0]), DEAD)
         tail = int(pool.ints[row, TAIL])
         if pool.ints[row, JOINED]:
-            tail = remember(history, int(tail), int(weights.word_break), NO_FRAME, NONE)
+            ending = pool.floats[row, ENDING]
+            tail = remember(history, tail, int(weights.word_break), NO_FRAME, NONE, NONE, ending)
         if pool.ints[row, ADDED] != BLANK:
+            score = pool.floats[row, SCORE]
             tail = remember(
-                history, int(tail), pool.ints[row, ADDED], frame, pool.floats[row, SCORE]
+                history,
+                tail,
+                pool.ints[row, ADDED],
+                frame,
+                score,
+                np.float32(score - top),
+                pool.floats[row, ENDING],
             )
         beam.ints[to, TAIL] = tail
     beam.size[0] = size
+
+
+@compiled
+def weigh_all(known: Knowledge, weights: Weights, beam: Beam, history: History) -> None:
+    """Note the share that each entry of the history has of the probability of all hypotheses."""
+    ranks = np.empty(beam.size[0], np.float32)
+    for row in range(beam.size[0]):
+        rank = add_logs(beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL])
+        ranks[row] = rank + look_ahead(known, weights, beam.ints, row)
+    weigh(history, beam.ints[: beam.size[0], TAIL], ranks)
 
 
 @entry
@@ -263,16 +288,19 @@ def close_words(
 ) -> None:
     """End all words where they stand, and go on from the best hypothesis alone."""
     after, context = np.empty(4, np.int32), np.empty(4, np.int32)
-    best, found = np.float32(2 * DEAD), 0
+    best, found, worth = np.float32(2 * DEAD), 0, NONE
+    weigh_all(known, weights, beam, history)
     for row in range(beam.size[0]):
         rank = add_logs(beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL])
+        ending = NONE
         if beam.ints[row, LENGTH]:
-            rank = np.float32(rank + end_word(known, phrases, weights, beam, row, after))
+            ending = end_word(known, phrases, weights, beam, row, after)
+            rank = np.float32(rank + ending)
         else:
             for i in range(4):
                 after[i] = beam.ints[row, CONTEXT + i]
         if rank > best:
-            best, found = rank, row
+            best, found, worth = rank, row, ending
             for i in range(4):
                 context[i] = after[i]
     ints, floats = beam.ints, beam.floats
@@ -280,6 +308,8 @@ def close_words(
     for column in (IN_BLANK, IN_LABEL):
         floats[0, column] = max(np.float32(floats[found, column] - top), DEAD)
     is_open = ints[found, LENGTH] > 0
+    if ints[found, NODE] == SPELLED:
+        worth = np.float32(worth + spelled_cost(weights, ints, found))
     ints[0, LAST], ints[0, TAIL] = ints[found, LAST], ints[found, TAIL]
     ints[0, NODE], ints[0, SPELLING], ints[0, LENGTH] = ROOT, 0, 0
     for i in range(4):
@@ -288,7 +318,9 @@ def close_words(
     tails = ints[:1, TAIL]
     forget(history, tails, NOTHING)
     if is_open:
-        tails[0] = remember(history, int(tails[0]), int(weights.word_break), NO_FRAME, NONE)
+        tails[0] = remember(
+            history, int(tails[0]), int(weights.word_break), NO_FRAME, NONE, NONE, worth
+        )
     tell(history, tails, int(tails[0]), told)
 
 
@@ -335,6 +367,7 @@ def settle(
     if tail >= 0 and frame - history.entries[tail, FRAME] >= weights.pause:
         close_words(known, phrases, weights, beam, history, told)
         return
+    weigh_all(known, weights, beam, history)
     drop_stale(beam, history, frame - int(weights.pause))
     tails = beam.ints[: beam.size[0], TAIL]
     agreed = find_agreed(history, tails, int(weights.word_break))
@@ -375,7 +408,7 @@ def search(
     pool = Pool(
         np.zeros(1, np.int32),
         np.empty((capacity + 1, POOL_COLUMNS), np.int32),
-        np.empty((capacity + 1, 4), np.float32),
+        np.empty((capacity + 1, POOL_FLOATS), np.float32),
         np.empty(slots, np.int32),
     )
     heard, after = np.empty(num_symbols, np.float32), np.empty(4, np.int32)
@@ -389,12 +422,13 @@ def search(
                 either = add_logs(beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL])
                 beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL] = either, DEAD
         else:
+            top = heard.max()
             heard[BLANK] += weights.blank
             pool.size[0] = 0
             pool.table[:] = 0
             for row in range(beam.size[0]):
                 extend(known, phrases, weights, beam, row, heard, after, pool)
-            select(known, phrases, weights, beam, history, frame + t, pool)
+            select(known, phrases, weights, beam, history, frame + t, pool, top)
         if history.size[0] + 2 * width > len(history.scores):
             forget(history, beam.ints[: beam.size[0], TAIL], NOTHING)
             if history.size[0] + 2 * width > len(history.scores):

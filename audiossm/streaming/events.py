@@ -27,7 +27,9 @@ class Word:
     word: str
     start_s: float
     end_s: float
-    confidence: float  # geometric mean of its tokens' probabilities
+    # the probability that it is right, by beam search with a calibrated model; otherwise the
+    # geometric mean of its tokens' probabilities
+    confidence: float
 
     @property
     def text(self) -> str:

@@ -79,7 +79,7 @@ class Session:
         self.endpoints, self.nbest = endpoints, nbest
         vocabulary = transcriber.vocabulary
         self.decoder = Segmenter(
-            make_decoder(decoder, vocabulary).with_hotwords(self.hotwords),
+            make_decoder(decoder, vocabulary, transcriber.calibration).with_hotwords(self.hotwords),
             endpoints,
             transcriber.label_frame_s,
             vocabulary.word_break,

@@ -52,7 +52,7 @@ class Transcriber(LoadedRecogniser):
         """
         transcriber = super().load(name, device=device, backend=backend)
         transcriber.decoder = decoder or choose_decoder(transcriber.vocabulary)
-        make_decoder(transcriber.decoder, transcriber.vocabulary)
+        make_decoder(transcriber.decoder, transcriber.vocabulary, transcriber.calibration)
         writer = shipped_writer() if readable is True else readable or None
         transcriber.writer = LoadedWriter.load(writer) if writer else None
         return transcriber
