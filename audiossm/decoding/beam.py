@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiossm.decoding.confidence import weigh_word
+from audiossm.decoding.costs import Weights
 from audiossm.decoding.history import (
     BEFORE,
     FRAME,
@@ -39,7 +40,7 @@ from audiossm.decoding.hypotheses import (
 from audiossm.decoding.knowledge import NOTHING, Knowledge
 from audiossm.decoding.ngram import MARKS, SENTENCE_START, UNKNOWN, NgramModel
 from audiossm.decoding.phrases import make_phrases
-from audiossm.decoding.search import Weights, close_words, match_phrases, rank_endings, search
+from audiossm.decoding.search import close_words, match_phrases, rank_endings, search
 from audiossm.decoding.trie import Trie
 from audiossm.decoding.words import DecodedToken, DecodedWord, Reading
 from audiossm.errors import ConfigError
