@@ -124,7 +124,7 @@ def transcribe_recording(
         rules = _read_rules(args)
         num_samples = 0
 
-        def note(channel: int, event: Event) -> None:
+        def note(channel: int, event: "Event") -> None:
             if isinstance(event, Token):
                 writer.token(event)
                 return
