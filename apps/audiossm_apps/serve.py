@@ -34,6 +34,7 @@ routes:
   /v1/stream                 websocket, the native protocol (audiossm stream FILE --server URL)
   /                          websocket, as vosk-server's
   /v1/audio/transcriptions   POST, as OpenAI's
+  /v1/realtime               websocket, as OpenAI's, for transcription
   /v1/listen                 websocket and POST, as Deepgram's
   /healthz, /readyz, /metrics
 

@@ -21,6 +21,7 @@ from audiossm_apps.gate import Gate
 from audiossm_apps.metrics import write_metrics
 from audiossm_apps.native_socket import serve_native
 from audiossm_apps.openai_http import transcribe_upload
+from audiossm_apps.realtime_socket import serve_realtime
 from audiossm_apps.vosk_socket import serve_vosk
 
 __all__ = ["Service"]
@@ -51,6 +52,7 @@ class Service:
             Route("/v1/audio/transcriptions", self._upload, methods=["POST"]),
             WebSocketRoute("/v1/stream", self._socket(serve_native)),
             Route("/v1/listen", self._posted, methods=["POST"]),
+            WebSocketRoute("/v1/realtime", self._socket(serve_realtime)),
             WebSocketRoute("/v1/listen", self._socket(serve_deepgram)),
             WebSocketRoute("/", self._socket(serve_vosk)),
             WebSocketRoute("/vosk", self._socket(serve_vosk)),
