@@ -69,7 +69,9 @@ class Gate:
         if scheme.lower() not in ("bearer", "token"):
             shown = (
                 headers.get("x-api-key", "")
+                or headers.get("kyutai-api-key", "")
                 or query.get("api_key", "")
+                or query.get("auth_id", "")
                 or _find_offered(headers.get("sec-websocket-protocol", ""))
             )
         found = None
