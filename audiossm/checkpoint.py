@@ -152,7 +152,8 @@ def load_weights(folder: ModelFolder, module: nn.Module) -> str:
             )
     module.load_state_dict(tensors)
     tables = {k: v for k, v in folder.config.items() if isinstance(v, dict)}
-    shape = {k: v for k, v in tables.items() if k != "alignment"}  # times only, measured afterwards
+    # times and confidences only, measured afterwards
+    shape = {k: v for k, v in tables.items() if k not in ("alignment", "confidence")}
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
     digest.update(data)
     return digest.hexdigest()[:32]

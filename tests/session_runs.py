@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from audiossm.streaming import Event, Session, Token
+from audiossm.streaming import Endpoint, Event, Session, Token
 
 __all__ = ["plain", "run_pieces"]
 
@@ -42,6 +42,7 @@ def plain(events: list[Event]) -> list[tuple[object, ...]]:
     """All but the probabilities, which are as near as float32 sums are."""
     return [
         (event.id, event.frame) if isinstance(event, Token)
+        else (event.rule, event.time_s, event.start_s, event.end_s) if isinstance(event, Endpoint)
         else (event.word, event.start_s, event.end_s)
         for event in events
     ]  # fmt: skip

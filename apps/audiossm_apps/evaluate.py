@@ -4,7 +4,13 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from audiossm_apps import evaluate_codec, evaluate_hotwords, evaluate_pronounce, evaluate_writing
+from audiossm_apps import (
+    evaluate_codec,
+    evaluate_confidence,
+    evaluate_hotwords,
+    evaluate_pronounce,
+    evaluate_writing,
+)
 from audiossm_apps.complaint import complain
 from audiossm_apps.options import (
     add_decoder_option,
@@ -58,16 +64,17 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     for task in (transcribe, parity, *codec_tasks):
         task.add_argument("manifest", metavar="MANIFEST.jsonl", help="the recordings")
     hotwords = evaluate_hotwords.add_task(tasks)
+    confidence = evaluate_confidence.add_task(tasks)
     evaluate_writing.add_task(tasks)
     evaluate_pronounce.add_task(tasks)
-    for task in (transcribe, parity, hotwords, *codec_tasks):
+    for task in (transcribe, parity, hotwords, confidence, *codec_tasks):
         task.add_argument(
             "--limit", type=count, metavar="N", help="only the first N utterances (default: all)"
         )
         task.add_argument("--json", action="store_true", help="print one JSON object")
-    for task in (transcribe, parity):
+    for task in (transcribe, parity, confidence):
         add_decoder_option(task)
-    for task in (transcribe, parity, hotwords):
+    for task in (transcribe, parity, hotwords, confidence):
         add_model_options(task)
 
 

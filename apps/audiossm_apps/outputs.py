@@ -5,7 +5,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -16,7 +16,7 @@ from audiossm.subtitles import format_srt, format_vtt
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from audiossm.streaming import Token, Transcript, Word, WrittenWord
+    from audiossm.streaming import Reading, Token, Transcript, Word, WrittenWord
 
 __all__ = [
     "FORMATS",
@@ -350,4 +350,21 @@ def _to_json(transcript: "Transcript") -> dict[str, Any]:
             }
             for word in transcript.words
         ],
+        "segments": [
+            {
+                "start_s": round(segment.start_s, 3),
+                "end_s": round(segment.end_s, 3),
+                "text": segment.text,
+                "confidence": round(segment.confidence, 4),
+                **_alternatives(segment.alternatives),
+            }
+            for segment in transcript.segments
+        ],
+        **_alternatives(transcript.alternatives),
     }
+
+
+def _alternatives(readings: "Sequence[Reading]") -> dict[str, Any]:
+    if not readings:
+        return {}
+    return {"alternatives": [{"text": r.text, "score": round(r.score, 3)} for r in readings]}

@@ -1,11 +1,12 @@
 """How far a long recording is, in a file beside its result, so that a crash costs little."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,11 @@ from audiossm_apps.complaint import complain
 from audiossm_apps.whole_file import write_whole
 
 if TYPE_CHECKING:
-    from audiossm.streaming import Word, WrittenWord
+    from audiossm.streaming import Event
 
 __all__ = ["Partial", "Progress"]
 
-VERSION = "audiossm-partial-1"
+VERSION = "audiossm-partial-2"
 DIGEST_SIZE = hashlib.sha256().digest_size
 EVERY_S = 30  # seconds of audio between two of them
 MOST_SHARE = 0.05  # of the time may go into writing them, however long the list of words
@@ -30,12 +31,12 @@ class Progress:
 
     Attributes:
         position: samples that were pushed.
-        words: so far, for each channel.
+        events: what was told so far, for each channel, but for tokens.
         sessions: a snapshot for each channel.
     """
 
     position: int
-    words: tuple[tuple["Word | WrittenWord", ...], ...]
+    events: tuple[tuple["Event", ...], ...]
     sessions: tuple[bytes, ...]
 
 
@@ -123,10 +124,14 @@ def _pack(identity: Mapping[str, Any], progress: Progress) -> bytes:
         "version": VERSION,
         "identity": identity,
         "position": progress.position,
-        "words": [[_fields(word) for word in words] for words in progress.words],
+        "events": [[_fields(event) for event in events] for events in progress.events],
         "sizes": [len(session) for session in progress.sessions],
     }
-    data = json.dumps(header).encode() + b"\n" + b"".join(progress.sessions)
+    data = (
+        json.dumps(header, default=dataclasses.asdict).encode()
+        + b"\n"
+        + b"".join(progress.sessions)
+    )
     return data + hashlib.sha256(data).digest()
 
 
@@ -142,18 +147,28 @@ def _unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def _read_progress(header: Mapping[str, Any], body: bytes) -> Progress:
-    from audiossm.streaming import Word, WrittenWord
-
-    kinds = {4: Word, 5: WrittenWord}
-    words = tuple(
-        tuple(kinds[len(fields)](*fields) for fields in channel) for channel in header["words"]
-    )
+    events = tuple(tuple(map(_read_event, channel)) for channel in header["events"])
     sessions, at = [], 0
     for size in header["sizes"]:
         sessions.append(body[at : at + size])
         at += size
-    return Progress(header["position"], words, tuple(sessions))
+    return Progress(header["position"], events, tuple(sessions))
 
 
-def _fields(word: "Word | WrittenWord") -> list[Any]:
-    return list(vars(word).values())
+def _fields(event: "Event") -> list[Any]:
+    """Return the name of its class and its values, in JSON's types."""
+    return [type(event).__name__, *vars(event).values()]
+
+
+def _read_event(fields: Sequence[Any]) -> "Event":
+    from audiossm.streaming import Endpoint, Reading, Word, WrittenWord
+
+    name, *values = fields
+    if name == Endpoint.__name__:
+        rule, time_s, start_s, end_s, readings = values
+        given = tuple(Reading(**reading) for reading in readings)
+        return Endpoint(rule, time_s, start_s, end_s, given)
+    kinds: dict[str, type[Word | WrittenWord]] = {
+        kind.__name__: kind for kind in (Word, WrittenWord)
+    }
+    return kinds[name](*values)

@@ -17,7 +17,7 @@ from audiossm_apps.whole_file import make_folder, write_whole
 if TYPE_CHECKING:
     from audiossm.audio import AudioReader
     from audiossm.hotwords import HotWord
-    from audiossm.streaming import Session, Transcriber, Word, WrittenWord
+    from audiossm.streaming import EndpointRules, Event, Session, Transcriber
 
 __all__ = ["cue_shape", "is_raw", "transcribe_recording", "transcribe_to_file"]
 
@@ -103,7 +103,7 @@ def transcribe_recording(
         OutputError: the result, or ``partial``, can't be written.
     """
     from audiossm.audio import open_audio
-    from audiossm.streaming import Session, Token, Transcript, Word, WrittenWord
+    from audiossm.streaming import Session, Token, TranscriptDraft, Word, WrittenWord
     from audiossm.streaming.files import transcribe_channels
 
     def show_unfinished(session: Session) -> None:
@@ -117,20 +117,35 @@ def transcribe_recording(
         kind = Word if transcriber.writer is None else WrittenWord
         num_channels = reader.channels if split else 1
         begun = _go_on(transcriber, reader, partial, num_channels)
-        words: list[list[Word | WrittenWord]] = [[] for _ in range(num_channels)]
+        readable = transcriber.writer is not None
+        drafts = [TranscriptDraft(readable, args.nbest) for _ in range(num_channels)]
+        # all but tokens: what a later run makes its drafts of
+        told: list[list[Event]] = [[] for _ in range(num_channels)]
+        rules = _read_rules(args)
         num_samples = 0
+
+        def note(channel: int, event: "Event") -> None:
+            if isinstance(event, Token):
+                writer.token(event)
+                return
+            told[channel].append(event)
+            drafts[channel].add(event)
+            if isinstance(event, kind):
+                writer.word(event)
+
         if begun is not None:
             num_samples = begun.position
-            for channel, known in enumerate(begun.words):
-                words[channel] += known
-                for word in known:
-                    writer.word(word)
+            for channel, events in enumerate(begun.events):
+                for event in events:
+                    note(channel, event)
         sessions: list[Session] = []
         complete = False
 
         def begin_session() -> Session:
             if begun is None:
-                session = transcriber.session(reader.sample_rate, args.lookahead_ms, hotwords)
+                session = transcriber.session(
+                    reader.sample_rate, args.lookahead_ms, hotwords, rules, args.nbest
+                )
             else:
                 session = begun.sessions[len(sessions)]
             sessions.append(session)
@@ -143,7 +158,7 @@ def transcribe_recording(
             show_unfinished(sessions[0])
             if partial is not None and partial.is_due(num_samples, reader.sample_rate):
                 snapshots = tuple(session.snapshot() for session in sessions)
-                partial.save(Progress(num_samples, tuple(map(tuple, words)), snapshots))
+                partial.save(Progress(num_samples, tuple(map(tuple, told)), snapshots))
 
         try:
             with show_progress(reader.name, reader.num_samples, shown=shows_bar) as advance:
@@ -157,30 +172,34 @@ def transcribe_recording(
                     on_block=count_block,
                     start=num_samples,
                 ):
-                    if isinstance(event, kind):
-                        words[channel].append(event)
-                        writer.word(event)
-                    elif isinstance(event, Token):
-                        writer.token(event)
+                    note(channel, event)
             complete = True
         finally:
-            for channel, heard in enumerate(words):
-                if not complete and kind is WrittenWord and channel < len(sessions):
+            for channel, draft in enumerate(drafts):
+                if not complete and readable and channel < len(sessions):
                     for word in sessions[channel].unwritten:
-                        heard.append(word)
+                        draft.words.append(word)
                         writer.word(word)
-                if complete or heard:
+                if complete or draft.words:
                     name = f"{source} [channel {channel + 1}]" if split else source
-                    text = " ".join(word.text for word in heard)
                     duration_s = num_samples / reader.sample_rate
-                    writer.done(name, Transcript(text, duration_s, transcriber.name, tuple(heard)))
+                    writer.done(name, draft.build(duration_s, transcriber.name))
+
+
+def _read_rules(args: argparse.Namespace) -> "EndpointRules | None":
+    from audiossm.streaming import EndpointRules
+
+    if args.no_endpoints:
+        return None
+    given = {"pause_s": args.pause, "longest_s": args.longest_segment}
+    return EndpointRules(**{name: value for name, value in given.items() if value is not None})
 
 
 class _Begun(NamedTuple):
     """A recording that was begun by an earlier run: ``Progress`` with its sessions alive."""
 
     position: int
-    words: "tuple[tuple[Word | WrittenWord, ...], ...]"
+    events: "tuple[tuple[Event, ...], ...]"
     sessions: "list[Session]"
 
 
@@ -206,7 +225,7 @@ def _go_on(
     at_s = progress.position / reader.sample_rate
     complain(f"{partial.source}: goes on at {at_s:.0f} s ({partial.path})", kind="")
     partial.saved_position = progress.position
-    return _Begun(progress.position, progress.words, sessions)
+    return _Begun(progress.position, progress.events, sessions)
 
 
 def is_raw(source: str) -> bool:
@@ -231,5 +250,7 @@ def _list_options(
         "choice of channels": args.channels,
         "option --live": args.live,
         "option --flush-at": args.flush_at,
+        "rule of segments": [args.pause, args.longest_segment, args.no_endpoints],
+        "number of --nbest": args.nbest,
         "rate of raw samples": args.raw_rate,
     }

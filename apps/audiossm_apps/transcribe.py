@@ -38,8 +38,10 @@ formats:
   txt    the text alone, one line for each file
   json   an object {"text", "duration_s", "model", "words": [{"word", "text", "start_s", "end_s",
          "confidence"}]}, "word" being plain and "text" as it is written (not with --raw), a
-         number's words together; for several files, or with --channels split, a list of such
-         objects with "file" added
+         number's words together, and "segments": [{"start_s", "end_s", "text", "confidence"}];
+         with --nbest "alternatives": [{"text", "score"}] in the object and in each segment, in
+         plain words, best first ("score" is a natural logarithm of a probability); for several
+         files, or with --channels split, a list of such objects with "file" added
   jsonl  the same objects with "file", one a line
   srt, vtt  subtitles, of one file, or with --output-dir or --beside
 
@@ -158,6 +160,30 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         default=2,
         help="lines that stand together (default: %(default)s)",
     )
+    group = parser.add_argument_group("segments", "a segment ends")
+    group.add_argument(
+        "--pause",
+        type=positive,
+        metavar="S",
+        help="at a silence of S seconds after words (default: 0.7)",
+    )
+    group.add_argument(
+        "--longest-segment",
+        type=positive,
+        metavar="S",
+        help="after S seconds, at the next shorter pause (default: 20)",
+    )
+    group.add_argument(
+        "--no-endpoints", action="store_true", help="only where --flush-at says, and at the end"
+    )
+    parser.add_argument(
+        "--nbest",
+        type=count,
+        default=0,
+        metavar="N",
+        help="with json and jsonl: up to N readings of each segment, which differ in what was not "
+        "final before its end (default: none)",
+    )
     add_model_options(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -191,6 +217,10 @@ def _check_usage(args: argparse.Namespace) -> None:
     to_files = args.beside or args.output_dir is not None
     if args.hotwords is not None and args.decoder == "greedy":
         parser.error("--hotwords needs --decoder beam: greedy decoding can't weigh hot words")
+    if args.no_endpoints and (args.pause or args.longest_segment):
+        parser.error("--no-endpoints leaves no use for --pause and --longest-segment")
+    if args.nbest and args.format not in ("json", "jsonl"):
+        parser.error(f"--nbest needs --format json or jsonl: {args.format} has no alternatives")
     if args.output is not None and os.path.realpath(args.output) in names:
         parser.error(f"--output {args.output} is one of the inputs: it would be overwritten")
     if args.overwrite and not to_files:

@@ -8,18 +8,25 @@ from audiossm.decoding.decoder import (
     choose_decoder,
     make_decoder,
 )
+from audiossm.decoding.endpoints import EndpointRules, Segmenter, SegmentState
 from audiossm.decoding.greedy import GreedyDecoder, GreedyState, best_labels
-from audiossm.decoding.words import DecodedToken, DecodedWord
+from audiossm.decoding.words import DecodedEndpoint, DecodedToken, DecodedWord, Reading, Rule
 
 __all__ = [
     "DECODERS",
+    "DecodedEndpoint",
     "DecodedToken",
     "DecodedWord",
     "Decoder",
     "DecoderName",
+    "EndpointRules",
     "GreedyDecoder",
     "GreedyState",
     "LabelSpans",
+    "Reading",
+    "Rule",
+    "SegmentState",
+    "Segmenter",
     "align_labels",
     "best_labels",
     "choose_decoder",

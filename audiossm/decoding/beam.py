@@ -11,7 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiossm.decoding.history import BEFORE, FRAME, LABEL, NO_FRAME, History, Told
+from audiossm.decoding.confidence import weigh_word
+from audiossm.decoding.costs import Weights
+from audiossm.decoding.history import (
+    BEFORE,
+    FRAME,
+    HISTORY_SCORES,
+    LABEL,
+    NO_FRAME,
+    SCORE,
+    History,
+    Told,
+)
 from audiossm.decoding.hypotheses import (
     BEAM_COLUMNS,
     BLANK,
@@ -29,11 +40,12 @@ from audiossm.decoding.hypotheses import (
 from audiossm.decoding.knowledge import NOTHING, Knowledge
 from audiossm.decoding.ngram import MARKS, SENTENCE_START, UNKNOWN, NgramModel
 from audiossm.decoding.phrases import make_phrases
-from audiossm.decoding.search import Weights, close_words, match_phrases, search
+from audiossm.decoding.search import close_words, match_phrases, rank_endings, search
 from audiossm.decoding.trie import Trie
-from audiossm.decoding.words import DecodedToken, DecodedWord, make_word
+from audiossm.decoding.words import DecodedToken, DecodedWord, Reading
 from audiossm.errors import ConfigError
 from audiossm.hotwords import HotWord
+from audiossm.models import Calibration
 from audiossm.text import Vocabulary
 
 __all__ = ["BeamConfig", "BeamDecoder", "BeamState"]
@@ -56,7 +68,7 @@ class BeamConfig:
     blank: float = -0.7  # each frame without a label, where one could be
     join: float = -6.0  # a word begins, but no break was heard
     split: float = -3.0  # a break was heard, but the word goes on
-    pause_frames: int = 30  # without a label, after which words are final
+    pause_frames: int = 40  # without a label, after which words are final
     longest_wait: int = 250  # frames after which words are final in any case
     history: int = 8192  # labels of all hypotheses that aren't final
 
@@ -99,6 +111,7 @@ class BeamDecoder:
         ngrams: language model and lexicon.
         config: weights.
         hotwords: what is written more readily, as ``check_hotwords`` returns it.
+        calibration: tells how sure a word is; without, it is its letters' geometric mean.
     """
 
     def __init__(
@@ -107,11 +120,13 @@ class BeamDecoder:
         ngrams: NgramModel,
         config: BeamConfig | None = None,
         hotwords: Sequence[HotWord] = (),
+        calibration: Calibration | None = None,
     ) -> None:
         if not vocabulary.spells_letters:
             raise ConfigError("beam search needs a model whose pieces are single letters")
         config = config or BeamConfig()
         self.vocabulary, self.ngrams, self.config = vocabulary, ngrams, config
+        self.calibration = calibration
         self.hash = hashlib.sha256(f"{ngrams.hash} {config}".encode()).hexdigest()
         self.known = join_arrays(vocabulary, ngrams)
         self.phrases = make_phrases(
@@ -142,7 +157,7 @@ class BeamDecoder:
 
     def with_hotwords(self, hotwords: Sequence[HotWord]) -> Self:
         """Return a decoder like this one that has these hot words instead."""
-        return type(self)(self.vocabulary, self.ngrams, self.config, hotwords)
+        return type(self)(self.vocabulary, self.ngrams, self.config, hotwords, self.calibration)
 
     def adopt(self, state: BeamState) -> BeamState:
         """Return a state of other hot words' decoder as one to go on from.
@@ -168,7 +183,7 @@ class BeamDecoder:
             beam_floats=np.full((width, 2), DEAD, np.float32),
             history_size=np.zeros(1, np.int32),
             history_entries=np.zeros((capacity, 3), np.int32),
-            history_scores=np.zeros(capacity, np.float32),
+            history_scores=np.zeros((capacity, HISTORY_SCORES), np.float32),
         )
         first = state.beam_ints[0]
         first[CONTEXT : CONTEXT + 3] = SENTENCE_START, NOTHING, NOTHING
@@ -196,11 +211,30 @@ class BeamDecoder:
         state.frame[0] = end
         return self._tell(told), state
 
-    def finish(self, state: BeamState) -> list[DecodedToken | DecodedWord]:
-        """Tell the rest."""
+    def close(self, state: BeamState) -> tuple[list[DecodedToken | DecodedWord], BeamState]:
+        """Tell the rest; what follows begins a sentence: that is right more often."""
         state, told = state.duplicate(), self._prepare(0)
         close_words(self.known, self.phrases, self.weights, state.beam, state.history, told)
-        return self._tell(told)
+        state.beam_ints[0, CONTEXT : CONTEXT + 3] = SENTENCE_START, NOTHING, NOTHING
+        return self._tell(told), state
+
+    def readings(self, state: BeamState, number: int) -> list[Reading]:
+        """Return the best ways to read what is not final yet, the best first."""
+        if number == 0:
+            return []
+        ranks = np.empty(int(state.beam_size[0]), np.float64)
+        rank_endings(self.known, self.phrases, self.weights, state.beam, ranks)
+        best: dict[str, float] = {}
+        # the first one is what ``close`` tells
+        for row in np.argsort(-ranks, kind="stable").tolist():
+            text = self._spell(state, int(state.beam_ints[row, TAIL])).strip()
+            best.setdefault(text, float(ranks[row]))
+        total = float(np.logaddexp.reduce(list(best.values())))
+        return [Reading(text, rank - total) for text, rank in best.items()][:number]
+
+    def finish(self, state: BeamState) -> list[DecodedToken | DecodedWord]:
+        """Tell the rest."""
+        return self.close(state)[0]
 
     def skip_to(self, frame: int, state: BeamState) -> BeamState:
         """Leave out all labels before ``frame``: a flush has told them, and begins a sentence."""
@@ -210,7 +244,11 @@ class BeamDecoder:
 
     def partial(self, state: BeamState) -> str:
         """Return what is not final yet of the best hypothesis."""
-        at, pieces = int(state.beam_ints[best_row(state.beam), TAIL]), []
+        return self._spell(state, int(state.beam_ints[best_row(state.beam), TAIL]))
+
+    def _spell(self, state: BeamState, at: int) -> str:
+        """Return the text of an entry of the history and those before it."""
+        pieces = []
         while at != NOTHING:
             pieces.append(int(state.history_entries[at, LABEL]))
             at = int(state.history_entries[at, BEFORE])
@@ -222,26 +260,28 @@ class BeamDecoder:
         return Told(
             np.zeros(1, np.int32),
             np.zeros((capacity, 3), np.int32),
-            np.zeros(capacity, np.float32),
+            np.zeros((capacity, HISTORY_SCORES), np.float32),
         )
 
     def _tell(self, told: Told) -> list[DecodedToken | DecodedWord]:
         found: list[DecodedToken | DecodedWord] = []
-        pieces: list[int] = []
-        start = last = 0
-        total = 0.0
-        num = int(told.size[0])
-        columns = told.entries[:num, LABEL], told.entries[:num, FRAME], told.scores[:num]
-        for label, frame, score in zip(*(column.tolist() for column in columns), strict=True):
+        begin = 0
+        num, word_break = int(told.size[0]), self.vocabulary.word_break
+        labels, frames = told.entries[:num, LABEL].tolist(), told.entries[:num, FRAME].tolist()
+        scores = told.scores[:num]
+        for at, (label, frame) in enumerate(zip(labels, frames, strict=True)):
             if frame != NO_FRAME:
-                found.append(DecodedToken(label, frame, math.exp(score)))
-            if label != self.vocabulary.word_break:
-                start = start if pieces else frame
-                pieces.append(label)
-                last, total = frame, total + score
-            elif pieces:
-                found.append(make_word(self.vocabulary, pieces, start, last, total))
-                pieces, total = [], 0.0
+                found.append(DecodedToken(label, frame, math.exp(scores[at, SCORE])))
+            if label != word_break:
+                continue
+            if at > begin:
+                evidence = weigh_word(scores[begin : at + 1])
+                confidence = math.exp(scores[begin:at, SCORE].mean(dtype=np.float64))
+                if self.calibration is not None:
+                    confidence = self.calibration.judge(evidence)
+                word = self.vocabulary.decode(labels[begin:at])
+                found.append(DecodedWord(word, frames[begin], frames[at - 1] + 1, confidence))
+            begin = at + 1
         return found
 
 

@@ -7,9 +7,10 @@ from typing import Any, Literal, Protocol, Self, TypeVar, get_args
 from torch import Tensor
 
 from audiossm.decoding.greedy import GreedyDecoder
-from audiossm.decoding.words import DecodedToken, DecodedWord
+from audiossm.decoding.words import DecodedToken, DecodedWord, Reading
 from audiossm.errors import ConfigError
 from audiossm.hotwords import HotWord
+from audiossm.models import Calibration
 from audiossm.text import Vocabulary
 
 __all__ = ["DECODERS", "Decoder", "DecoderName", "choose_decoder", "make_decoder"]
@@ -43,6 +44,12 @@ class Decoder(Protocol[S]):
     def decode(self, log_probs: Tensor, state: S) -> tuple[Sequence[DecodedToken | DecodedWord], S]:
         """Advance by some frames, (label frames, pieces); tell what became final by them."""
 
+    def close(self, state: S) -> tuple[Sequence[DecodedToken | DecodedWord], S]:
+        """Tell the rest, and return the state of a segment's start."""
+
+    def readings(self, state: S, number: int) -> list[Reading]:
+        """Return the best ways to read what is not final yet, the best first."""
+
     def finish(self, state: S) -> Sequence[DecodedToken | DecodedWord]:
         """Tell the rest."""
 
@@ -59,8 +66,12 @@ def choose_decoder(vocabulary: Vocabulary) -> DecoderName:
 
 
 @cache
-def make_decoder(name: str, vocabulary: Vocabulary) -> Decoder[Any]:
+def make_decoder(
+    name: str, vocabulary: Vocabulary, calibration: Calibration | None = None
+) -> Decoder[Any]:
     """Return the one decoder of this name for a vocabulary; all sessions share it.
+
+    The beam's words have confidences by ``calibration``; greedy ones have their letters' mean.
 
     Raises:
         ConfigError: there is no such decoder, or it can't serve this vocabulary.
@@ -74,4 +85,4 @@ def make_decoder(name: str, vocabulary: Vocabulary) -> Decoder[Any]:
     from audiossm.decoding.beam import BeamDecoder
     from audiossm.decoding.ngram import NgramModel
 
-    return BeamDecoder(vocabulary, NgramModel.load())
+    return BeamDecoder(vocabulary, NgramModel.load(), calibration=calibration)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiossm.decoding.words import DecodedToken, DecodedWord, make_word
+from audiossm.decoding.words import DecodedToken, DecodedWord, Reading, make_word
 from audiossm.errors import ConfigError
 from audiossm.hotwords import HotWord
 from audiossm.text import Vocabulary
@@ -126,6 +126,16 @@ class GreedyDecoder:
             previous=np.array(previous, np.int32), frame=np.array(frame, np.int64)
         )
         return found, draft.store(new_state)
+
+    def close(self, state: GreedyState) -> tuple[list[DecodedToken | DecodedWord], GreedyState]:
+        """Close the word in progress and go on."""
+        draft = WordDraft(self, state)
+        found: list[DecodedToken | DecodedWord] = [*draft.close()]
+        return found, draft.store(state)
+
+    def readings(self, state: GreedyState, number: int) -> list[Reading]:
+        """Return the one reading that there is."""
+        return [Reading(self.partial(state), 0.0)][:number]
 
     def finish(self, state: GreedyState) -> list[DecodedToken | DecodedWord]:
         """Close the word in progress."""

@@ -12,10 +12,28 @@ from numpy.typing import NDArray
 from audiossm.decoding.compiled import compiled
 from audiossm.decoding.knowledge import NOTHING
 
-__all__ = ["NO_FRAME", "History", "Told", "find_agreed", "forget", "remember", "tell"]
+__all__ = [
+    "HISTORY_SCORES",
+    "MARGIN",
+    "NO_FRAME",
+    "SCORE",
+    "SHARE",
+    "WORTH",
+    "History",
+    "Told",
+    "find_agreed",
+    "forget",
+    "remember",
+    "tell",
+    "weigh",
+]
 
 NO_FRAME = -1  # of a word break that was not heard
 BEFORE, LABEL, FRAME = 0, 1, 2  # columns
+# columns of scores: the label's log-probability in its frame; by how much it is below the frame's
+# likeliest label; what the word before a break is worth to the language model; and the smallest
+# share that the hypotheses which go on from the entry had of the probability of all
+SCORE, MARGIN, WORTH, SHARE, HISTORY_SCORES = 0, 1, 2, 3, 4
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -26,7 +44,7 @@ class History(NamedTuple):
 
     size: Ints  # (1,)
     entries: Ints  # (capacity, 3): the entry before, label, frame
-    scores: Floats  # (capacity,): the label's log-probability in its frame
+    scores: Floats  # (capacity, HISTORY_SCORES)
 
 
 class Told(NamedTuple):
@@ -34,17 +52,26 @@ class Told(NamedTuple):
 
     size: Ints  # (1,)
     entries: Ints  # (capacity, 3): the first column is unused
-    scores: Floats  # (capacity,)
+    scores: Floats  # (capacity, HISTORY_SCORES)
 
 
 @compiled
-def remember(history: History, before: int, label: int, frame: int, score: np.float32) -> int:
+def remember(
+    history: History,
+    before: int,
+    label: int,
+    frame: int,
+    score: np.float32,
+    margin: np.float32,
+    worth: np.float32,
+) -> int:
     """Add an entry and return its number."""
     at = history.size[0]
     history.entries[at, BEFORE] = before
     history.entries[at, LABEL] = label
     history.entries[at, FRAME] = frame
-    history.scores[at] = score
+    history.scores[at, SCORE], history.scores[at, MARGIN] = score, margin
+    history.scores[at, WORTH], history.scores[at, SHARE] = worth, np.float32(1.0)
     history.size[0] = at + 1
     return int(at)
 
@@ -66,6 +93,33 @@ def find_agreed(history: History, tails: Ints, label: int) -> int:
 
 
 @compiled
+def weigh(history: History, tails: Ints, ranks: Floats) -> None:
+    """Note the share that each entry has of the probability of all hypotheses.
+
+    Args:
+        history: the tree.
+        tails: of the hypotheses.
+        ranks: their log-probabilities.
+    """
+    size = history.size[0]
+    mass = np.zeros(size, np.float32)
+    top, total = ranks.max(), np.float32(0.0)
+    for row in range(len(tails)):
+        likely = np.exp(np.float32(ranks[row] - top))
+        total += likely
+        if tails[row] >= 0:
+            mass[tails[row]] += likely
+    for at in range(size - 1, -1, -1):
+        if mass[at] <= 0:
+            continue
+        share = np.float32(mass[at] / total)
+        history.scores[at, SHARE] = min(history.scores[at, SHARE], share)
+        before = history.entries[at, BEFORE]
+        if before >= 0:
+            mass[before] += mass[at]
+
+
+@compiled
 def tell(history: History, tails: Ints, entry: int, told: Told) -> None:
     """Make final what is before ``entry``, and itself, which all ``tails`` go on from."""
     num, at = 0, entry
@@ -77,7 +131,8 @@ def tell(history: History, tails: Ints, entry: int, told: Told) -> None:
         place -= 1
         told.entries[place, LABEL] = history.entries[at, LABEL]
         told.entries[place, FRAME] = history.entries[at, FRAME]
-        told.scores[place] = history.scores[at]
+        for column in range(HISTORY_SCORES):
+            told.scores[place, column] = history.scores[at, column]
         at = history.entries[at, BEFORE]
     told.size[0] += num
     forget(history, tails, entry)
@@ -102,7 +157,8 @@ def forget(history: History, tails: Ints, told: int) -> None:
         history.entries[new, BEFORE] = place[before] if before >= 0 else NOTHING
         history.entries[new, LABEL] = history.entries[old, LABEL]
         history.entries[new, FRAME] = history.entries[old, FRAME]
-        history.scores[new] = history.scores[old]
+        for column in range(HISTORY_SCORES):
+            history.scores[new, column] = history.scores[old, column]
         new += 1
     history.size[0] = new
     for i in range(len(tails)):

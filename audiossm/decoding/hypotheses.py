@@ -38,8 +38,8 @@ ROOT, SPELLED = 0, -1  # nodes
 NODE, LAST, SPELLING, LENGTH, CONTEXT, PHRASE, TAIL, BEAM_COLUMNS = 0, 1, 2, 3, 4, 7, 8, 9
 ADDED, JOINED, POOL_COLUMNS = 9, 10, 11  # and of a pool's: the history's next label, if any
 # columns of floats: log-probability of all ways that end in a blank, and in the newest label; of a
-# pool's: of the likeliest way, and of the next label itself
-IN_BLANK, IN_LABEL, LIKELIEST, SCORE = 0, 1, 2, 3
+# pool's: of the likeliest way, of the next label itself, and what the word that ends is worth
+IN_BLANK, IN_LABEL, LIKELIEST, SCORE, ENDING, POOL_FLOATS = 0, 1, 2, 3, 4, 5
 
 DEAD = np.float32(-1e30)
 
@@ -60,7 +60,7 @@ class Pool(NamedTuple):
 
     size: Ints  # (1,)
     ints: Ints  # (capacity, POOL_COLUMNS)
-    floats: Floats  # (capacity, 4)
+    floats: Floats  # (capacity, POOL_FLOATS)
     table: Ints  # (a power of two,): 1 + the row that a digest leads to, or 0
 
 
@@ -139,7 +139,9 @@ def begin_candidate(pool: Pool, beam: Beam, row: int, after: Ints, is_ended: int
 
 
 @compiled
-def offer(pool: Pool, in_blank: np.float32, in_label: np.float32, score: np.float32) -> None:
+def offer(
+    pool: Pool, in_blank: np.float32, in_label: np.float32, score: np.float32, ending: np.float32
+) -> None:
     """Take the row after the last as a candidate, or add its probability to the one like it."""
     likeliest = max(in_blank, in_label)
     if likeliest <= DEAD:
@@ -160,6 +162,7 @@ def offer(pool: Pool, in_blank: np.float32, in_label: np.float32, score: np.floa
             floats[old, IN_LABEL] = add_logs(floats[old, IN_LABEL], in_label)
             if likeliest > floats[old, LIKELIEST]:
                 floats[old, LIKELIEST], floats[old, SCORE] = likeliest, score
+                floats[old, ENDING] = ending
                 for column in range(TAIL, POOL_COLUMNS):
                     ints[old, column] = ints[new, column]
             return
@@ -167,4 +170,5 @@ def offer(pool: Pool, in_blank: np.float32, in_label: np.float32, score: np.floa
     pool.table[at] = new + 1
     floats[new, IN_BLANK], floats[new, IN_LABEL] = in_blank, in_label
     floats[new, LIKELIEST], floats[new, SCORE] = likeliest, score
+    floats[new, ENDING] = ending
     pool.size[0] = new + 1

@@ -4,12 +4,19 @@ When hypotheses are compared, a node of the trie stands for the likeliest word b
 (look-ahead).
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
 from audiossm.decoding.compiled import compiled, entry
+from audiossm.decoding.costs import (
+    NONE,
+    Weights,
+    end_word,
+    look_ahead,
+    look_ahead_in_phrase,
+    spell_on,
+    spelled_cost,
+)
 from audiossm.decoding.history import (
     BEFORE,
     FRAME,
@@ -21,12 +28,14 @@ from audiossm.decoding.history import (
     forget,
     remember,
     tell,
+    weigh,
 )
 from audiossm.decoding.hypotheses import (
     ADDED,
     BLANK,
     CONTEXT,
     DEAD,
+    ENDING,
     IN_BLANK,
     IN_LABEL,
     JOINED,
@@ -35,6 +44,7 @@ from audiossm.decoding.hypotheses import (
     NODE,
     PHRASE,
     POOL_COLUMNS,
+    POOL_FLOATS,
     ROOT,
     SCORE,
     SPELLED,
@@ -49,114 +59,17 @@ from audiossm.decoding.hypotheses import (
     insist,
     offer,
 )
-from audiossm.decoding.knowledge import NOTHING, Knowledge, find, predict
+from audiossm.decoding.knowledge import NOTHING, Knowledge
 from audiossm.decoding.phrases import Phrases, walk
 
-__all__ = ["Weights", "close_words", "match_phrases", "search"]
+__all__ = ["close_words", "match_phrases", "rank_endings", "search"]
 
 FLOOR = np.float32(-30.0)  # nothing is less probable: a frame of junk can't end all hypotheses
 CLEARLY_BLANK = np.float32(-0.01)
-NONE = np.float32(0.0)
 TIDY_FRAMES = 8  # how often it is looked for what all hypotheses share
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
-
-
-class Weights(NamedTuple):
-    """What counts beside the labels' probabilities; floats are log-probabilities."""
-
-    lm: np.float32  # times the language model's
-    word: np.float32  # for each word
-    spelled: np.float32  # for a word that isn't in the lexicon
-    letter: np.float32  # for each of its letters
-    new_word: np.float32  # for a phrase's word that isn't in the lexicon, instead of these two
-    blank: np.float32  # for each frame without a label, where one could be
-    join: np.float32  # for a word that begins without a break
-    split: np.float32  # for a break inside a word, which is not one
-    beam: np.float32  # worse than the best by more, a hypothesis is given up
-    least: np.float32  # labels below this are not tried
-    word_break: np.int32
-    unknown: np.int32  # the word that the language model takes a spelled one for
-    pause: np.int32  # frames without a label after which words are final
-    longest_wait: np.int32  # frames after which words are final in any case
-
-
-@compiled
-def spelled_cost(weights: Weights, ints: Ints, row: int) -> np.float32:
-    """Return what a row's word costs outside of the lexicon."""
-    return np.float32(weights.spelled + weights.letter * np.float32(ints[row, LENGTH]))
-
-
-@compiled
-def end_word(
-    known: Knowledge, phrases: Phrases, weights: Weights, beam: Beam, row: int, after: Ints
-) -> np.float32:
-    """Return what ending the word is worth; write what is remembered after it."""
-    node, phrase = beam.ints[row, NODE], beam.ints[row, PHRASE]
-    word_break = int(weights.word_break)
-    after[PHRASE - CONTEXT] = walk(phrases, int(phrase), word_break, word_break)
-    worth = weights.word
-    if phrase > ROOT:
-        worth = np.float32(worth + phrases.gain[phrase])
-    if node > ROOT and known.words[node] >= 0:
-        word = int(known.words[node])
-        score = predict(known, beam.ints[row, CONTEXT:PHRASE], word, after)
-        return np.float32(weights.lm * score + worth)
-    predict(known, beam.ints[row, CONTEXT:PHRASE], int(weights.unknown), after)
-    if phrase > ROOT and phrases.is_new[phrase]:
-        paid = spelled_cost(weights, beam.ints, row) if node == SPELLED else NONE
-        return np.float32(worth + weights.new_word - paid)
-    if node == SPELLED:
-        return worth
-    # the first letters of some word, but no word
-    return np.float32(worth + spelled_cost(weights, beam.ints, row))
-
-
-@compiled
-def spell_on(
-    known: Knowledge, phrases: Phrases, weights: Weights, ints: Ints, row: int, label: int
-) -> np.float32:
-    """Add a letter to a row's word; return what it costs to leave, or be outside of, the lexicon.
-
-    A row's node and its digest together tell all its letters.
-    """
-    node = ints[row, NODE]
-    ints[row, LAST] = label
-    ints[row, LENGTH] += 1
-    ints[row, PHRASE] = walk(phrases, int(ints[row, PHRASE]), label, int(weights.word_break))
-    if node != SPELLED:
-        child = find(known.labels, known.first_child[node], known.first_child[node + 1], label)
-        if child >= 0:
-            ints[row, NODE] = child
-            return NONE
-    seed = ints[row, SPELLING] if node == SPELLED else node
-    ints[row, SPELLING] = (np.int64(seed) * 31 + label) & 0x3FFFFFFF
-    ints[row, NODE] = SPELLED
-    if node == SPELLED:
-        return weights.letter
-    return spelled_cost(weights, ints, row)
-
-
-@compiled
-def look_ahead(known: Knowledge, weights: Weights, ints: Ints, row: int) -> np.float32:
-    """Return what a row's word in progress may be worth in the end."""
-    node = ints[row, NODE]
-    return np.float32(weights.lm * known.best[node]) if node > ROOT else NONE
-
-
-@compiled
-def look_ahead_in_phrase(
-    phrases: Phrases, weights: Weights, ints: Ints, row: int, worth: np.float32
-) -> np.float32:
-    """Return what it may be worth with its phrase, if that is more than ``worth``."""
-    node, phrase = ints[row, NODE], ints[row, PHRASE]
-    if phrase <= ROOT:
-        return worth
-    ahead = phrases.ahead[phrase]
-    if node == SPELLED:
-        ahead = np.float32(ahead - spelled_cost(weights, ints, row))  # that is paid
-    return max(worth, ahead)
 
 
 @compiled
@@ -186,7 +99,9 @@ def extend(
     is_word = node > ROOT and known.words[node] >= 0
     is_word = is_word or (phrase > ROOT and phrases.is_new[phrase] > 0)
     begin_candidate(pool, beam, row, after, 0)
-    offer(pool, still, again, NONE)
+    offer(pool, still, again, NONE, NONE)
+    paid = spelled_cost(weights, beam.ints, row) if node == SPELLED else NONE
+    worth = np.float32(ending + paid)
     for label in range(1, len(heard)):
         ways = in_blank if label == last else either
         come = np.float32(ways + heard[label])
@@ -197,17 +112,18 @@ def extend(
             new = begin_candidate(pool, beam, row, after, int(is_open))
             pool.ints[new, LAST] = label
             pool.ints[new, ADDED] = label if is_open else BLANK
-            offer(pool, DEAD, np.float32(come + ending), heard[label])
+            offer(pool, DEAD, np.float32(come + ending), heard[label], worth)
             continue
         new = begin_candidate(pool, beam, row, after, 0)
         pool.ints[new, ADDED] = label
         cost = spell_on(known, phrases, weights, pool.ints, new, label)
-        offer(pool, DEAD, np.float32(come + cost), heard[label])
+        offer(pool, DEAD, np.float32(come + cost), heard[label], NONE)
         if is_word:
             new = begin_candidate(pool, beam, row, after, 1)
             pool.ints[new, ADDED], pool.ints[new, JOINED] = label, 1
             cost = spell_on(known, phrases, weights, pool.ints, new, label)
-            offer(pool, DEAD, np.float32(come + cost + ending + weights.join), heard[label])
+            total = np.float32(come + cost + ending + weights.join)
+            offer(pool, DEAD, total, heard[label], worth)
 
 
 @compiled
@@ -219,6 +135,7 @@ def select(
     history: History,
     frame: int,
     pool: Pool,
+    top: np.float32,
 ) -> None:
     """Make the best candidates the beam; the best one's log-probability is 0 afterwards."""
     width = len(beam.ints)
@@ -248,13 +165,31 @@ def select(
             beam.floats[to, column] = max(np.float32(pool.floats[row, column] - ranks[0]), DEAD)
         tail = int(pool.ints[row, TAIL])
         if pool.ints[row, JOINED]:
-            tail = remember(history, int(tail), int(weights.word_break), NO_FRAME, NONE)
+            ending = pool.floats[row, ENDING]
+            tail = remember(history, tail, int(weights.word_break), NO_FRAME, NONE, NONE, ending)
         if pool.ints[row, ADDED] != BLANK:
+            score = pool.floats[row, SCORE]
             tail = remember(
-                history, int(tail), pool.ints[row, ADDED], frame, pool.floats[row, SCORE]
+                history,
+                tail,
+                pool.ints[row, ADDED],
+                frame,
+                score,
+                np.float32(score - top),
+                pool.floats[row, ENDING],
             )
         beam.ints[to, TAIL] = tail
     beam.size[0] = size
+
+
+@compiled
+def weigh_all(known: Knowledge, weights: Weights, beam: Beam, history: History) -> None:
+    """Note the share that each entry of the history has of the probability of all hypotheses."""
+    ranks = np.empty(beam.size[0], np.float32)
+    for row in range(beam.size[0]):
+        rank = add_logs(beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL])
+        ranks[row] = rank + look_ahead(known, weights, beam.ints, row)
+    weigh(history, beam.ints[: beam.size[0], TAIL], ranks)
 
 
 @entry
@@ -263,16 +198,19 @@ def close_words(
 ) -> None:
     """End all words where they stand, and go on from the best hypothesis alone."""
     after, context = np.empty(4, np.int32), np.empty(4, np.int32)
-    best, found = np.float32(2 * DEAD), 0
+    best, found, worth = np.float32(2 * DEAD), 0, NONE
+    weigh_all(known, weights, beam, history)
     for row in range(beam.size[0]):
         rank = add_logs(beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL])
+        ending = NONE
         if beam.ints[row, LENGTH]:
-            rank = np.float32(rank + end_word(known, phrases, weights, beam, row, after))
+            ending = end_word(known, phrases, weights, beam, row, after)
+            rank = np.float32(rank + ending)
         else:
             for i in range(4):
                 after[i] = beam.ints[row, CONTEXT + i]
         if rank > best:
-            best, found = rank, row
+            best, found, worth = rank, row, ending
             for i in range(4):
                 context[i] = after[i]
     ints, floats = beam.ints, beam.floats
@@ -280,6 +218,8 @@ def close_words(
     for column in (IN_BLANK, IN_LABEL):
         floats[0, column] = max(np.float32(floats[found, column] - top), DEAD)
     is_open = ints[found, LENGTH] > 0
+    if ints[found, NODE] == SPELLED:
+        worth = np.float32(worth + spelled_cost(weights, ints, found))
     ints[0, LAST], ints[0, TAIL] = ints[found, LAST], ints[found, TAIL]
     ints[0, NODE], ints[0, SPELLING], ints[0, LENGTH] = ROOT, 0, 0
     for i in range(4):
@@ -288,8 +228,23 @@ def close_words(
     tails = ints[:1, TAIL]
     forget(history, tails, NOTHING)
     if is_open:
-        tails[0] = remember(history, int(tails[0]), int(weights.word_break), NO_FRAME, NONE)
+        tails[0] = remember(
+            history, int(tails[0]), int(weights.word_break), NO_FRAME, NONE, NONE, worth
+        )
     tell(history, tails, int(tails[0]), told)
+
+
+@entry
+def rank_endings(
+    known: Knowledge, phrases: Phrases, weights: Weights, beam: Beam, ranks: NDArray[np.float64]
+) -> None:
+    """Write the log-probability that each hypothesis has if its word ends where it stands."""
+    after = np.empty(4, np.int32)
+    for row in range(beam.size[0]):
+        rank = add_logs(beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL])
+        if beam.ints[row, LENGTH]:
+            rank = np.float32(rank + end_word(known, phrases, weights, beam, row, after))
+        ranks[row] = rank
 
 
 @entry
@@ -322,6 +277,7 @@ def settle(
     if tail >= 0 and frame - history.entries[tail, FRAME] >= weights.pause:
         close_words(known, phrases, weights, beam, history, told)
         return
+    weigh_all(known, weights, beam, history)
     drop_stale(beam, history, frame - int(weights.pause))
     tails = beam.ints[: beam.size[0], TAIL]
     agreed = find_agreed(history, tails, int(weights.word_break))
@@ -362,7 +318,7 @@ def search(
     pool = Pool(
         np.zeros(1, np.int32),
         np.empty((capacity + 1, POOL_COLUMNS), np.int32),
-        np.empty((capacity + 1, 4), np.float32),
+        np.empty((capacity + 1, POOL_FLOATS), np.float32),
         np.empty(slots, np.int32),
     )
     heard, after = np.empty(num_symbols, np.float32), np.empty(4, np.int32)
@@ -376,12 +332,13 @@ def search(
                 either = add_logs(beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL])
                 beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL] = either, DEAD
         else:
+            top = heard.max()
             heard[BLANK] += weights.blank
             pool.size[0] = 0
             pool.table[:] = 0
             for row in range(beam.size[0]):
                 extend(known, phrases, weights, beam, row, heard, after, pool)
-            select(known, phrases, weights, beam, history, frame + t, pool)
+            select(known, phrases, weights, beam, history, frame + t, pool, top)
         if history.size[0] + 2 * width > len(history.scores):
             forget(history, beam.ints[: beam.size[0], TAIL], NOTHING)
             if history.size[0] + 2 * width > len(history.scores):

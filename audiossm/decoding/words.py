@@ -1,12 +1,15 @@
-"""What decoders tell: pieces in their frames, and whole words."""
+"""What decoders tell: pieces in their frames, whole words, and where a segment ends."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from audiossm.text import Vocabulary
 
-__all__ = ["DecodedToken", "DecodedWord", "make_word"]
+__all__ = ["DecodedEndpoint", "DecodedToken", "DecodedWord", "Reading", "Rule", "make_word"]
+
+Rule = Literal["silence", "pause", "length", "end"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,29 @@ class DecodedWord:
     start: int
     end: int
     confidence: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read what wasn't final; ``score`` is its log-probability among all ways."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class DecodedEndpoint:
+    """A segment's end before label frame ``frame``: all words so far are final.
+
+    ``start`` and ``end`` (exclusive) are the label frames of its words, -1 if it has none.
+    ``readings``, the best first, are of the words that were not final before.
+    """
+
+    rule: Rule
+    frame: int
+    start: int
+    end: int
+    readings: tuple[Reading, ...]
 
 
 def make_word(

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiossm.audio import resample
-from audiossm.decoding import DecodedToken, DecodedWord, make_decoder
+from audiossm.decoding import DecodedEndpoint, DecodedToken, DecodedWord
 from audiossm.evaluate.conformance import largest_difference
 from audiossm.evaluate.machine import describe_machine
 from audiossm.evaluate.recording import Recording, read_recording
 from audiossm.manifest import Utterance
 from audiossm.nn import named_tensors
-from audiossm.streaming import Event, Session, Token, Transcriber, Word, step_rows
+from audiossm.streaming import Endpoint, Event, Session, Token, Transcriber, Word, step_rows
 
 __all__ = ["STATE_TOLERANCE", "Difference", "Parity", "Variant", "evaluate_parity"]
 
@@ -53,7 +53,7 @@ class Variant:
     utterances: int = 0
     tokens: int = 0  # the reference's
     differing_tokens: int = 0
-    differing_words: int = 0  # another word, or other times
+    differing_words: int = 0  # another word, or other times; endpoints count as words
     max_confidence_difference: float = 0.0  # of tokens that agree
     max_state_difference: float = 0.0  # relative, see ``STATE_TOLERANCE``
     worst_state: str = ""
@@ -223,7 +223,13 @@ def run_session(
     ]
     return Heard(
         {event.frame: event for event in events if isinstance(event, Token)},
-        [(event.word, event.start_s, event.end_s) for event in events if isinstance(event, Word)],
+        [
+            (event.word, event.start_s, event.end_s)
+            if isinstance(event, Word)
+            else (event.rule, event.start_s or 0.0, event.end_s or 0.0)
+            for event in events
+            if isinstance(event, Word | Endpoint)
+        ],
         dict(state),
     )
 
@@ -237,11 +243,11 @@ def run_batch(
     """Step recordings as rows of one batch, each in random blocks of up to a second."""
     network, config = transcriber.network, transcriber.config
     right = transcriber.lookahead_frames(lookahead_ms)
-    decoder = make_decoder(transcriber.decoder, transcriber.vocabulary)
+    decoder = transcriber.session(transcriber.sample_rate, lookahead_ms).decoder
     waiting = [prepare(transcriber, recording, right) for recording in recordings]
     states = [network.init_state(1, right) for _ in recordings]
     decoding = [decoder.init_state(right * config.stack) for _ in recordings]
-    found: list[list[DecodedToken | DecodedWord]] = [[] for _ in recordings]
+    found: list[list[DecodedToken | DecodedWord | DecodedEndpoint]] = [[] for _ in recordings]
     frames_a_second = transcriber.sample_rate // config.frame_size
     while any(len(row) for row in waiting):
         sizes = [rng.randint(0, frames_a_second) * config.frame_size for _ in waiting]
@@ -258,14 +264,24 @@ def run_batch(
         Heard(
             {item.frame: item for item in items if isinstance(item, DecodedToken)},
             [
-                (item.word, *transcriber.word_span(item.start, item.end, lookahead_ms))
+                name_span(transcriber, item, lookahead_ms)
                 for item in items
-                if isinstance(item, DecodedWord)
+                if not isinstance(item, DecodedToken)
             ],
             dict(named_tensors(state, "network")),
         )
         for items, state in zip(found, states, strict=True)
     ]
+
+
+def name_span(
+    transcriber: Transcriber, item: DecodedWord | DecodedEndpoint, lookahead_ms: int
+) -> tuple[str, float, float]:
+    """Return what a session tells of a word, or of an endpoint."""
+    name = item.word if isinstance(item, DecodedWord) else item.rule
+    if item.end < 0:
+        return name, 0.0, 0.0  # an endpoint without words
+    return name, *transcriber.word_span(item.start, item.end, lookahead_ms)
 
 
 def prepare(transcriber: Transcriber, recording: Recording, right: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Models: the networks made of codec and backbone, and loading them."""
 
+from audiossm.models.calibration import EVIDENCE, Calibration
 from audiossm.models.language_model import LanguageModel, LanguageModelConfig
 from audiossm.models.loaded import (
     DEFAULT_MODEL,
@@ -33,7 +34,9 @@ from audiossm.models.writer import BORDER, Writer, WriterConfig, WriterState
 __all__ = [
     "BORDER",
     "DEFAULT_MODEL",
+    "EVIDENCE",
     "BackboneConfig",
+    "Calibration",
     "Forms",
     "LETTERS",
     "LanguageModel",

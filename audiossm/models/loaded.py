@@ -11,6 +11,7 @@ from audiossm.codec import CodecPin, LoadedCodec
 from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, DeviceError, ModelError
 from audiossm.graphs import Backend, Step, Ways, hash_sizes
+from audiossm.models.calibration import Calibration
 from audiossm.models.loaded_writer import LoadedWriter
 from audiossm.models.offsets import SpikeOffsets
 from audiossm.models.recogniser import Recogniser, RecogniserConfig, RecogniserState
@@ -102,6 +103,7 @@ class LoadedRecogniser:
         model_hash: str,
         device: torch.device | None = None,
         offsets: SpikeOffsets | None = None,
+        calibration: Calibration | None = None,
         backend: Backend = "auto",
         folder: Path | None = None,
     ) -> None:
@@ -112,6 +114,7 @@ class LoadedRecogniser:
         self.name, self.hash = name, model_hash
         self.vocabulary = Vocabulary(network.config.pieces)
         self.offsets = offsets or SpikeOffsets()
+        self.calibration = calibration
         self.ways = Ways(make_step(self.network), self.device, backend, folder)
 
     @classmethod
@@ -143,6 +146,8 @@ class LoadedRecogniser:
             codec = from_dict(CodecPin, pin, "codec").load(folder) if pin else None
             offsets = from_dict(SpikeOffsets, folder.config.get("alignment", {}), "alignment")
             offsets.check(len(config.lookahead_frames))
+            sure = folder.config.get("confidence")
+            calibration = from_dict(Calibration, sure, "confidence") if sure else None
             network = Recogniser(config)
         except (ConfigError, RuntimeError) as exc:  # torch's own, for sizes that no memory holds
             raise ModelError(f"{folder.path}/config.toml: {exc}") from exc
@@ -162,6 +167,7 @@ class LoadedRecogniser:
             model_hash=digest,
             device=target,
             offsets=offsets,
+            calibration=calibration,
             backend=backend,
             folder=folder.path,
         )

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from audiossm.cues import TimedWord, make_cues
 from audiossm.errors import ProtocolError
-from audiossm.subtitles import TimedWord, format_srt, format_vtt, make_cues
+from audiossm.subtitles import format_srt, format_vtt
 
 __all__ = ["Form", "TranscriptionRequest", "format_answer", "format_delta", "format_error"]
 

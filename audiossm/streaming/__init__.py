@@ -1,17 +1,19 @@
 """Streams and files on their way to words or codes: sessions, the transcriber, the codec."""
 
+from audiossm.decoding import EndpointRules, Reading
 from audiossm.streaming.aligner import AlignedPhone, AlignedWord, Alignment
 from audiossm.streaming.audio_codec import AudioCodec
 from audiossm.streaming.batch import step_rows
 from audiossm.streaming.code_files import decode_stream, encode_stream
 from audiossm.streaming.coding import DecoderSession, EncoderSession
 from audiossm.streaming.engine import Engine, EngineLimits, Progress
-from audiossm.streaming.events import Event, Token, Word, WrittenWord
+from audiossm.streaming.events import Endpoint, Event, Token, Word, WrittenWord
 from audiossm.streaming.files import transcribe_channels, transcribe_stream
 from audiossm.streaming.session import Session
 from audiossm.streaming.store import FolderStore, MemoryStore, SnapshotStore
 from audiossm.streaming.stream import News, Stream
-from audiossm.streaming.transcriber import Transcriber, Transcript
+from audiossm.streaming.transcriber import Transcriber
+from audiossm.streaming.transcript import Segment, Transcript, TranscriptDraft
 
 __all__ = [
     "AlignedPhone",
@@ -27,12 +29,17 @@ __all__ = [
     "MemoryStore",
     "News",
     "Progress",
+    "Endpoint",
+    "EndpointRules",
+    "Reading",
+    "Segment",
     "Session",
     "SnapshotStore",
     "Stream",
     "Token",
     "Transcriber",
     "Transcript",
+    "TranscriptDraft",
     "Word",
     "WrittenWord",
     "decode_stream",

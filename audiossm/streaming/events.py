@@ -1,8 +1,13 @@
-"""What a session tells: tokens as they are heard, words when they are whole, then as written."""
+"""What a session tells: tokens as they are heard, words when they are whole, then as written.
+
+An endpoint closes a segment of them.
+"""
 
 from dataclasses import dataclass
 
-__all__ = ["Event", "Token", "Word", "WrittenWord"]
+from audiossm.decoding import Reading, Rule
+
+__all__ = ["Endpoint", "Event", "Token", "Word", "WrittenWord"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,9 @@ class Word:
     word: str
     start_s: float
     end_s: float
-    confidence: float  # geometric mean of its tokens' probabilities
+    # the probability that it is right, by beam search with a calibrated model; otherwise the
+    # geometric mean of its tokens' probabilities
+    confidence: float
 
     @property
     def text(self) -> str:
@@ -41,4 +48,19 @@ class WrittenWord:
     confidence: float  # geometric mean of the words'
 
 
-Event = Token | Word | WrittenWord
+@dataclass(frozen=True)
+class Endpoint:
+    """The end of a segment: all words before it are final, and written if there is a writer.
+
+    ``rule`` is ``pause``, ``length``, ``silence`` (nothing was said for long, told once for each
+    silence; the segment may have no words) or ``end`` (a flush, or the stream's end).
+    """
+
+    rule: Rule
+    time_s: float  # where the stream is cut: nothing that follows was said before it
+    start_s: float | None  # of the segment's first word; None without words
+    end_s: float | None  # of its last word: the end of speech
+    readings: tuple[Reading, ...] = ()  # of what wasn't final before, best first, if asked for
+
+
+Event = Token | Word | WrittenWord | Endpoint

@@ -10,12 +10,21 @@ from numpy.typing import NDArray
 
 from audiossm.audio import FrameBuffer, Resampler
 from audiossm.audio.samples import check_samples
-from audiossm.decoding import DecodedToken, DecodedWord, DecoderName, make_decoder
+from audiossm.decoding import (
+    DecodedEndpoint,
+    DecodedToken,
+    DecodedWord,
+    DecoderName,
+    EndpointRules,
+    Segmenter,
+    SegmentState,
+    make_decoder,
+)
 from audiossm.errors import AudioError, ConfigError, HotwordError, SessionError, SnapshotError
 from audiossm.graphs import Stepper
 from audiossm.hotwords import HotWord, check_hotwords
 from audiossm.models import LoadedRecogniser, LoadedWriter, RecogniserState
-from audiossm.streaming.events import Event, Token, Word
+from audiossm.streaming.events import Endpoint, Event, Token, Word
 from audiossm.streaming.scribe import Scribe, pack_words, unpack_words
 from audiossm.streaming.snapshot import check_arrays, fill_state, pack, state_arrays, unpack
 
@@ -23,6 +32,7 @@ __all__ = ["Session"]
 
 # one step takes this much audio at most, so that a long push needs no more memory than a short one
 MAX_STEP_S = 30
+DEFAULT_RULES = EndpointRules()
 
 
 class Session:
@@ -39,9 +49,12 @@ class Session:
         decoder: how words are chosen.
         hotwords: words and phrases that are written more readily, if the decoder is ``beam``.
         writer: tells each word once more, as people write it, some words later.
+        endpoints: when a segment ends; with None it does at flushes and at the end only.
+        nbest: how many readings of its last words an ``Endpoint`` has.
 
     Raises:
-        ConfigError: no such look-ahead or decoder, or one that can't weigh hot words.
+        ConfigError: no such look-ahead or decoder, one that can't weigh hot words, or ``nbest`` is
+            below 0.
         HotwordError: a hot word isn't one.
     """
 
@@ -53,6 +66,8 @@ class Session:
         decoder: DecoderName = "greedy",
         hotwords: Iterable[str | HotWord] = (),
         writer: LoadedWriter | None = None,
+        endpoints: EndpointRules | None = DEFAULT_RULES,
+        nbest: int = 0,
     ) -> None:
         self.transcriber = transcriber
         self.sample_rate, self.lookahead_ms = sample_rate, lookahead_ms
@@ -61,7 +76,15 @@ class Session:
         self.late_samples = right * config.frame_size
         self.decoder_name = decoder
         self.hotwords = check_hotwords(hotwords)
-        self.decoder = make_decoder(decoder, transcriber.vocabulary).with_hotwords(self.hotwords)
+        self.endpoints, self.nbest = endpoints, nbest
+        vocabulary = transcriber.vocabulary
+        self.decoder = Segmenter(
+            make_decoder(decoder, vocabulary, transcriber.calibration).with_hotwords(self.hotwords),
+            endpoints,
+            transcriber.label_frame_s,
+            vocabulary.word_break,
+            nbest,
+        )
         self.resampler = Resampler(sample_rate, transcriber.sample_rate)
         self.buffer = FrameBuffer(config.frame_size)
         self.resample_state = self.resampler.init_state(1)
@@ -143,7 +166,8 @@ class Session:
         if self.late_samples and self.frames_taken:
             events += self._advance(torch.zeros(1, self.late_samples), counted=False)
         self.finished = True
-        events += self._events(self.decoder.finish(self.decoder_state))
+        found = self.decoder.finish(self.decoder_state)
+        events += self._events(found)
         if self.scribe is not None and self.scribe_state is not None:
             written, self.scribe_state = self.scribe.flush(self.scribe_state)
             events += written
@@ -182,7 +206,14 @@ class Session:
 
     def fork(self) -> "Session":
         """Return a second session that goes on from here; neither disturbs the other."""
-        fork = Session(self.transcriber, self.sample_rate, self.lookahead_ms, self.decoder_name)
+        fork = Session(
+            self.transcriber,
+            self.sample_rate,
+            self.lookahead_ms,
+            self.decoder_name,
+            endpoints=self.endpoints,
+            nbest=self.nbest,
+        )
         fork.scribe, fork.scribe_state = self.scribe, self.scribe_state
         fork.hotwords, fork.decoder = self.hotwords, self.decoder
         # states are values: nothing ever writes into them, so they can be shared
@@ -201,6 +232,8 @@ class Session:
             | {"sample_rate": str(self.sample_rate), "lookahead_ms": str(self.lookahead_ms)}
             | {"decoder": self.decoder_name, "decoder_hash": self.decoder.hash}
             | {"hotwords": json.dumps([(word.phrase, word.weight) for word in self.hotwords])}
+            | {"endpoints": json.dumps(self.endpoints and vars(self.endpoints))}
+            | {"nbest": str(self.nbest)}
             | self._writing(),
         )
 
@@ -241,7 +274,12 @@ class Session:
                 HotWord(phrase, weight) for phrase, weight in json.loads(header["hotwords"])
             ]
             decoder = cast(DecoderName, header["decoder"])
-            session = cls(transcriber, rate, lookahead_ms, decoder, hotwords, writer)
+            rules = json.loads(header["endpoints"])
+            endpoints = None if rules is None else EndpointRules(**rules)
+            nbest = int(header["nbest"])
+            session = cls(
+                transcriber, rate, lookahead_ms, decoder, hotwords, writer, endpoints, nbest
+            )
             words = json.loads(header["writing"]) if writer else None
             profile = header["profile"]
         except (
@@ -273,8 +311,10 @@ class Session:
         self.resample_state = fill_state(self.resample_state, "resampler", arrays)
         self.buffer_state = fill_state(self.buffer_state, "buffer", arrays)
         self.network_state = fill_state(self.network_state, "network", arrays)
-        self.decoder_state = self.decoder_state._make(
-            arrays[f"decoder.{name}"] for name in self.decoder_state._fields
+        inner = self.decoder_state.decoder
+        self.decoder_state = SegmentState(
+            inner._make(arrays[f"decoder.{name}"] for name in inner._fields),
+            cast(NDArray[np.int64], arrays["segment"]),
         )
         if self.scribe_state is not None:
             network = fill_state(self.scribe_state.network, "writer", arrays)
@@ -292,7 +332,8 @@ class Session:
             **state_arrays(self.resample_state, "resampler"),
             **state_arrays(self.buffer_state, "buffer"),
             **state_arrays(self.stepper.state, "network"),
-            **{f"decoder.{name}": a for name, a in self.decoder_state._asdict().items()},
+            **{f"decoder.{name}": a for name, a in self.decoder_state.decoder._asdict().items()},
+            "segment": self.decoder_state.marks,
             "counters": np.array(counters, np.int64),
         }
 
@@ -317,12 +358,15 @@ class Session:
         found, self.decoder_state = self.decoder.decode(log_probs[0], self.decoder_state)
         return self._events(found)
 
-    def _events(self, found: Sequence[DecodedToken | DecodedWord]) -> list[Event]:
+    def _events(self, found: Sequence[DecodedToken | DecodedWord | DecodedEndpoint]) -> list[Event]:
         pieces, span = self.transcriber.vocabulary.pieces, self.transcriber.word_span
         events: list[Event] = []
         for item in found:
             if isinstance(item, DecodedToken):
                 events.append(Token(item.id, pieces[item.id], item.frame, item.confidence))
+                continue
+            if isinstance(item, DecodedEndpoint):
+                events += self._end_segment(item)
                 continue
             times = span(item.start, item.end, self.lookahead_ms)
             word = Word(item.word, *times, item.confidence)
@@ -330,6 +374,24 @@ class Session:
             if self.scribe is not None and self.scribe_state is not None:
                 written, self.scribe_state = self.scribe.write(word, self.scribe_state)
                 events += written
+        return events
+
+    def _end_segment(self, item: DecodedEndpoint) -> list[Event]:
+        """Write what isn't written yet, and tell the endpoint."""
+        events: list[Event] = []
+        if self.scribe is not None and self.scribe_state is not None:
+            written, self.scribe_state = self.scribe.flush(self.scribe_state)
+            events += written
+        span, rate = self.transcriber.word_span, self.sample_rate
+        start_s = end_s = None
+        # a word that began here would be heard in the next label frame
+        time_s = span(item.frame, item.frame + 1, self.lookahead_ms)[0]
+        if item.rule == "end":
+            time_s = self.samples_received / rate
+        if item.end >= 0:
+            start_s, end_s = span(item.start, item.end, self.lookahead_ms)
+            time_s = max(time_s, end_s)
+        events.append(Endpoint(item.rule, time_s, start_s, end_s, item.readings))
         return events
 
 

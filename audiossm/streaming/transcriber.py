@@ -1,7 +1,6 @@
 """The recogniser as people use it: files whole, streams as sessions."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -9,26 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiossm.audio import open_audio
-from audiossm.decoding import DecoderName, choose_decoder, make_decoder
+from audiossm.decoding import DecoderName, EndpointRules, choose_decoder, make_decoder
 from audiossm.graphs import Backend
 from audiossm.hotwords import HotWord, check_hotwords
 from audiossm.models import LoadedRecogniser, LoadedWriter, shipped_writer
 from audiossm.streaming.aligner import Alignment, align_recording, align_samples
-from audiossm.streaming.events import Word, WrittenWord
 from audiossm.streaming.files import transcribe_stream
-from audiossm.streaming.session import Session
+from audiossm.streaming.session import DEFAULT_RULES, Session
+from audiossm.streaming.transcript import Transcript, TranscriptDraft
 
-__all__ = ["Transcriber", "Transcript"]
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """The words of a recording, plain or as people write them."""
-
-    text: str
-    duration_s: float
-    model: str
-    words: tuple[Word | WrittenWord, ...]
+__all__ = ["Transcriber"]
 
 
 class Transcriber(LoadedRecogniser):
@@ -63,7 +52,7 @@ class Transcriber(LoadedRecogniser):
         """
         transcriber = super().load(name, device=device, backend=backend)
         transcriber.decoder = decoder or choose_decoder(transcriber.vocabulary)
-        make_decoder(transcriber.decoder, transcriber.vocabulary)
+        make_decoder(transcriber.decoder, transcriber.vocabulary, transcriber.calibration)
         writer = shipped_writer() if readable is True else readable or None
         transcriber.writer = LoadedWriter.load(writer) if writer else None
         return transcriber
@@ -73,9 +62,20 @@ class Transcriber(LoadedRecogniser):
         sample_rate: int = 16000,
         lookahead_ms: int = 320,
         hotwords: Iterable[str | HotWord] = (),
+        endpoints: EndpointRules | None = DEFAULT_RULES,
+        nbest: int = 0,
     ) -> Session:
         """Begin a stream of samples at ``sample_rate`` Hz; hot words are written more readily."""
-        return Session(self, sample_rate, lookahead_ms, self.decoder, hotwords, self.writer)
+        return Session(
+            self,
+            sample_rate,
+            lookahead_ms,
+            self.decoder,
+            hotwords,
+            self.writer,
+            endpoints,
+            nbest,
+        )
 
     def transcribe(
         self,
@@ -83,6 +83,8 @@ class Transcriber(LoadedRecogniser):
         *,
         lookahead_ms: int = 320,
         hotwords: Iterable[str | HotWord] = (),
+        endpoints: EndpointRules | None = DEFAULT_RULES,
+        nbest: int = 0,
     ) -> Transcript:
         """Transcribe a recording; channels are mixed. Memory doesn't grow with its length.
 
@@ -90,10 +92,13 @@ class Transcriber(LoadedRecogniser):
             source: a path, ``"-"`` for standard input, or an open binary file.
             lookahead_ms: one of ``lookaheads_ms``.
             hotwords: words and phrases that are written more readily: names, terms.
+            endpoints: when a segment ends.
+            nbest: how many alternatives the transcript, and each segment, has.
 
         Raises:
             AudioError: the recording can't be read (to its end).
-            ConfigError: the decoder is ``greedy``, which can't weigh hot words.
+            ConfigError: the decoder is ``greedy``, which can't weigh hot words, or ``nbest`` is
+                below 0.
             HotwordError: a hot word isn't one.
         """
         seen, hotwords = 0, check_hotwords(hotwords)
@@ -104,15 +109,14 @@ class Transcriber(LoadedRecogniser):
 
         with open_audio(source) as reader:
             rate = reader.sample_rate
-            events = list(
-                transcribe_stream(
-                    reader, lambda: self.session(rate, lookahead_ms, hotwords), on_block=count
-                )
-            )
-        kind = Word if self.writer is None else WrittenWord
-        words = tuple(event for event in events if isinstance(event, kind))
-        text = " ".join(word.text for word in words)
-        return Transcript(text, seen / rate, self.name, words)
+            draft = TranscriptDraft(self.writer is not None, nbest)
+            for event in transcribe_stream(
+                reader,
+                lambda: self.session(rate, lookahead_ms, hotwords, endpoints, nbest),
+                on_block=count,
+            ):
+                draft.add(event)
+        return draft.build(seen / rate, self.name)
 
     def align(
         self,

@@ -108,7 +108,7 @@ def warp_spectra(spectra: Tensor, most: float) -> Tensor:
     low = place.long().clamp(max=width // 2 - 2)
     # seen from the window's middle, neighbours have nearly one phase
     signs = (1 - 2 * (bins % 2)).float()
-    centred = spectra.unflatten(-1, (2, -1)) * signs
+    centred = torch.unflatten(spectra, -1, (2, -1)) * signs
     below, above = (
         centred.gather(-1, (low + step).view(rows, 1, 1, -1).expand_as(centred)) for step in (0, 1)
     )

@@ -38,6 +38,7 @@ HERE = Path(__file__).parent
 SAVE_MINUTES = 5
 SMOKE_DATA = {"train": ["manifest"], "sounds": [], "dev": ["manifest"], "dev_rows": 4}
 SMOKE_TRAIN = {
+    "train_codes": True,
     "steps": 12,
     "warmup": 2,
     "discriminators": True,

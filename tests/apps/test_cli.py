@@ -16,9 +16,18 @@ import soundfile
 from audiossm.checkpoint import save_model
 from audiossm.config import to_dict
 from audiossm.errors import AudioError
-from audiossm.streaming import Token, Transcriber, Word
+from audiossm.streaming import (
+    EndpointRules,
+    Reading,
+    Segment,
+    Token,
+    Transcriber,
+    Transcript,
+    Word,
+)
 from audiossm_apps import transcribe
 from audiossm_apps.cli import main
+from audiossm_apps.outputs import make_writer
 from tiny_model import make_transcriber, read_speech
 
 RATE = 8000
@@ -79,7 +88,8 @@ def model(monkeypatch):
         writer=None,
     )
 
-    def begin_session(sample_rate, lookahead_ms, hotwords=()):
+    def begin_session(sample_rate, lookahead_ms, hotwords=(), endpoints=None, nbest=0):
+        fake.endpoints, fake.nbest = endpoints, nbest
         fake.hotwords = [(word.phrase, word.weight) for word in hotwords]
         return FakeSession(sample_rate, lambda samples: fake.on_push(samples))
 
@@ -125,9 +135,37 @@ def test_plain_text_is_a_line_for_each_file(model, talk, other, capsys):
 def test_json_of_one_file_is_an_object(model, talk, capsys):
     assert main(["transcribe", talk, "--format", "json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result.keys() == {"text", "duration_s", "model", "words"}
+    assert result.keys() == {"text", "duration_s", "model", "words", "segments"}
     assert (result["text"], result["duration_s"], result["model"]) == (TEXT, 2.25, "fake")
     assert result["words"][1] == {"word": "w2", "start_s": 0.5, "end_s": 1, "confidence": 0.1235}
+    segment = {"start_s": 0.0, "end_s": 2.25, "text": TEXT, "confidence": 0.1235}
+    assert result["segments"] == [segment]
+
+
+def test_the_rules_for_segments_are_options(model, talk, capsys):
+    assert main(["transcribe", talk]) == 0
+    assert (model.endpoints, model.nbest) == (EndpointRules(), 0)
+    options = ["--pause", "0.5", "--longest-segment", "9", "--nbest", "3", "--format", "json"]
+    assert main(["transcribe", talk, *options]) == 0
+    assert model.endpoints == EndpointRules(pause_s=0.5, longest_s=9.0)
+    assert model.nbest == 3
+    assert main(["transcribe", talk, "--no-endpoints"]) == 0
+    assert model.endpoints is None
+    for wrong in (["--nbest", "2"], ["--no-endpoints", "--pause", "1"], ["--pause", "0"]):
+        with pytest.raises(SystemExit):
+            main(["transcribe", talk, *wrong])
+
+
+def test_json_has_the_alternatives_of_a_transcript_and_of_its_segments():
+    ways = (Reading("go", -0.12345), Reading("no", -2.0))
+    word = Word("go", 0.0, 1.0, 0.5)
+    segment = Segment(0.0, 1.0, "go", 0.5, "pause", ways)
+    transcript = Transcript("go", 1.0, "m", (word,), (segment,), ways)
+    stream = io.StringIO()
+    make_writer("json", stream, as_list=False, as_they_come=False).done("a", transcript)
+    found = json.loads(stream.getvalue())
+    expected = [{"text": "go", "score": -0.123}, {"text": "no", "score": -2.0}]
+    assert found["alternatives"] == found["segments"][0]["alternatives"] == expected
 
 
 def test_json_of_several_files_is_a_list_that_names_them(model, talk, other, capsys):

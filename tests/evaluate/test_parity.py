@@ -95,7 +95,9 @@ def test_a_snapshot_that_loses_the_word_in_progress_is_seen(utterances, monkeypa
 
     def lose(self, arrays):
         load(self, arrays)
-        self.decoder_state = self.decoder_state._replace(length=np.array(0, np.int64))
+        state = self.decoder_state
+        lost = state.decoder._replace(length=np.array(0, np.int64))
+        self.decoder_state = state._replace(decoder=lost)
 
     monkeypatch.setattr(Session, "_load", lose)
     result = evaluate_parity(make_transcriber(), utterances)

@@ -1,0 +1,147 @@
+"""Confidences are measured against what is right, and fitted to it."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from audiossm.errors import ConfigError, ModelError
+from audiossm.evaluate.confidence import (
+    evaluate_confidence,
+    hear_words,
+    measure_area,
+    measure_bins,
+)
+from audiossm.manifest import read_manifest
+from audiossm.models import EVIDENCE, Calibration
+from audiossm.streaming import Session, Transcriber, Word
+from audiossm_apps.cli import main
+from recipe_run import load_recipe
+from tiny_model import SPEECH, make_transcriber, read_speech
+
+fit_confidence = load_recipe("transcribe", "fit_confidence")
+
+MANIFEST = SPEECH / "manifest.jsonl"
+SURE = Calibration(bias=0.5, score=0.3, margin=0.1, worth=0.2, length=1.0, single=-0.5, share=0.7)
+
+
+def test_bins_hold_as_many_words_each_in_order_of_confidence():
+    sure = np.array([0.9, 0.1, 0.5, 0.7, 0.3])
+    right = np.array([1.0, 0.0, 1.0, 1.0, 0.0])
+    bins = measure_bins(sure, right, 2)
+    assert [(b.words, b.lowest, b.highest, b.right) for b in bins] == [
+        (3, 0.1, 0.5, pytest.approx(1 / 3)),
+        (2, 0.7, 0.9, 1.0),
+    ]
+    assert bins[0].confidence == pytest.approx(0.3)
+    assert measure_bins(np.zeros(0), np.zeros(0), 5) == ()
+
+
+def test_the_area_is_how_often_right_words_are_surer():
+    assert measure_area(np.array([0.1, 0.9]), np.array([0.0, 1.0])) == 1.0
+    assert measure_area(np.array([0.9, 0.1]), np.array([0.0, 1.0])) == 0.0
+    assert measure_area(np.array([0.5, 0.5, 0.5]), np.array([0.0, 1.0, 1.0])) == 0.5
+    assert math.isnan(measure_area(np.array([0.5]), np.array([1.0])))
+
+
+def test_a_fit_finds_the_model_that_made_the_words():
+    rng = np.random.default_rng(0)
+    evidence = rng.normal(size=(20000, len(EVIDENCE)))
+    truth = np.array([SURE.judge(row) for row in evidence.tolist()])
+    right = (rng.random(len(truth)) < truth).astype(np.float64)
+    found = fit_confidence.fit(evidence, right, np.ones(len(right)))
+    for name, value in vars(SURE).items():
+        assert getattr(found, name) == pytest.approx(value, abs=0.08)
+    # a word that counts twice is as good as two
+    half = fit_confidence.fit(evidence[:500], right[:500], np.full(500, 2.0))
+    both = fit_confidence.fit(
+        np.tile(evidence[:500], (2, 1)), np.tile(right[:500], 2), np.ones(1000)
+    )
+    assert list(vars(half).values()) == pytest.approx(list(vars(both).values()), abs=1e-3)
+
+
+def test_a_calibration_judges_between_0_and_1_and_refuses_what_is_no_number():
+    assert 0 < SURE.judge([-1e9] * len(EVIDENCE)) < SURE.judge([1e9] * len(EVIDENCE)) < 1
+    with pytest.raises(ConfigError, match=r"confidence\.bias is nan"):
+        Calibration(**{**vars(SURE), "bias": math.nan})
+
+
+@pytest.fixture
+def calibrated(monkeypatch):
+    model = make_transcriber()
+    monkeypatch.setattr(model, "calibration", SURE)
+    monkeypatch.setattr(model, "decoder", "beam")
+    return model
+
+
+def test_a_calibrated_word_has_the_same_confidence_however_it_is_heard(calibrated, monkeypatch):
+    speech = read_speech()[:32000]
+    session = calibrated.session()
+    whole = [e for e in session.push(speech) + session.finish() if isinstance(e, Word)]
+    assert len({round(word.confidence, 6) for word in whole}) > 1
+    for size in (320, 5000):
+        session, found = calibrated.session(), []
+        for at in range(0, len(speech), size):
+            found += session.push(speech[at : at + size])
+            session = Session.restore(calibrated, session.snapshot())
+        words = [e for e in found + session.finish() if isinstance(e, Word)]
+        assert [w.word for w in words] == [w.word for w in whole]
+        assert [w.confidence for w in words] == pytest.approx(
+            [w.confidence for w in whole], abs=1e-3
+        )
+    monkeypatch.setattr(calibrated, "calibration", None)
+    session = calibrated.session()
+    plain = [e for e in session.push(speech) + session.finish() if isinstance(e, Word)]
+    assert [w.word for w in plain] == [w.word for w in whole]
+    assert [w.confidence for w in plain] != [w.confidence for w in whole]
+
+
+def test_an_evaluation_counts_words_that_are_right(calibrated):
+    utterances = read_manifest(MANIFEST)[:2]
+    done = []
+    result = evaluate_confidence(
+        calibrated, utterances, num_bins=4, on_utterance=lambda: done.append(1)
+    )
+    words = [word for utterance in utterances for word in hear_words(calibrated, utterance, 320)]
+    assert result.words == len(words) == sum(item.words for item in result.bins)
+    assert result.right == np.mean([right for _, right in words])
+    assert 0 <= result.calibration_error <= 1 and result.is_calibrated and len(done) == 2
+
+
+def test_the_command_prints_bins(calibrated, monkeypatch, capsys):
+    monkeypatch.setattr(Transcriber, "load", lambda name=None, **options: calibrated)
+    command = ["evaluate", "confidence", str(MANIFEST), "--limit", "1", "--bins", "3"]
+    assert main([*command, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert 1 <= len(report["bins"]) <= 3 and report["calibration_error"] >= 0
+    assert main(command) == 0
+    assert "expected calibration error" in capsys.readouterr().out
+
+
+def test_a_table_replaces_the_one_that_is_there(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text("a = 1\n\n# times\n[alignment]\nb = 2\n", encoding="utf-8")
+    fit_confidence.write_table(path, "[confidence]\nbias = 1.0", "x")
+    fit_confidence.write_table(path, "[confidence]\nbias = 2.0", "y")
+    text = path.read_text(encoding="utf-8")
+    assert text.count("[confidence]") == 1 and text.count("the probability") == 1
+    assert "bias = 2.0" in text and text.startswith("a = 1\n\n# times\n[alignment]\nb = 2\n\n#")
+
+
+def test_a_model_has_its_calibration_and_keeps_its_hash(tmp_path):
+    from audiossm.checkpoint import save_model
+    from audiossm.config import dump_toml, to_dict
+
+    model = make_transcriber()
+    tables = {"recogniser": to_dict(model.config)}
+    save_model(tmp_path / "tiny", "recogniser", "", tables, model.network.state_dict())
+    plain = Transcriber.load(tmp_path / "tiny")
+    config = tmp_path / "tiny" / "config.toml"
+    fit_confidence.write_table(config, dump_toml({"confidence": vars(SURE)}), "x")
+    loaded = Transcriber.load(tmp_path / "tiny")
+    assert (plain.calibration, loaded.calibration) == (None, SURE)
+    assert loaded.hash == plain.hash
+    config.write_text(config.read_text().replace("bias = ", "bia = "), encoding="utf-8")
+    with pytest.raises(ModelError, match="unknown key confidence"):
+        Transcriber.load(tmp_path / "tiny")
