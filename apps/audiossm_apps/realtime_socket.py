@@ -64,11 +64,7 @@ class _Session(Conversation):
             case realtime.Audio(samples) if len(samples):
                 self.lookahead_ms = settings.lookahead_ms
                 name = await self.begin(settings.sample_rate, settings.keywords)
-                heard = await self.hear(name, samples)
-                replies, wants_flush = protocol.hear(heard)
-                if wants_flush:
-                    replies += protocol.complete((await self.flush(name)).words, heard.now_s)
-                await self.send(replies)
+                await self.send(protocol.hear(await self.hear(name, samples)))
             case realtime.Commit() if self.name is not None:
                 heard = await self.flush(self.name)
                 await self.send(protocol.complete(heard.words, heard.now_s))

@@ -31,9 +31,4 @@ class _Session(Conversation):
                 heard = await self.finish(name)
                 await self.send(protocol.finish(heard.words, heard.now_s))
                 return
-            heard = await self.hear(name, request.samples)
-            replies, wants_flush = protocol.hear(heard)
-            if wants_flush:
-                words = (await self.flush(name)).words
-                replies.append(protocol.end_segment(words, heard.now_s))
-            await self.send(replies)
+            await self.send(protocol.hear(await self.hear(name, request.samples)))

@@ -1,12 +1,8 @@
-"""What a dialect is told of a stream after each message, and when an utterance ends there."""
+"""What a dialect is told of a stream after each message, and whether an utterance ends there."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-__all__ = ["Heard", "HeardWord", "Verdict", "judge"]
-
-# words that wait to be written are cut off here only: shorter pauses would cut sentences
-WRITING_PAUSE_S = 0.8
+__all__ = ["Heard", "HeardWord"]
 
 
 @dataclass(frozen=True)
@@ -37,16 +33,10 @@ class Heard:
     now_s: float
     silence_s: float
 
+    def ends(self, pause_s: float) -> bool:
+        """Whether what was said before is an utterance, by a pause of so many seconds.
 
-Verdict = Literal["goes on", "ends", "ends after a flush"]
-
-
-def judge(heard: Heard, pause_s: float) -> Verdict:
-    """Say whether words before this silence are an utterance; perhaps a flush has to tell them."""
-    if heard.tail or heard.silence_s < pause_s:
-        return "goes on"
-    if not heard.pending:
-        return "ends"
-    if heard.silence_s >= max(pause_s, WRITING_PAUSE_S):
-        return "ends after a flush"
-    return "goes on"
+        Words that a writer still waits for aren't cut off: the session's own endpoint tells them. A
+        flush would, too, but what is heard after it could be other words.
+        """
+        return not self.pending and self.silence_s >= pause_s

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 
 from audiossm.errors import ProtocolError
 from audiossm.protocol.encoding import Encoding, decode_samples, sample_width
-from audiossm.protocol.heard import Heard, HeardWord, judge
+from audiossm.protocol.heard import Heard, HeardWord
 
 __all__ = ["Audio", "Clear", "Commit", "RealtimeProtocol", "Request", "Settings", "Update"]
 
@@ -191,19 +191,16 @@ class RealtimeProtocol:
         name = str(values.get("type"))[:60]
         raise ProtocolError(f"{name!r} isn't served: this session transcribes", "unknown_event")
 
-    def hear(self, heard: Heard) -> tuple[list[str], bool]:
-        """Answer audio; also say whether a flush has to follow, whose words ``complete`` takes."""
+    def hear(self, heard: Heard) -> list[str]:
+        """Answer audio."""
         pause_s = self.settings.pause_s
         out = []
         if heard.words or (heard.tail and pause_s is not None):
             out += self._begin(heard, told=pause_s is not None)
         out += self._deltas(heard.words)
-        if self.item is None or pause_s is None:
-            return out, False
-        verdict = judge(heard, pause_s)
-        if verdict == "ends":
+        if self.item is not None and pause_s is not None and heard.ends(pause_s):
             out += self.complete((), heard.now_s)
-        return out, verdict == "ends after a flush"
+        return out
 
     def complete(self, words: tuple[HeardWord, ...], now_s: float) -> list[str]:
         """End the item with these words; without one, it is an empty one."""

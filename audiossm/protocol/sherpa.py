@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from audiossm.errors import ProtocolError
 from audiossm.protocol.encoding import decode_samples
-from audiossm.protocol.heard import Heard, HeardWord, judge
+from audiossm.protocol.heard import Heard, HeardWord
 
 __all__ = ["SAMPLE_RATE", "Audio", "Done", "Request", "SherpaProtocol"]
 
@@ -75,17 +75,16 @@ class SherpaProtocol:
         self.ended = True
         return Done()
 
-    def hear(self, heard: Heard) -> tuple[list[str], bool]:
-        """Answer audio; also say whether ``end_segment`` has to follow, with a flush's words."""
+    def hear(self, heard: Heard) -> list[str]:
+        """Answer audio."""
         self.words += heard.words
-        verdict = judge(heard, ENDPOINT_S) if self.words or heard.pending else "goes on"
-        if verdict == "ends":
-            return [self.end_segment((), heard.now_s)], False
+        if self.words and heard.ends(ENDPOINT_S):
+            return [self.end_segment((), heard.now_s)]
         text = self._text(heard.pending)
-        if verdict != "goes on" or text == self._told:
-            return [], verdict != "goes on"
+        if text == self._told:
+            return []
         self._told = text
-        return [self._result(text)], False
+        return [self._result(text)]
 
     def end_segment(self, words: tuple[HeardWord, ...], now_s: float) -> str:
         """Tell the segment as final, and begin the next one."""

@@ -4,11 +4,11 @@
     python tests/proofs/clients.py                 the shipped model, all recordings
     python tests/proofs/clients.py --model DIR     another one
 
-A server runs in a process of its own. The packages ``openai``, ``deepgram-sdk`` and ``vosk`` are used as
-they come; sherpa-onnx and Kyutai have no package for that, so their clients' messages are written down
-here. Each committed recording, and one of all of them with pauses of --pause seconds between, is sent
-in pieces in the client's own encoding and rate; what came is compared with ``transcribe`` of the very
-samples that the encoding leaves. The exit code is 1 if a text differs.
+A server runs in a process of its own. The packages ``openai``, ``deepgram-sdk`` and ``vosk`` are
+used as they come; sherpa-onnx and Kyutai have no package for that, so their clients' messages are
+written down here. Each committed recording, and one of all of them with pauses of --pause seconds
+between, is sent in pieces in the client's own encoding and rate; what came is compared with
+``transcribe`` of the very samples that the encoding leaves. The exit code is 1 if a text differs.
 """
 
 import argparse

@@ -35,16 +35,11 @@ def read(texts: list[str]) -> list[dict[str, Any]]:
 def test_an_utterance_is_one_item_from_its_first_sound_to_its_text():
     protocol = RealtimeProtocol("sess_1")
     protocol.receive(append(bytes(4)))
-    assert protocol.hear(Heard((), "", "", 0.4, 0.0)) == ([], False)
-    said = read(protocol.hear(Heard((), "hel", "hel", 0.8, 0.0))[0])
-    said += read(protocol.hear(Heard((HELLO,), "wor", "wor", 1.2, 0.0))[0])
-    out, flush = protocol.hear(Heard((), "world", "", 2.2, 0.4))
-    assert (out, flush) == ([], False)
-    out, flush = protocol.hear(Heard((), "world", "", 2.5, 0.7))
-    assert (out, flush) == ([], False)  # a writer's words wait for a longer pause
-    out, flush = protocol.hear(Heard((), "world", "", 2.6, 0.8))
-    assert (out, flush) == ([], True)
-    said += read(protocol.complete((WORLD,), 2.6))
+    assert protocol.hear(Heard((), "", "", 0.4, 0.0)) == []
+    said = read(protocol.hear(Heard((), "hel", "hel", 0.8, 0.0)))
+    said += read(protocol.hear(Heard((HELLO,), "wor", "wor", 1.2, 0.0)))
+    assert protocol.hear(Heard((), "world", "", 2.5, 0.7)) == []  # it isn't written yet
+    said += read(protocol.hear(Heard((WORLD,), "", "", 2.6, 0.8)))
     assert [event["type"] for event in said] == [
         "input_audio_buffer.speech_started",
         f"{SPOKEN}.delta",
@@ -61,7 +56,7 @@ def test_an_utterance_is_one_item_from_its_first_sound_to_its_text():
     assert said[-1]["usage"]["total_tokens"] == 18 + 2
     assert len({event["event_id"] for event in said}) == len(said)
     protocol.receive(append(bytes(4)))
-    said = read(protocol.hear(Heard((HELLO,), "", "", 5.0, 0.6))[0])
+    said = read(protocol.hear(Heard((HELLO,), "", "", 5.0, 0.6)))
     assert said[-1]["item_id"] == "item_1_2" and said[3]["previous_item_id"] == "item_1_1"
 
 
@@ -72,8 +67,8 @@ def test_without_turn_detection_only_commits_end_an_item():
         protocol.receive('{"type":"input_audio_buffer.commit"}')
     assert caught.value.code == "input_audio_buffer_commit_empty"
     protocol.receive(append(bytes(4)))
-    (delta,), flush = protocol.hear(Heard((HELLO,), "", "", 9.0, 8.0))
-    assert json.loads(delta)["delta"] == "Hello" and not flush
+    (delta,) = protocol.hear(Heard((HELLO,), "", "", 9.0, 8.0))
+    assert json.loads(delta)["delta"] == "Hello"
     assert isinstance(protocol.receive('{"type":"input_audio_buffer.commit"}'), r.Commit)
     said = read(protocol.complete((), 9.0))
     assert [event["type"].rpartition(".")[2] for event in said] == [
@@ -223,5 +218,5 @@ def test_any_messages_are_legal_or_a_protocol_error(junk, beta):
         json.loads(protocol.updated())
         assert protocol.settings.lookahead_ms in (0, 160, 320)
         assert protocol.settings.pause_s is None or 0 <= protocol.settings.pause_s <= 60
-        read(protocol.hear(Heard((HELLO,), "x", "", 1.0, 0.6))[0])
+        read(protocol.hear(Heard((HELLO,), "", "", 1.0, 0.6)))
         read(protocol.complete((WORLD,), 2.0))

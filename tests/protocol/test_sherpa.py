@@ -18,14 +18,14 @@ WORLD = HeardWord("world.", 1.0, 1.5, 0.5)
 
 def test_results_follow_the_text_and_segments_the_pauses():
     protocol = SherpaProtocol()
-    assert protocol.hear(Heard((), "", "", 9.0, 9.0)) == ([], False)  # silence is no segment
-    (text,), _ = protocol.hear(Heard((), "hel", "hel", 9.1, 0.0))
+    assert protocol.hear(Heard((), "", "", 9.0, 9.0)) == []  # silence is no segment
+    (text,) = protocol.hear(Heard((), "hel", "hel", 9.1, 0.0))
     assert json.loads(text)["text"] == "hel" and json.loads(text)["tokens"] == []
-    (text,), _ = protocol.hear(Heard((HELLO,), "wor", "", 9.2, 1.1))
+    (text,) = protocol.hear(Heard((HELLO,), "wor", "", 9.2, 1.1))
     assert json.loads(text)["text"] == "Hello wor"
-    assert protocol.hear(Heard((), "wor", "", 9.25, 1.15)) == ([], False)
-    assert protocol.hear(Heard((), "wor", "", 9.3, 1.2)) == ([], True)
-    assert json.loads(protocol.end_segment((WORLD,), 9.3)) == {
+    assert protocol.hear(Heard((), "wor", "", 9.3, 1.2)) == []  # it isn't written yet
+    (text,) = protocol.hear(Heard((WORLD,), "", "", 9.3, 1.2))
+    assert json.loads(text) == {
         "text": "Hello world.",
         "tokens": [" Hello", " world."],
         "timestamps": [0.5, 1.0],
@@ -38,10 +38,10 @@ def test_results_follow_the_text_and_segments_the_pauses():
         "is_final": True,
         "is_eof": False,
     }
-    (text,), flush = protocol.hear(Heard((HeardWord("a", 9.5, 9.6, 1.0),), "", "", 11.0, 1.2))
+    (text,) = protocol.hear(Heard((HeardWord("a", 9.5, 9.6, 1.0),), "", "", 11.0, 1.2))
     found = json.loads(text)
     assert (found["segment"], found["start_time"], found["timestamps"]) == (1, 9.3, [0.2])
-    assert found["is_final"] and not flush
+    assert found["is_final"]
 
 
 def test_the_end():
@@ -72,6 +72,6 @@ def test_any_messages_are_legal_or_a_protocol_error(junk):
             assert isinstance(protocol.receive(message), sherpa.Request)
         except ProtocolError as exc:
             assert str(exc)
-        for text in protocol.hear(Heard((HELLO,), "x", "", 1.0, 0.6))[0]:
+        for text in protocol.hear(Heard((HELLO,), "x", "", 1.0, 0.6)):
             json.loads(text)
     json.loads(protocol.finish((), 2.0)[0])
