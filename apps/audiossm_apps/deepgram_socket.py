@@ -130,22 +130,10 @@ class _Session:
             raise ProtocolError(f"a stream has {self.service.gate.caps.max_audio_s:g} s at most")
         tail = at.partial if self.writes else at.tail
         replies, ends = self.protocol.hear(words, tail, now_s, LOOKAHEAD_MS / 1000)
-        if not ends and self.writes and not at.tail and tail:
-            ends = self._pauses(name)
         for reply in replies:
             await self._send(reply)
         if ends:
-            more = self._words(await self.engine.flush(name)) if self.writes else []
-            await self._send(self.protocol.close_span(more, now_s, speech_final=True))
-
-    last_word_s = 0.0
-
-    def _pauses(self, name: str) -> bool:
-        """Whether words that wait to be written are followed by silence."""
-        endpointing_s = self.protocol.settings.endpointing_s
-        silence_s = self._now_s(name) - LOOKAHEAD_MS / 1000 - self.last_word_s
-        # a writer's border is a pause: shorter ones would cut sentences
-        return endpointing_s is not None and silence_s >= max(endpointing_s, 0.8)
+            await self._send(self.protocol.close_span([], now_s, speech_final=True))
 
     async def _configure(self, name: str, terms: Any) -> str:
         problem = None
@@ -158,9 +146,6 @@ class _Session:
         return self.engine.progress(name).received / self.engine.sample_rate(name)
 
     def _words(self, news: Iterable[News]) -> list[HeardWord]:
-        for item in news:
-            if isinstance(item.event, Word):
-                self.last_word_s = item.event.end_s
         return to_words((item.event for item in news), self.writes)
 
     async def _send(self, text: str) -> None:

@@ -67,10 +67,13 @@ class Gate:
             return ""
         scheme, _, shown = headers.get("authorization", "").partition(" ")
         if scheme.lower() not in ("bearer", "token"):
-            # browsers can send no other header with a websocket
-            offered = headers.get("sec-websocket-protocol", "").split(",")
-            named = offered[1] if offered[0].strip() in ("token", "bearer") and offered[1:] else ""
-            shown = headers.get("x-api-key", "") or query.get("api_key", "") or named
+            shown = (
+                headers.get("x-api-key", "")
+                or headers.get("kyutai-api-key", "")
+                or query.get("api_key", "")
+                or query.get("auth_id", "")
+                or _find_offered(headers.get("sec-websocket-protocol", ""))
+            )
         found = None
         for key in self.keys:  # all of them, so that the time says nothing
             if hmac.compare_digest(key.encode(), shown.strip().encode()):
@@ -97,6 +100,15 @@ class Gate:
     def leave(self, key: str) -> None:
         """Count a stream's end."""
         self.in_use[key] -= 1
+
+
+def _find_offered(protocols: str) -> str:
+    """Return a key among subprotocols: browsers can send no other header with a websocket."""
+    offered = [name.strip() for name in protocols.split(",")]
+    if offered[0] in ("token", "bearer") and offered[1:]:
+        return offered[1]
+    prefix = "openai-insecure-api-key."
+    return next((name.removeprefix(prefix) for name in offered if name.startswith(prefix)), "")
 
 
 class MessageRate:

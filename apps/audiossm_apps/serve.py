@@ -34,7 +34,10 @@ routes:
   /v1/stream                 websocket, the native protocol (audiossm stream FILE --server URL)
   /                          websocket, as vosk-server's
   /v1/audio/transcriptions   POST, as OpenAI's
+  /v1/realtime               websocket, as OpenAI's, for transcription
   /v1/listen                 websocket and POST, as Deepgram's
+  /sherpa                    websocket, as sherpa-onnx's online server
+  /api/asr-streaming         websocket, as Kyutai's moshi-server
   /healthz, /readyz, /metrics
 
 Without --keys everybody who reaches the port may use it; by default only this machine does. Logs
@@ -107,7 +110,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal comes."""
     try:
-        import starlette  # noqa: F401  the first of them to be missing names itself
+        import msgpack  # noqa: F401  the first of them to be missing names itself
+        import starlette  # noqa: F401
         import uvicorn
         import websockets  # noqa: F401
     except ImportError as exc:

@@ -18,9 +18,12 @@ from audiossm.protocol.openai_rest import format_error
 from audiossm.streaming import Engine
 from audiossm_apps.deepgram_socket import serve_deepgram, transcribe_posted
 from audiossm_apps.gate import Gate
+from audiossm_apps.kyutai_socket import serve_kyutai
 from audiossm_apps.metrics import write_metrics
 from audiossm_apps.native_socket import serve_native
 from audiossm_apps.openai_http import transcribe_upload
+from audiossm_apps.realtime_socket import serve_realtime
+from audiossm_apps.sherpa_socket import serve_sherpa
 from audiossm_apps.vosk_socket import serve_vosk
 
 __all__ = ["Service"]
@@ -51,7 +54,10 @@ class Service:
             Route("/v1/audio/transcriptions", self._upload, methods=["POST"]),
             WebSocketRoute("/v1/stream", self._socket(serve_native)),
             Route("/v1/listen", self._posted, methods=["POST"]),
+            WebSocketRoute("/v1/realtime", self._socket(serve_realtime)),
             WebSocketRoute("/v1/listen", self._socket(serve_deepgram)),
+            WebSocketRoute("/sherpa", self._socket(serve_sherpa)),
+            WebSocketRoute("/api/asr-streaming", self._socket(serve_kyutai)),
             WebSocketRoute("/", self._socket(serve_vosk)),
             WebSocketRoute("/vosk", self._socket(serve_vosk)),
         ]

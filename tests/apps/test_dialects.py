@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import msgpack
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect as open_socket
@@ -219,5 +220,71 @@ def test_deepgram_junk_ends_the_connection_with_a_word():
             with pytest.raises(ConnectionClosed):
                 await socket.recv()
             assert socket.close_code == 1008 and "DATA-0000" in socket.close_reason
+
+    run_live(test)
+
+
+def test_a_sherpa_client_gets_the_text_and_done():
+    async def test(service, address):
+        data, results = SPEECH.astype("<f4").tobytes(), {}
+        async with open_socket(f"ws://{address}/sherpa") as socket:
+            for at in range(0, len(data), 6402):
+                await socket.send(data[at : at + 6402])
+            await socket.send("Done")
+            while (message := await socket.recv()) != "Done!":
+                last = json.loads(message)
+                results[last["segment"]] = last["text"]
+            with pytest.raises(ConnectionClosed):
+                await socket.recv()
+            assert socket.close_code == 1000
+        assert last["is_eof"] and last["is_final"]
+        assert " ".join(results.values()).split() == plain(SPEECH, 16000) != []
+        assert not service.engine.slots and not service.engine.store.kept
+
+    run_live(test)
+
+
+def test_a_kyutai_client_gets_words_steps_and_its_marker():
+    async def test(service, address):
+        def pack(**fields):
+            return msgpack.packb(fields, use_single_float=True)
+
+        headers, said = {"kyutai-api-key": "public_token"}, []
+        url = f"ws://{address}/api/asr-streaming"
+        async with open_socket(url, additional_headers=headers) as socket:
+            for at in range(0, len(SPEECH), 1920):
+                await socket.send(pack(type="Audio", pcm=SPEECH[at : at + 1920].tolist()))
+            await socket.send(pack(type="Marker", id=5))
+            while not said or said[-1]["type"] != "Marker":
+                said.append(msgpack.unpackb(await socket.recv()))
+        session = make_transcriber().session(24000)
+        expected = [e for e in session.push(SPEECH) + session.flush() if isinstance(e, Word)]
+        words = [m for m in said if m["type"] == "Word"]
+        assert [m["text"] for m in words] == [word.word for word in expected] != []
+        assert [m["start_time"] for m in words] == [round(word.start_s, 4) for word in expected]
+        steps = [m["step_idx"] for m in said if m["type"] == "Step"]
+        assert said[0] == {"type": "Ready"} and steps == list(range(len(SPEECH) // 1920))
+        with pytest.raises(InvalidStatus) as caught:
+            await open_socket(url)
+        assert caught.value.response.status_code == 401
+        async with open_socket(f"{url}?auth_id=public_token"):
+            pass
+
+    run_live(test, gate=Gate(keys={"public_token": 9}))
+
+
+@pytest.mark.parametrize(
+    ("route", "message"),
+    [("/sherpa", "junk"), ("/sherpa", b"\xff" * 4), ("/api/asr-streaming", b"junk")],
+)
+def test_junk_of_other_dialects_ends_the_connection(route, message):
+    async def test(service, address):
+        async with open_socket(f"ws://{address}{route}") as socket:
+            await socket.send(message)
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    await socket.recv()
+            assert socket.close_code == 1007 and socket.close_reason
+        assert not service.engine.slots
 
     run_live(test)
