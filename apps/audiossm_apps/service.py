@@ -21,6 +21,7 @@ from audiossm_apps.gate import Gate
 from audiossm_apps.metrics import write_metrics
 from audiossm_apps.native_socket import serve_native
 from audiossm_apps.openai_http import transcribe_upload
+from audiossm_apps.page_files import page_routes
 from audiossm_apps.vosk_socket import serve_vosk
 
 __all__ = ["Service"]
@@ -45,6 +46,7 @@ class Service:
 
     def _routes(self) -> list[Route | WebSocketRoute]:
         return [
+            *page_routes(),
             Route("/healthz", self._health),
             Route("/readyz", self._readiness),
             Route("/metrics", self._metrics),
