@@ -355,34 +355,39 @@ export class Stream {
  * The text of a stream, as far as it is known.
  *
  * `finals` will not change; `pending` are words that are sure, but not yet as they are written;
- * `partial` may still change. A server that writes no text tells plain words alone: they are final
- * as soon as that is clear.
+ * `partial` may still change. A server that writes no text tells plain words alone, which are final.
  */
 export class Transcript {
   finals = [];
   pending = [];
   partial = "";
-  #writes = false;
+  #writes = null; // not known yet
 
   /** Take a reply; return the words that became final by it. */
   add(reply) {
     const before = this.finals.length;
     switch (reply.type) {
       case "partial":
+        // who writes begins a partial text with the words that aren't written yet
+        if (this.#writes === null && this.pending.length) {
+          if (!begins(reply.text.trim(), this.pending.join(" "))) this.#settle();
+        }
         this.partial = reply.text.trim();
         break;
       case "word":
-        this.partial = "";
         this.pending.push(reply.word);
-        if (!this.#writes && this.pending.length > 60) this.#settle();
+        if (this.#writes === false) this.#settle();
+        else if (!begins(this.partial, this.pending.join(" "))) this.partial = "";
         break;
       case "written":
         this.#writes = true;
         this.pending.splice(0, reply.word.split(" ").length);
+        if (begins(this.partial, reply.word)) {
+          this.partial = this.partial.slice(reply.word.length + 1);
+        }
         this.finals.push(reply.text);
         break;
       case "finished":
-        this.partial = "";
         this.#settle();
     }
     return this.finals.slice(before);
@@ -390,11 +395,19 @@ export class Transcript {
 
   /** What is grey: all that was heard after the finals. */
   get tail() {
-    return [...this.pending, this.partial].join(" ").trim();
+    const sure = this.pending.join(" ");
+    return begins(this.partial, sure) ? this.partial : `${sure} ${this.partial}`.trim();
   }
 
+  /** Take the words as they are: nothing writes them. */
   #settle() {
+    this.#writes ??= false;
     this.finals.push(...this.pending);
     this.pending = [];
+    this.partial = "";
   }
+}
+
+function begins(text, words) {
+  return words === "" || text === words || text.startsWith(`${words} `);
 }

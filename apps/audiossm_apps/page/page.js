@@ -207,6 +207,7 @@ at("file").addEventListener("change", () => {
   if (file) transcribeFile(file);
 });
 
+at("settings").addEventListener("submit", (event) => event.preventDefault());
 at("cut").addEventListener("click", () => current?.cut(CUT_S));
 at("copy").addEventListener("click", async () => {
   const lines = [...at("finals").children].map((line) => line.textContent.trim());
