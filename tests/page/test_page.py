@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import re
 import shutil
 import subprocess
 import urllib.error
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import audiossm_apps
+from audiossm_apps.gate import Gate
 from live_service import run_live
 from protocol_runs import ToyServer
 
@@ -53,6 +55,10 @@ def get(address: str, path: str) -> tuple[Any, bytes]:
         return answer.headers, answer.read()
 
 
+def post(address: str, path: str) -> None:
+    urllib.request.urlopen(f"http://{address}{path}", data=b"").close()
+
+
 def test_the_page_and_its_files_are_served_as_what_they_are():
     kinds = {
         "": "text/html; charset=utf-8",
@@ -79,6 +85,15 @@ def test_the_page_and_its_files_are_served_as_what_they_are():
     run_live(test)
 
 
+def test_the_page_needs_no_key_as_it_is_where_one_is_typed():
+    async def test(_, address):
+        assert b"API key" in (await asyncio.to_thread(get, address, "/"))[1]
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            await asyncio.to_thread(post, address, "/v1/listen")
+
+    run_live(test, gate=Gate({"secret": 1}))
+
+
 def test_the_page_loads_only_its_own_files_and_has_nothing_inline():
     links = read_links()
     assert links.loaded and all((PAGE / name).is_file() for name in links.loaded)
@@ -91,7 +106,7 @@ def test_the_page_loads_only_its_own_files_and_has_nothing_inline():
 
 def test_the_script_looks_for_elements_that_the_page_has():
     script = (PAGE / "page.js").read_text(encoding="utf-8")
-    wanted = {part.split('"')[0] for part in script.split('at("')[1:]}
+    wanted = set(re.findall(r'\b(?:at|allow|onClick)\("([^"]*)"', script))
     assert wanted and wanted <= set(read_links().ids)
 
 

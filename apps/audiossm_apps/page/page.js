@@ -10,6 +10,26 @@ const at = (id) => document.getElementById(id);
 let current = null; // the one stream that goes on
 let microphone = null;
 
+// not disabled: a button that has the focus would lose it
+function allow(id, yes) {
+  at(id).setAttribute("aria-disabled", String(!yes));
+}
+
+function isAllowed(id) {
+  return at(id).getAttribute("aria-disabled") !== "true";
+}
+
+function onClick(id, act) {
+  at(id).addEventListener("click", () => {
+    if (isAllowed(id)) act();
+  });
+}
+
+/** Whether nothing goes on, a question for the microphone included. */
+function isFree() {
+  return current === null && microphone === null && isAllowed("microphone");
+}
+
 function explain(text) {
   at("problem").textContent = text;
 }
@@ -49,7 +69,7 @@ function begin(sampleRate, isLive) {
     const words = transcript.add(reply);
     if (words.length) {
       paragraph.append(document.createTextNode(`${words.join(" ")} `));
-      at("copy").disabled = false;
+      allow("copy", true);
     }
     const { tail } = transcript;
     if (at("tail").textContent !== tail) at("tail").textContent = tail;
@@ -68,7 +88,7 @@ function begin(sampleRate, isLive) {
     const again = state === "live" && stream.reconnects > 0;
     at("state").textContent = again ? "live again: no word lost or doubled" : names[state];
     at("state").dataset.state = state;
-    at("cut").disabled = state !== "live";
+    allow("cut", state === "live");
     if (state === "failed") explain(`The stream ended: ${reason}.`);
     if (state === "finished" || state === "failed") end();
     showFacts();
@@ -100,9 +120,9 @@ function showButtons() {
   const button = at("microphone");
   button.textContent = microphone ? "Stop the microphone" : "Start the microphone";
   button.setAttribute("aria-pressed", String(microphone !== null));
-  button.disabled = current !== null && microphone === null;
-  at("choose").disabled = current !== null || microphone !== null;
-  if (current === null) at("cut").disabled = true;
+  allow("microphone", current === null || microphone !== null);
+  allow("choose", current === null && microphone === null);
+  if (current === null) allow("cut", false);
 }
 
 function showLevel(peak) {
@@ -178,20 +198,20 @@ async function transcribeFile(file) {
       mixed[index] += value / audio.numberOfChannels;
     });
   }
-  if (current !== null) return;
+  if (!isFree()) return;
   const stream = begin(FILE_RATE, false);
   stream.send(Int16Array.from(mixed, (value) =>
     Math.max(-32768, Math.min(32767, Math.round(value * 32768)))));
   stream.finish();
 }
 
-at("microphone").addEventListener("click", async () => {
+onClick("microphone", async () => {
   if (microphone) {
-    at("microphone").disabled = true; // until the last of it came
+    allow("microphone", false); // until the last of it came
     microphone.stop();
     return;
   }
-  at("microphone").disabled = true;
+  allow("microphone", false);
   try {
     microphone = await listen();
   } catch (error) {
@@ -200,7 +220,7 @@ at("microphone").addEventListener("click", async () => {
   showButtons();
 });
 
-at("choose").addEventListener("click", () => at("file").click());
+onClick("choose", () => at("file").click());
 at("file").addEventListener("change", () => {
   const [file] = at("file").files;
   at("file").value = "";
@@ -208,8 +228,8 @@ at("file").addEventListener("change", () => {
 });
 
 at("settings").addEventListener("submit", (event) => event.preventDefault());
-at("cut").addEventListener("click", () => current?.cut(CUT_S));
-at("copy").addEventListener("click", async () => {
+onClick("cut", () => current?.cut(CUT_S));
+onClick("copy", async () => {
   const lines = [...at("finals").children].map((line) => line.textContent.trim());
   try {
     await navigator.clipboard.writeText(lines.filter(Boolean).join("\n"));
@@ -229,7 +249,7 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
   const [file] = event.dataTransfer.files;
-  if (file && current === null && microphone === null) transcribeFile(file);
+  if (file && isFree()) transcribeFile(file);
 });
 addEventListener("beforeunload", (event) => {
   if (microphone) event.preventDefault(); // the browser asks first
