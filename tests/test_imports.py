@@ -70,6 +70,7 @@ ONE_HOME = [
     "jiwer",
     "av",
     "matplotlib",
+    "sounddevice",
     "uvicorn",
     "websockets",
     "starlette",

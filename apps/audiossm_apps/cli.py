@@ -13,6 +13,7 @@ from audiossm_apps import (
     conformance,
     evaluate,
     export,
+    mic,
     models,
     pronounce,
     serve,
@@ -40,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"audiossm {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     transcribe.add_command(commands)
+    mic.add_command(commands)
     align.add_command(commands)
     codec.add_command(commands)
     pronounce.add_command(commands)

@@ -32,6 +32,7 @@ another server, or this one after a restart, goes on from them."""
 EPILOG = """\
 routes:
   /v1/stream                 websocket, the native protocol (audiossm stream FILE --server URL)
+  /                          a page for browsers: microphone and recordings to text
   /                          websocket, as vosk-server's
   /v1/audio/transcriptions   POST, as OpenAI's
   /v1/realtime               websocket, as OpenAI's, for transcription

@@ -22,6 +22,7 @@ from audiossm_apps.kyutai_socket import serve_kyutai
 from audiossm_apps.metrics import write_metrics
 from audiossm_apps.native_socket import serve_native
 from audiossm_apps.openai_http import transcribe_upload
+from audiossm_apps.page_files import page_routes
 from audiossm_apps.realtime_socket import serve_realtime
 from audiossm_apps.sherpa_socket import serve_sherpa
 from audiossm_apps.vosk_socket import serve_vosk
@@ -48,6 +49,7 @@ class Service:
 
     def _routes(self) -> list[Route | WebSocketRoute]:
         return [
+            *page_routes(),
             Route("/healthz", self._health),
             Route("/readyz", self._readiness),
             Route("/metrics", self._metrics),
