@@ -199,7 +199,7 @@ def test_a_folder_without_the_table_is_refused(tmp_path, codec):
 
 
 def test_the_shipped_encoder_and_quantiser_are_frozen():
-    # recognisers stand on its frames, files on its codes; another one is a new model of another name
+    # recognisers stand on its frames, files on its codes: another one is a model of another name
     shipped = LoadedCodec.load("first-frames")
     assert shipped.frames_hash == "4b746a681a29006308a9caaf3000dee8"
     assert shipped.codes_hash == "e35b1da367a692c021e796372061cccb"
