@@ -8,8 +8,8 @@ from typing import Any
 import uvicorn
 
 from audiossm.streaming import Engine, EngineLimits, MemoryStore, SnapshotStore
-from audiossm_apps.gate import Gate
-from audiossm_apps.service import Service
+from audiossm_apps.live.gate import Gate
+from audiossm_apps.live.service import Service
 from tiny_model import make_transcriber
 
 __all__ = ["live", "run_live"]

@@ -16,8 +16,8 @@ for name in audiossm/py.typed audiossm_kernels/__init__.py audiossm_apps/cli.py 
     audiossm/_assets/lm/books/ngrams.safetensors; do
     grep -q "$name" "$work/files" || { echo "packaging: the wheel lacks $name" >&2; exit 1; }
 done
-for file in apps/audiossm_apps/page/*; do
-    grep -q "audiossm_apps/page/$(basename "$file")" "$work/files" \
+for file in apps/audiossm_apps/live/page/*; do
+    grep -q "audiossm_apps/live/page/$(basename "$file")" "$work/files" \
         || { echo "packaging: the wheel lacks the page's $(basename "$file")" >&2; exit 1; }
 done
 for model in assets/models/*/; do

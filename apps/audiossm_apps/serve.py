@@ -9,7 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from audiossm.errors import DependencyError, OutputError
-from audiossm_apps.gate import Caps, Gate, read_keys
+from audiossm_apps.live.gate import Caps, Gate, read_keys
 from audiossm_apps.options import (
     add_decoder_option,
     add_model_options,
@@ -21,7 +21,7 @@ from audiossm_apps.options import (
 if TYPE_CHECKING:
     import uvicorn
 
-    from audiossm_apps.service import Service
+    from audiossm_apps.live.service import Service
 
 __all__ = ["add_command", "run"]
 
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     transcriber = load_transcriber(args, readable=not args.raw)
 
     from audiossm.streaming import Engine, EngineLimits, FolderStore
-    from audiossm_apps.service import Service
+    from audiossm_apps.live.service import Service
 
     store = FolderStore(args.store or store_folder(), args.keep_s)
     limits = EngineLimits(capacity=args.capacity)

@@ -8,10 +8,10 @@ from starlette.websockets import WebSocket
 
 from audiossm.errors import AudioSSMError, ProtocolError
 from audiossm.protocol import openai_realtime as realtime
-from audiossm_apps.dialect import Conversation, converse
+from audiossm_apps.live.dialect import Conversation, converse
 
 if TYPE_CHECKING:
-    from audiossm_apps.service import Service
+    from audiossm_apps.live.service import Service
 
 __all__ = ["serve_realtime"]
 

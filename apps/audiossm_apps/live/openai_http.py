@@ -18,10 +18,10 @@ from audiossm.protocol.openai_rest import (
     format_error,
 )
 from audiossm.streaming import Word, WrittenWord
-from audiossm_apps.listening import listen_to
+from audiossm_apps.live.listening import listen_to
 
 if TYPE_CHECKING:
-    from audiossm_apps.service import Service
+    from audiossm_apps.live.service import Service
 
 __all__ = ["transcribe_upload"]
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from starlette.websockets import WebSocket
 
 from audiossm.protocol import sherpa
-from audiossm_apps.dialect import Conversation, converse
+from audiossm_apps.live.dialect import Conversation, converse
 
 if TYPE_CHECKING:
-    from audiossm_apps.service import Service
+    from audiossm_apps.live.service import Service
 
 __all__ = ["serve_sherpa"]
 

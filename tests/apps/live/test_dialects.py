@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from audiossm.protocol import decode_samples, encode_samples
 from audiossm.streaming import Word
-from audiossm_apps.gate import Caps, Gate
+from audiossm_apps.live.gate import Caps, Gate
 from live_service import run_live
 from tiny_model import SPEECH as FOLDER
 from tiny_model import make_transcriber, read_speech

@@ -12,10 +12,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from audiossm.errors import AudioSSMError, BusyError, ProtocolError
 from audiossm.protocol.heard import Heard, HeardWord
 from audiossm.streaming import News, Word, WrittenWord
-from audiossm_apps.gate import MessageRate
+from audiossm_apps.live.gate import MessageRate
 
 if TYPE_CHECKING:
-    from audiossm_apps.service import Service
+    from audiossm_apps.live.service import Service
 
 __all__ = ["Conversation", "converse"]
 

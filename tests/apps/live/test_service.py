@@ -18,7 +18,7 @@ from audiossm.errors import ConfigError, ServiceError
 from audiossm.protocol import native as n
 from audiossm.streaming import FolderStore, Word
 from audiossm_apps.client import AsyncStream, SyncStream, connect, stream_address
-from audiossm_apps.gate import Caps, Gate, read_keys
+from audiossm_apps.live.gate import Caps, Gate, read_keys
 from live_service import live, run_live
 from tiny_model import make_transcriber, read_speech
 

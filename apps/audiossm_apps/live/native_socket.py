@@ -12,10 +12,10 @@ from audiossm.hotwords import HotWord
 from audiossm.protocol import ServerProtocol, native
 from audiossm.streaming import Engine, News, Word, WrittenWord
 from audiossm.streaming import stream as told
-from audiossm_apps.gate import MessageRate
+from audiossm_apps.live.gate import MessageRate
 
 if TYPE_CHECKING:
-    from audiossm_apps.service import Service
+    from audiossm_apps.live.service import Service
 
 __all__ = ["serve_native"]
 

@@ -16,16 +16,16 @@ from starlette.websockets import WebSocket
 
 from audiossm.protocol.openai_rest import format_error
 from audiossm.streaming import Engine
-from audiossm_apps.deepgram_socket import serve_deepgram, transcribe_posted
-from audiossm_apps.gate import Gate
-from audiossm_apps.kyutai_socket import serve_kyutai
-from audiossm_apps.metrics import write_metrics
-from audiossm_apps.native_socket import serve_native
-from audiossm_apps.openai_http import transcribe_upload
-from audiossm_apps.page_files import page_routes
-from audiossm_apps.realtime_socket import serve_realtime
-from audiossm_apps.sherpa_socket import serve_sherpa
-from audiossm_apps.vosk_socket import serve_vosk
+from audiossm_apps.live.deepgram_socket import serve_deepgram, transcribe_posted
+from audiossm_apps.live.gate import Gate
+from audiossm_apps.live.kyutai_socket import serve_kyutai
+from audiossm_apps.live.metrics import write_metrics
+from audiossm_apps.live.native_socket import serve_native
+from audiossm_apps.live.openai_http import transcribe_upload
+from audiossm_apps.live.page_files import page_routes
+from audiossm_apps.live.realtime_socket import serve_realtime
+from audiossm_apps.live.sherpa_socket import serve_sherpa
+from audiossm_apps.live.vosk_socket import serve_vosk
 
 __all__ = ["Service"]
 

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from audiossm.protocol import decode_samples, encode_samples
 from audiossm.streaming import Word
-from audiossm_apps.gate import Gate
+from audiossm_apps.live.gate import Gate
 from live_service import run_live
 from tiny_model import make_transcriber, read_speech
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 import audiossm_apps
-from audiossm_apps.gate import Gate
+from audiossm_apps.live.gate import Gate
 from live_service import run_live
 from protocol_runs import ToyServer
 
-PAGE = Path(audiossm_apps.__file__).parent / "page"
+PAGE = Path(audiossm_apps.__file__).parent / "live" / "page"
 START = '{"type":"start","version":1}'
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is no node here")
 

@@ -18,11 +18,11 @@ from audiossm.audio import open_audio
 from audiossm.errors import AudioError, AudioSSMError, BusyError, ProtocolError
 from audiossm.protocol.deepgram import DeepgramProtocol, HeardWord, Settings, format_prerecorded
 from audiossm.streaming import News, Word, WrittenWord
-from audiossm_apps.gate import MessageRate
-from audiossm_apps.listening import listen_to
+from audiossm_apps.live.gate import MessageRate
+from audiossm_apps.live.listening import listen_to
 
 if TYPE_CHECKING:
-    from audiossm_apps.service import Service
+    from audiossm_apps.live.service import Service
 
 __all__ = ["serve_deepgram", "transcribe_posted"]
 
