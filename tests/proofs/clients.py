@@ -240,7 +240,8 @@ def ask_kyutai(address: str, data: bytes, rate: int) -> str:
             await socket.send(pack(type="Marker", id=0))
             while not reading.done():
                 await socket.send(pack(type="Audio", pcm=[0.0] * 1920))
-                await asyncio.sleep(0.08)
+                # rarely: all was sent at once, and silence beyond the marker is listened to as well
+                await asyncio.wait({reading}, timeout=1.0)
             await reading
         return " ".join(words)
 
