@@ -15,9 +15,10 @@ import torch
 from audiossm import AudioCodec, Session, Transcriber
 from audiossm.checkpoint import shipped_models
 from audiossm.codec import Codec
-from audiossm.errors import ConfigError, DeviceError, ModelError
-from audiossm.graphs import Stepper, Ways
-from audiossm.graphs.int8 import int8_weights
+from audiossm.errors import AudioError, ConfigError, DeviceError, ModelError
+from audiossm.graphs import Step, Stepper, Ways
+from audiossm.graphs.exporter import export_graph
+from audiossm.graphs.int8 import int8_weights, quantise_graph
 from audiossm.graphs.session import BoundState, GraphFolder
 from audiossm.nn import named_tensors
 from audiossm.rounding import restore_rows, round_rows
@@ -285,6 +286,51 @@ def test_eight_bits_of_weights_that_were_rounded_are_those_weights():
         whole, scale = int8_weights(weight.numpy())
         assert whole.dtype == np.uint8 and scale.dtype == np.float32
         np.testing.assert_array_equal((whole.T - 128.0) * scale[:, np.newaxis], weight.numpy())
+
+
+def test_most_codes_are_the_same_in_eight_bits():
+    codes = {}
+    for backend in ("torch", "onnx-int8"):
+        encoder = load_codec(backend).encoder_session()
+        codes[backend] = np.concatenate([encoder.push(SPEECH[np.newaxis]), encoder.finish()], 2)
+    changed = np.mean(codes["onnx-int8"] != codes["torch"])
+    assert 0 < changed < 0.15  # with each of its products in 8 bits it is a half
+
+
+class TwoProducts(torch.nn.Module):
+    """The same product twice: of the input, and of the input with its first channel 300 times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.even, self.uneven = torch.nn.Linear(200, 200), torch.nn.Linear(200, 200)
+        with torch.no_grad():
+            self.uneven.weight.copy_(self.even.weight)
+            self.uneven.weight[:, 0] /= 300
+
+    def step(self, x, state):
+        large = torch.cat([300 * x[..., :1], x[..., 1:]], dim=-1)
+        return (self.even(x), self.uneven(large)), (state[0] + x.mean(),)
+
+
+def test_a_product_that_one_scale_does_not_serve_stays_in_float32():
+    step = Step(
+        name="two",
+        network=TwoProducts().requires_grad_(False),
+        call=TwoProducts.step,
+        init_state=lambda batch: (torch.zeros(batch, 1),),
+        unit=1,
+        width=(200,),
+        outputs=(("even", 1), ("uneven", 1)),
+        sizes="0" * 32,
+    )
+    data = export_graph(step, 2)
+    model = onnx.load_from_string(quantise_graph(data, step, 2, [torch.randn(1, 40, 200)]))
+    kinds = {node.output[0]: node.op_type for node in model.graph.node}
+    assert kinds["even"] == "MatMulIntegerToFloat"
+    assert kinds["uneven"] in ("Gemm", "MatMul", "Add")
+    assert not any("uneven" in t.name and "whole" in t.name for t in model.graph.initializer)
+    with pytest.raises(AudioError, match="too short to measure"):
+        quantise_graph(data, step, 2, [torch.randn(1, 1, 200)])
 
 
 def test_a_decoder_takes_eight_bits_only_by_name():
