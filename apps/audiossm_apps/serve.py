@@ -1,6 +1,7 @@
 """``audiossm serve``: the live service on a port."""
 
 import argparse
+import importlib.util
 import logging
 import signal
 import sys
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from audiossm_apps.live.service import Service
 
 __all__ = ["add_command", "run"]
+
+NEEDED = ("msgpack", "starlette", "uvicorn", "websockets", "multipart")
 
 DESCRIPTION = """\
 Serve live transcription over websockets and HTTP, in this process, until Ctrl-C or SIGTERM. A
@@ -110,15 +113,13 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal comes."""
-    try:
-        import msgpack  # noqa: F401  the first of them to be missing names itself
-        import starlette  # noqa: F401
-        import uvicorn
-        import websockets  # noqa: F401
-    except ImportError as exc:
-        raise DependencyError(
-            f"serving needs the package {exc.name}: pip install 'audiossm[serve]'"
-        ) from exc
+    for name in NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise DependencyError(
+                f"serving needs the package {name}: pip install 'audiossm[serve]'"
+            )
+    import uvicorn
+
     if (args.certificate is None) != (args.private_key is None):
         args.parser.error("--certificate and --private-key go together")
     gate = Gate(

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from audiossm.protocol import native
-from audiossm_apps import mic
+from audiossm_apps import dictation
 from audiossm_apps.cli import main
 from audiossm_apps.ears import Heard, RepliedText
 from audiossm_apps.mic_view import TerminalView, TextView, describe_sound
@@ -77,7 +77,7 @@ def speech():
 def sound(monkeypatch, speech):
     made = FakeSound(speech)
     monkeypatch.setitem(sys.modules, "sounddevice", made)
-    monkeypatch.setattr(mic, "load_transcriber", lambda args, readable: make_transcriber())
+    monkeypatch.setattr(dictation, "load_transcriber", lambda args, readable: make_transcriber())
     return made
 
 
@@ -120,7 +120,7 @@ def test_a_second_ctrl_c_keeps_what_came_until_then(sound, tmp_path, capsys, mon
         raise KeyboardInterrupt
 
     ear = SimpleNamespace(listen=listen, note="")
-    monkeypatch.setattr(mic, "_make_ear", lambda args, hotwords: ear)
+    monkeypatch.setattr(dictation, "_make_ear", lambda args, hotwords: ear)
     monkeypatch.setattr(TextView, "sound", stop)
     assert main(["mic", "--save", str(tmp_path / "talk")]) == 130
     release.set()

@@ -26,7 +26,7 @@ import numpy as np
 import soundfile
 
 from audiossm.protocol.native import Rewound, Word, Written
-from audiossm.streaming import Transcriber
+from audiossm.streaming import Transcriber, WrittenWord
 from audiossm.streaming import Word as PlainWord
 from audiossm_apps.client import connect
 
@@ -148,7 +148,7 @@ def alone(
             round(event.end_s, 4),
         )
         for event in events
-        if hasattr(event, "start_s")
+        if isinstance(event, PlainWord | WrittenWord)
     ]
 
 
