@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from audiossm.errors import ProtocolError
 from audiossm.protocol.encoding import decode_samples
+from audiossm.protocol.heard import HeardWord
 
-__all__ = ["Audio", "Config", "Eof", "HeardWord", "Request", "Reset", "VoskProtocol"]
+__all__ = ["Audio", "Config", "Eof", "Request", "Reset", "VoskProtocol"]
 
 # an endpoint is so much silence after a word
 ENDPOINT_S = 1.0
@@ -54,16 +55,6 @@ class Eof:
 
 
 Request = Config | Audio | Reset | Eof
-
-
-@dataclass(frozen=True)
-class HeardWord:
-    """A plain word with its times, in seconds."""
-
-    word: str
-    start_s: float
-    end_s: float
-    confidence: float
 
 
 class VoskProtocol:
@@ -109,15 +100,15 @@ class VoskProtocol:
         self.words += words
         if self.words and not tail and now_s - self.words[-1].end_s >= ENDPOINT_S:
             return self.result()
-        text = " ".join([*(word.word for word in self.words), *([tail] if tail else [])])
+        text = " ".join([*(word.text for word in self.words), *([tail] if tail else [])])
         return json.dumps({"partial": text})
 
     def result(self) -> str:
         """Reply with the utterance, and begin another one."""
         words, self.words = self.words, []
-        text = " ".join(word.word for word in words)
+        text = " ".join(word.text for word in words)
         timed = [
-            {"start": round(word.start_s, 3), "end": round(word.end_s, 3), "word": word.word}
+            {"start": round(word.start_s, 3), "end": round(word.end_s, 3), "word": word.text}
             for word in words
         ]
         if self.max_alternatives:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from audiossm.errors import ProtocolError
 from audiossm.protocol import vosk
-from audiossm.protocol.vosk import HeardWord, VoskProtocol
+from audiossm.protocol.heard import HeardWord
+from audiossm.protocol.vosk import VoskProtocol
 
 HELLO, WORLD = HeardWord("hello", 0.5, 0.9, 0.75), HeardWord("world", 1.0, 1.5, 0.5)
 
