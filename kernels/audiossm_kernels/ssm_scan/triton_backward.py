@@ -34,8 +34,8 @@ from audiossm_kernels.ssm_scan.layout import ScanLayout
 from audiossm_kernels.ssm_scan.triton_carry import carry_kernel
 from audiossm_kernels.ssm_scan.triton_ends import ends_kernel, heads_kernel, steps_kernel
 from audiossm_kernels.ssm_scan.triton_forward import Kept, whole_frames
-from audiossm_kernels.ssm_scan.triton_outputs import gate_kernel, outputs_kernel
-from audiossm_kernels.ssm_scan.triton_values import fold_kernel, values_kernel
+from audiossm_kernels.ssm_scan.triton_outputs import gate_kernel
+from audiossm_kernels.ssm_scan.triton_values import values_kernel
 from audiossm_kernels.ssm_scan.triton_vectors import vectors_kernel
 from audiossm_kernels.state import Pairing, SsmInputs, SsmParams, SsmState
 
@@ -50,7 +50,6 @@ END_HEADS = 8  # of a program that finishes steps and angles, at most
 class BackwardConfig(NamedTuple):
     """How the kernels are laid out on the card."""
 
-    outputs_warps: int = 4
     values_warps: int = 4
     vectors_warps: int = 4
     carry_warps: int = 4
@@ -59,7 +58,7 @@ class BackwardConfig(NamedTuple):
     carry_elements: int = 2**13
     carry_stages: int = 1
     # of a thread at most, in the order of the warps; by default the compiler's choice
-    registers: tuple[int | None, ...] = (None, None, None, None)
+    registers: tuple[int | None, ...] = (None, None, None)
 
 
 # By bytes of an element; then the first whose rank and d_state are not smaller. All fit 99 KB of
@@ -67,12 +66,12 @@ class BackwardConfig(NamedTuple):
 CONFIGS = {
     2: {
         (1, 128): BackwardConfig(carry_stages=2),
-        (8, 128): BackwardConfig(carry_stages=2, registers=(None, 168, 168, None)),
-        (8, 256): BackwardConfig(4, 4, 8, 8),
+        (8, 128): BackwardConfig(carry_stages=2, registers=(168, 168, None)),
+        (8, 256): BackwardConfig(4, 8, 8),
     },
     4: {
         (8, 128): BackwardConfig(state_elements=2**12, carry_elements=2**12),
-        (8, 256): BackwardConfig(8, 8, 8, 8, state_elements=2**12, carry_elements=2**12),
+        (8, 256): BackwardConfig(8, 8, 8, state_elements=2**12, carry_elements=2**12),
     },
 }
 
@@ -179,13 +178,11 @@ def launch_backward(
     turns = empty(*slots, chunk, 2 * block_s, dtype=dtype)
     steps, total = empty(*slots, 4, chunk), empty(*slots)
     answers = empty(*lead, heads, rank, head_dim, dtype=dtype)
-    outputs = torch.empty_like(answers)
     carry = empty(*slots, head_dim, d_state, dtype=dtype)
     dfirst, end_ssm = torch.empty_like(last), new_state.ssm.to(dtype)
     q_heads = empty(*lead, heads, rank, d_state, dtype=dtype)
     k_heads = torch.empty_like(q_heads)
-    q_decays, k_decays = empty(*slots, chunk), empty(*slots, chunk)
-    q_turned, k_turned = (empty(*slots, chunk, num_angles) for _ in range(2))
+    decays, turned = empty(*slots, chunk), empty(*slots, chunk, num_angles)
     end_turns, dtotal = empty(*slots, num_angles), empty(*slots)
     dv, dz = empty(*lead, heads, head_dim, dtype=x.v.dtype), torch.empty_like(dy, dtype=x.z.dtype)
     dgamma, dweight = empty(*lead, heads), empty(*lead, heads)
@@ -234,18 +231,8 @@ def launch_backward(
             num_warps=4 if chunk * block_s >= 2048 else 1,
             **of_steps,
         )  # fmt: skip
-        outputs_kernel[grid](
-            *x[:3], q_bias, k_bias, d_skip, mimo_x, turns, steps, kept.ssm, place, outputs,
-            q_frame, k_frame, v_frame, rows, frames, heads,
-            MIMO=mimo,
-            BLOCK_P=block_p,
-            num_warps=config.outputs_warps,
-            num_stages=1,
-            maxnreg=config.registers[0],
-            **sizes,
-        )  # fmt: skip
         gate_kernel[grid](
-            x.z, mimo_z, mimo_o, out_norm, dy, place, outputs, answers, dz, *dmimo[1:],
+            x.z, mimo_z, mimo_o, out_norm, dy, place, kept.outputs, answers, dz, *dmimo[1:],
             dout_norm, z_frame, rows, frames, heads,
             NORMED=normed,
             **of_heads,
@@ -256,40 +243,30 @@ def launch_backward(
             BLOCK_P=carry_p,
             STAGES=config.carry_stages,
             num_warps=config.carry_warps,
-            maxnreg=config.registers[3],
+            maxnreg=config.registers[2],
             **sizes,
         )  # fmt: skip
         values_kernel[grid](
             *x[:3], q_bias, k_bias, mimo_x, turns, steps, kept.ssm, end_ssm, carry, answers, late,
-            place, outputs, dgamma, dweight, end_turns, dtotal,
+            place, d_skip, dv, dd_skip, dmimo[0], dgamma, dweight, end_turns, dtotal,
             q_frame, k_frame, v_frame, rows, frames, heads,
             MIMO=mimo,
             BLOCK_P=block_p,
             num_warps=config.values_warps,
             num_stages=1,
+            maxnreg=config.registers[0],
+            **sizes,
+        )  # fmt: skip
+        vectors_kernel[grid](
+            *x[:3], q_bias, k_bias, mimo_x, turns, steps, kept.ssm, carry, answers, place,
+            q_heads, k_heads, decays, turned, q_frame, k_frame, v_frame, rows, frames, heads,
+            MIMO=mimo,
+            BLOCK_P=block_p,
+            num_warps=config.vectors_warps,
+            num_stages=1,
             maxnreg=config.registers[1],
             **sizes,
         )  # fmt: skip
-        fold_kernel[grid](
-            x.v, d_skip, mimo_x, answers, outputs, place, dv, dd_skip, dmimo[0],
-            v_frame, rows, frames, heads,
-            **of_heads,
-        )  # fmt: skip
-        for keys, states, found in (
-            (False, kept.ssm, (q_heads, q_decays, q_turned)),
-            (True, carry, (k_heads, k_decays, k_turned)),
-        ):
-            vectors_kernel[grid](
-                *x[:3], q_bias, k_bias, mimo_x, turns, steps, states, answers, place, *found,
-                q_frame, k_frame, v_frame, rows, frames, heads,
-                MIMO=mimo,
-                KEYS=keys,
-                BLOCK_P=block_p,
-                num_warps=config.vectors_warps,
-                num_stages=1,
-                maxnreg=config.registers[2],
-                **sizes,
-            )  # fmt: skip
         block = min(64, triton.next_power_of_2(rank * d_state))
         for part, summed, bias in ((q_heads, dq, dq_bias), (k_heads, dk, dk_bias)):
             heads_kernel[(sums, groups, -(-rank * d_state // block))](
@@ -316,8 +293,8 @@ def launch_backward(
     first_share = (toward * weight * value).sum((2, 3))
     with torch.cuda.device_of(x.v):
         ends_kernel[(layout.slots, heads // block_h)](
-            *x[4:], place, dgamma, dweight, q_decays, k_decays, q_turned, k_turned,
-            end_turns, dtotal, first_share, ddt, dadt, dtrap, dangles, first_angle,
+            *x[4:], place, dgamma, dweight, decays, turned, end_turns, dtotal,
+            first_share, ddt, dadt, dtrap, dangles, first_angle,
             *step_frames, rows, frames, batch * frames, heads,
             BLOCK_H=block_h,
             num_warps=4,
