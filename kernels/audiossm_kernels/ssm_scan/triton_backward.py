@@ -44,6 +44,7 @@ __all__ = ["CONFIGS", "BackwardConfig", "choose_config", "launch_backward"]
 # the walk is cut along the state's rows, as far as it goes, until there are so many programs
 CARRY_PROGRAMS = 256
 SUM_FRAMES = 32  # of a program that sums over heads
+GATE_COLUMNS, GATE_ELEMENTS = 32, 512  # of a program and of a warp of the gate's gradients
 END_HEADS = 8  # of a program that finishes steps and angles, at most
 
 
@@ -171,6 +172,7 @@ def launch_backward(
     whole = max(16, triton.next_power_of_2(head_dim))
     width = triton.next_power_of_2(d_state)
     block_p = max(16, min(whole, config.state_elements // width))
+    gate_p = whole if normed else min(whole, GATE_COLUMNS)
     carry_p = max(16, min(whole, config.carry_elements // width))
     while carry_p > 16 and rows * heads * (whole // carry_p) < CARRY_PROGRAMS:
         carry_p //= 2
@@ -210,8 +212,8 @@ def launch_backward(
         "C": chunk,
         "MIMO": mimo,
         "PACKED": packed,
-        "BLOCK_P": whole,
-        "num_warps": max(1, min(4, chunk * whole // 2**9)),
+        "BLOCK_P": gate_p,
+        "num_warps": max(1, min(4, chunk * gate_p // GATE_ELEMENTS)),
     }
     sizes = of_chunks | {
         "G": groups,
@@ -231,7 +233,7 @@ def launch_backward(
             num_warps=4 if chunk * block_s >= 2048 else 1,
             **of_steps,
         )  # fmt: skip
-        gate_kernel[grid](
+        gate_kernel[(*grid, -(-head_dim // gate_p))](
             x.z, mimo_z, mimo_o, out_norm, dy, place, kept.outputs, answers, dz, *dmimo[1:],
             dout_norm, z_frame, rows, frames, heads,
             NORMED=normed,

@@ -1,20 +1,12 @@
-"""What the state answers, once more, and the gradients behind it: chunk by chunk, head by head."""
+"""The gradients behind what the state answers: chunk by chunk, head by head."""
 
 import triton
 import triton.language as tl
 
-from audiossm_kernels.ssm_scan.triton_parts import load_rows
-from audiossm_kernels.ssm_scan.triton_pieces import (
-    find_chunk,
-    inner,
-    load_turns,
-    load_values,
-    load_vectors,
-    operand,
-)
-from audiossm_kernels.triton_math import exp2, sigmoid
+from audiossm_kernels.ssm_scan.triton_pieces import find_chunk
+from audiossm_kernels.triton_math import sigmoid
 
-__all__ = ["gate_kernel", "outputs_kernel"]
+__all__ = ["gate_kernel"]
 
 EPS = tl.constexpr(1e-5)
 
@@ -52,7 +44,7 @@ def gate_kernel(
     if left <= 0:
         return
     frame = start * heads + head
-    c, p = tl.arange(0, C), tl.arange(0, BLOCK_P)
+    c, p = tl.arange(0, C), tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
     inside_p = p < P
     inside = (c < left)[:, None] & inside_p[None, :]
     z_at = start * z_frame + head * P + (c * z_frame)[:, None] + p[None, :]
