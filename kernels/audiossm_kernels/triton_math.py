@@ -12,7 +12,6 @@ __all__ = [
     "LOG2_E",
     "TURN",
     "add_pairs",
-    "again",
     "bound",
     "cos_sin",
     "exp2",
@@ -41,17 +40,6 @@ def bound(x):
         return x.handle.data.item()
     else:
         return x
-
-
-@triton.jit
-def again(x):
-    """Return an integer so that what is computed from it is computed anew, not held till then."""
-    if INTERPRETED:
-        return x
-    else:
-        return tl.inline_asm_elementwise(
-            "mov.b32 $0, $1;", "=r,r", [x], dtype=tl.int32, is_pure=False, pack=1
-        )
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""Between a projection and the scan, with gradients: norms of vectors, and steps; one launch each."""
+"""Between a projection and the scan, a launch each and one back: norms of vectors, and steps."""
 
 from typing import Any
 

@@ -99,7 +99,10 @@ def gradients(outputs, inputs):
 def test_norms_of_vectors_and_their_gradients(dtype, shape):
     from audiossm_kernels.triton_prepare import Norm
 
-    lead, inner = shape[:2] if len(shape) > 4 else shape[:1], shape[2:] if len(shape) > 4 else shape[1:]
+    lead, inner = (
+        shape[:2] if len(shape) > 4 else shape[:1],
+        shape[2:] if len(shape) > 4 else shape[1:],
+    )
     width = torch.Size(inner).numel()
     whole = torch.randn(*lead, width + 10, device=DEVICE).to(dtype).requires_grad_()
     weight = torch.randn(shape[-1], device=DEVICE).requires_grad_()
@@ -110,7 +113,10 @@ def test_norms_of_vectors_and_their_gradients(dtype, shape):
     assert y.dtype == dtype and y.shape == x.shape
     loose = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
     torch.testing.assert_close(y.double(), expected, **loose)
-    found, wanted = gradients([y], [whole, weight]), gradients([expected.to(dtype)], [whole, weight])
+    found, wanted = (
+        gradients([y], [whole, weight]),
+        gradients([expected.to(dtype)], [whole, weight]),
+    )
     for got, right in zip(found, wanted, strict=True):
         off = (got.double() - right.double()).norm() / right.double().norm()
         assert off < (1e-5 if dtype == torch.float32 else 1e-2)
@@ -129,7 +135,9 @@ def test_steps_and_their_gradients(dtype, activation, max_memory):
     floor = 0.4  # which many are under
     slowest = 0.0 if max_memory is None else -1 / max_memory
     found = Steps.apply(raw_dt, raw_a, bias, activation == "heavy_tail", floor, slowest)
-    wanted = make_steps(raw_dt.double(), raw_a.double(), bias.double(), activation, floor, max_memory)
+    wanted = make_steps(
+        raw_dt.double(), raw_a.double(), bias.double(), activation, floor, max_memory
+    )
     for got, right in zip(found, wanted, strict=True):
         assert got.dtype == torch.float32
         torch.testing.assert_close(got.double(), right, rtol=1e-5, atol=1e-6)

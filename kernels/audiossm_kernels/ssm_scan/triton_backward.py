@@ -1,13 +1,13 @@
 """The scan's gradients in Triton: small kernels, each with a few products of one chunk and head.
 
-In order: ``steps_kernel`` writes what all need of angles and decays. ``outputs_kernel`` makes the
-state's answers again, ``gate_kernel`` the gradients behind them and their own. ``carry_kernel``
-walks each head's chunks from the last to the first and leaves at every chunk the gradient of the
-state it hands on. With that and the state kept by the forward, chunks are independent:
-``values_kernel`` finds the gradients of values and weights, whose ranks ``fold_kernel`` sums, and
-``vectors_kernel`` those of queries and of keys. ``heads_kernel`` sums those of the shared q and k
-over the heads, and ``ends_kernel`` finishes dt, A dt, trap and angles. Gradients per chunk of the
-small parameters are summed by torch. Nothing is added atomically: equal calls have equal bits.
+In order: ``steps_kernel`` writes what all need of angles and decays, ``gate_kernel`` the gradients
+behind the state's answers, which the forward kept. ``carry_kernel`` walks each head's chunks from
+the last to the first and leaves at every chunk the gradient of the state it hands on. With that and
+the state kept by the forward, chunks are independent: ``values_kernel`` finds the gradients of
+values and weights, and ``vectors_kernel`` those of queries and of keys. ``heads_kernel`` sums those
+of the shared q and k over the heads, and ``ends_kernel`` finishes dt, A dt, trap and angles.
+Gradients per chunk of the small parameters are summed by torch. Nothing is added atomically: equal
+calls have equal bits.
 
 One kernel for all of a chunk would read its state once instead of three times, but holds more tiles
 than a program has registers: at rank 4 it took three times as long.

@@ -110,7 +110,8 @@ def launch_forward(
     chunk = chunk_frames(rank, itemsize) if keep else max(1, config.rows // rank)
     layout = ScanLayout(rows, frames, chunk, borders is not None)
     # half turns per unit of dt, once for all heads, time along the last axis
-    rates = torch.tanh(x.angles.permute(0, 2, 3, 1).float().contiguous())
+    turned = x.angles.permute(0, 2, 3, 1)
+    rates = torch.empty(turned.shape, device=device).copy_(turned).tanh_()
     x = SsmInputs._make(whole_frames(part) for part in x)
     params = SsmParams._make(None if part is None else part.contiguous() for part in params)
     state = SsmState._make(part.contiguous() for part in state)

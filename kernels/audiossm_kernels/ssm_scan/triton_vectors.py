@@ -14,7 +14,7 @@ from audiossm_kernels.ssm_scan.triton_pieces import (
     store_back,
     zero_rows,
 )
-from audiossm_kernels.triton_math import again, exp2
+from audiossm_kernels.triton_math import exp2
 
 __all__ = ["vectors_kernel"]
 
