@@ -16,6 +16,7 @@ from audiossm_kernels import (
     SsmParams,
     SsmState,
     make_steps,
+    norm_vectors,
     ssm_scan,
     ssm_step,
     turn_back,
@@ -233,13 +234,17 @@ class Mamba3(StreamingModule[SsmState]):
         k, q = (part.view(*lead, *ranks) for part in parts[2:4])
         # float32 before softplus and f: half precision would lose small steps and decays
         dtype = torch.promote_types(v.dtype, torch.float32)
-        raw_dt, raw_a, trap, angles = (part.to(dtype) for part in parts[4:])
+        rest = parts[4:] if x.is_cuda else [part.to(dtype) for part in parts[4:]]
+        raw_dt, raw_a, trap, angles = rest
         dt, adt = make_steps(
             raw_dt, raw_a, self.dt_bias, config.a_activation, config.a_floor, config.max_memory
         )
-        inputs = SsmInputs(
-            self.C_norm(q), self.B_norm(k), v, z, dt, adt, trap, angles.unsqueeze(-2)
-        )
+        if x.is_cuda:  # a launch each, gradients included
+            q = norm_vectors(q, self.C_norm.weight, self.C_norm.eps)
+            k = norm_vectors(k, self.B_norm.weight, self.B_norm.eps)
+        else:
+            q, k = self.C_norm(q), self.B_norm(k)
+        inputs = SsmInputs(q, k, v, z, dt, adt, trap, angles.unsqueeze(-2))
         pairing = config.pairing
         if one:
             y, state = ssm_step(*inputs, params, state, pairing=pairing)

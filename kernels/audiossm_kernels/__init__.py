@@ -5,7 +5,7 @@ G groups of B/C, R rank (1 in SISO), S rotary angles, C frames of a chunk, K chu
 """
 
 from audiossm_kernels.errors import KernelError
-from audiossm_kernels.projection import make_steps
+from audiossm_kernels.projection import make_steps, norm_vectors
 from audiossm_kernels.rotary import turn_back
 from audiossm_kernels.ssm_scan import ssm_scan
 from audiossm_kernels.ssm_step import ssm_step, ssm_step_
@@ -19,6 +19,7 @@ __all__ = [
     "SsmParams",
     "SsmState",
     "make_steps",
+    "norm_vectors",
     "ssm_scan",
     "ssm_step",
     "ssm_step_",

@@ -5,10 +5,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiossm_kernels import operators
+from audiossm_kernels.choice import INPUT_DTYPES, triton_wanted
 from audiossm_kernels.errors import KernelError
 from audiossm_kernels.state import RawParams, SsmInputs
 
-__all__ = ["check_raw", "heavy_tail", "make_steps", "prepare"]
+__all__ = ["check_raw", "heavy_tail", "make_steps", "norm_vectors", "prepare"]
 
 
 def heavy_tail(s: Tensor) -> Tensor:
@@ -25,7 +26,20 @@ def make_steps(
     a_floor: float,
     max_memory: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return dt and A * dt of a projection, both (..., H); the rest is as in ``RawParams``."""
+    """Return dt and A * dt of a projection, both (..., H); the rest is as in ``RawParams``.
+
+    On a CUDA device this is one Triton launch, which takes slices of a projection as they are and
+    returns float32.
+    """
+    if fused(raw_dt, raw_a, dt_bias):
+        from audiossm_kernels.triton_prepare import Steps
+
+        slowest = 0.0 if max_memory is None else -1 / max_memory
+        heavy = a_activation == "heavy_tail"
+        dt, adt = Steps.apply(raw_dt, raw_a, dt_bias, heavy, a_floor, slowest)  # type: ignore[no-untyped-call]  # torch's own
+        return dt, adt
+    wide = torch.promote_types(raw_dt.dtype, torch.float32)
+    raw_dt, raw_a = raw_dt.to(wide), raw_a.to(wide)
     softplus = operators.softplus if operators.exporting() else F.softplus
     dt = softplus(raw_dt + dt_bias)
     if a_activation == "heavy_tail" and operators.exporting():
@@ -36,6 +50,32 @@ def make_steps(
     if max_memory is not None:
         adt = adt.clamp(max=-1 / max_memory)
     return dt, adt
+
+
+def fused(*given: Tensor) -> bool:
+    """Return whether a Triton launch takes these: not under a compiler, which fuses by itself."""
+    return (
+        given[0].is_cuda
+        and all(x.dtype in INPUT_DTYPES for x in given)
+        and triton_wanted()
+        and not operators.exporting()
+        and not torch.compiler.is_compiling()
+    )
+
+
+def norm_vectors(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
+    """Return the RMS norm of vectors (..., N), in the dtype of ``x``; sums are float32 or wider.
+
+    On a CUDA device this is one Triton launch, which takes slices of a projection as they are, and
+    one more for the gradients.
+    """
+    if fused(x, weight):
+        from audiossm_kernels.triton_prepare import Norm
+
+        y: Tensor = Norm.apply(x, weight, eps)  # type: ignore[no-untyped-call]  # torch's own
+        return y
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return F.rms_norm(x.to(dtype), weight.shape, weight.to(dtype), eps).to(x.dtype)
 
 
 def prepare(x: SsmInputs, raw: RawParams) -> SsmInputs:

@@ -10,7 +10,7 @@ from measure import TOLERANCE, WrongKernel, eager_ms, error, median_ms, wide
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiossm_kernels.projection import heavy_tail
+from audiossm_kernels.projection import make_steps, norm_vectors
 from audiossm_kernels.ssm_scan import ssm_scan
 from audiossm_kernels.ssm_scan.cases import ScanInputs, ScanShape, make_inputs
 from audiossm_kernels.ssm_scan.triton_forward import ScanConfig, choose_config, launch_forward
@@ -324,6 +324,7 @@ class Layer:
         self.w_in = normal(sum(self.widths), D_MODEL, scale=D_MODEL**-0.5)
         self.w_out = normal(D_MODEL, inner, scale=inner**-0.5)
         self.norm = torch.ones(shape.d_state, device="cuda", dtype=torch.bfloat16)
+        self.dt_bias = torch.full((shape.heads,), -3.0, device="cuda")
         case = make_inputs(dataclasses.replace(shape, frames=1), torch.bfloat16, "cuda")
         self.params: SsmParams = case.params
         self.state: SsmState = case.state
@@ -332,10 +333,8 @@ class Layer:
         shape, lead = self.shape, self.u.shape[:2]
         z, x, k, q, dt, a, trap, angles = F.linear(self.u, self.w_in).split(self.widths, dim=-1)
         vectors = (*lead, shape.rank, shape.groups, shape.d_state)
-        k, q = (F.rms_norm(part.reshape(vectors), self.norm.shape, self.norm) for part in (k, q))
-        dt = F.softplus(dt.float() - 3)
-        a = a.float()
-        adt = -heavy_tail(a) * dt
+        k, q = (norm_vectors(part.view(vectors), self.norm) for part in (k, q))
+        dt, adt = make_steps(dt, a, self.dt_bias, "heavy_tail", 1e-4, None)
         heads = (*lead, shape.heads, shape.head_dim)
         y, _ = ssm_scan(
             q,

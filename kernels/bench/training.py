@@ -57,10 +57,10 @@ TOLERANCE = {torch.float32: (2e-4, 2e-4), torch.bfloat16: (2e-2, 5e-2)}
 # the best guesses come first
 GRID = [
     BackwardConfig(),
-    BackwardConfig(8, 8, 8, 8),
-    BackwardConfig(8, 8, 8, 8, registers=(128, 128, 128, 128)),
-    BackwardConfig(registers=(168, 168, 168, 168)),
-    BackwardConfig(registers=(128, 128, 128, 128)),
+    BackwardConfig(8, 8, 8),
+    BackwardConfig(8, 8, 8, registers=(128, 128, 128)),
+    BackwardConfig(registers=(168, 168, 168)),
+    BackwardConfig(registers=(128, 128, 128)),
     BackwardConfig(carry_elements=2**12),
     BackwardConfig(carry_elements=2**12, carry_stages=2),
     BackwardConfig(carry_stages=2),
@@ -213,7 +213,7 @@ def change_rows(rows: int) -> None:
     warps = 8 if rows > 64 else 4
     triton_forward.CONFIGS[2] = {(8, 256): triton_forward.ScanConfig(rows, warps)}
     for limits in CONFIGS[2]:
-        CONFIGS[2][limits] = BackwardConfig(warps, warps, warps, warps)
+        CONFIGS[2][limits] = BackwardConfig(warps, warps, warps)
     GRID[:] = [config for config in GRID if config.values_warps == warps]
 
 

@@ -1,13 +1,13 @@
 """The scan's gradients in Triton: small kernels, each with a few products of one chunk and head.
 
-In order: ``steps_kernel`` writes what all need of angles and decays. ``outputs_kernel`` makes the
-state's answers again, ``gate_kernel`` the gradients behind them and their own. ``carry_kernel``
-walks each head's chunks from the last to the first and leaves at every chunk the gradient of the
-state it hands on. With that and the state kept by the forward, chunks are independent:
-``values_kernel`` finds the gradients of values and weights, whose ranks ``fold_kernel`` sums, and
-``vectors_kernel`` those of queries and of keys. ``heads_kernel`` sums those of the shared q and k
-over the heads, and ``ends_kernel`` finishes dt, A dt, trap and angles. Gradients per chunk of the
-small parameters are summed by torch. Nothing is added atomically: equal calls have equal bits.
+In order: ``steps_kernel`` writes what all need of angles and decays, ``gate_kernel`` the gradients
+behind the state's answers, which the forward kept. ``carry_kernel`` walks each head's chunks from
+the last to the first and leaves at every chunk the gradient of the state it hands on. With that and
+the state kept by the forward, chunks are independent: ``values_kernel`` finds the gradients of
+values and weights, and ``vectors_kernel`` those of queries and of keys. ``heads_kernel`` sums those
+of the shared q and k over the heads, and ``ends_kernel`` finishes dt, A dt, trap and angles.
+Gradients per chunk of the small parameters are summed by torch. Nothing is added atomically: equal
+calls have equal bits.
 
 One kernel for all of a chunk would read its state once instead of three times, but holds more tiles
 than a program has registers: at rank 4 it took three times as long.
@@ -34,8 +34,8 @@ from audiossm_kernels.ssm_scan.layout import ScanLayout
 from audiossm_kernels.ssm_scan.triton_carry import carry_kernel
 from audiossm_kernels.ssm_scan.triton_ends import ends_kernel, heads_kernel, steps_kernel
 from audiossm_kernels.ssm_scan.triton_forward import Kept, whole_frames
-from audiossm_kernels.ssm_scan.triton_outputs import gate_kernel, outputs_kernel
-from audiossm_kernels.ssm_scan.triton_values import fold_kernel, values_kernel
+from audiossm_kernels.ssm_scan.triton_outputs import gate_kernel
+from audiossm_kernels.ssm_scan.triton_values import values_kernel
 from audiossm_kernels.ssm_scan.triton_vectors import vectors_kernel
 from audiossm_kernels.state import Pairing, SsmInputs, SsmParams, SsmState
 
@@ -44,13 +44,13 @@ __all__ = ["CONFIGS", "BackwardConfig", "choose_config", "launch_backward"]
 # the walk is cut along the state's rows, as far as it goes, until there are so many programs
 CARRY_PROGRAMS = 256
 SUM_FRAMES = 32  # of a program that sums over heads
+GATE_COLUMNS, GATE_ELEMENTS = 32, 512  # of a program and of a warp of the gate's gradients
 END_HEADS = 8  # of a program that finishes steps and angles, at most
 
 
 class BackwardConfig(NamedTuple):
     """How the kernels are laid out on the card."""
 
-    outputs_warps: int = 4
     values_warps: int = 4
     vectors_warps: int = 4
     carry_warps: int = 4
@@ -59,7 +59,7 @@ class BackwardConfig(NamedTuple):
     carry_elements: int = 2**13
     carry_stages: int = 1
     # of a thread at most, in the order of the warps; by default the compiler's choice
-    registers: tuple[int | None, ...] = (None, None, None, None)
+    registers: tuple[int | None, ...] = (None, None, None)
 
 
 # By bytes of an element; then the first whose rank and d_state are not smaller. All fit 99 KB of
@@ -67,12 +67,12 @@ class BackwardConfig(NamedTuple):
 CONFIGS = {
     2: {
         (1, 128): BackwardConfig(carry_stages=2),
-        (8, 128): BackwardConfig(carry_stages=2, registers=(None, 168, 168, None)),
-        (8, 256): BackwardConfig(4, 4, 8, 8),
+        (8, 128): BackwardConfig(carry_stages=2, registers=(168, 168, None)),
+        (8, 256): BackwardConfig(4, 8, 8),
     },
     4: {
         (8, 128): BackwardConfig(state_elements=2**12, carry_elements=2**12),
-        (8, 256): BackwardConfig(8, 8, 8, 8, state_elements=2**12, carry_elements=2**12),
+        (8, 256): BackwardConfig(8, 8, 8, state_elements=2**12, carry_elements=2**12),
     },
 }
 
@@ -172,6 +172,7 @@ def launch_backward(
     whole = max(16, triton.next_power_of_2(head_dim))
     width = triton.next_power_of_2(d_state)
     block_p = max(16, min(whole, config.state_elements // width))
+    gate_p = whole if normed else min(whole, GATE_COLUMNS)
     carry_p = max(16, min(whole, config.carry_elements // width))
     while carry_p > 16 and rows * heads * (whole // carry_p) < CARRY_PROGRAMS:
         carry_p //= 2
@@ -179,13 +180,11 @@ def launch_backward(
     turns = empty(*slots, chunk, 2 * block_s, dtype=dtype)
     steps, total = empty(*slots, 4, chunk), empty(*slots)
     answers = empty(*lead, heads, rank, head_dim, dtype=dtype)
-    outputs = torch.empty_like(answers)
     carry = empty(*slots, head_dim, d_state, dtype=dtype)
     dfirst, end_ssm = torch.empty_like(last), new_state.ssm.to(dtype)
     q_heads = empty(*lead, heads, rank, d_state, dtype=dtype)
     k_heads = torch.empty_like(q_heads)
-    q_decays, k_decays = empty(*slots, chunk), empty(*slots, chunk)
-    q_turned, k_turned = (empty(*slots, chunk, num_angles) for _ in range(2))
+    decays, turned = empty(*slots, chunk), empty(*slots, chunk, num_angles)
     end_turns, dtotal = empty(*slots, num_angles), empty(*slots)
     dv, dz = empty(*lead, heads, head_dim, dtype=x.v.dtype), torch.empty_like(dy, dtype=x.z.dtype)
     dgamma, dweight = empty(*lead, heads), empty(*lead, heads)
@@ -213,8 +212,8 @@ def launch_backward(
         "C": chunk,
         "MIMO": mimo,
         "PACKED": packed,
-        "BLOCK_P": whole,
-        "num_warps": max(1, min(4, chunk * whole // 2**9)),
+        "BLOCK_P": gate_p,
+        "num_warps": max(1, min(4, chunk * gate_p // GATE_ELEMENTS)),
     }
     sizes = of_chunks | {
         "G": groups,
@@ -234,18 +233,8 @@ def launch_backward(
             num_warps=4 if chunk * block_s >= 2048 else 1,
             **of_steps,
         )  # fmt: skip
-        outputs_kernel[grid](
-            *x[:3], q_bias, k_bias, d_skip, mimo_x, turns, steps, kept.ssm, place, outputs,
-            q_frame, k_frame, v_frame, rows, frames, heads,
-            MIMO=mimo,
-            BLOCK_P=block_p,
-            num_warps=config.outputs_warps,
-            num_stages=1,
-            maxnreg=config.registers[0],
-            **sizes,
-        )  # fmt: skip
-        gate_kernel[grid](
-            x.z, mimo_z, mimo_o, out_norm, dy, place, outputs, answers, dz, *dmimo[1:],
+        gate_kernel[(*grid, -(-head_dim // gate_p))](
+            x.z, mimo_z, mimo_o, out_norm, dy, place, kept.outputs, answers, dz, *dmimo[1:],
             dout_norm, z_frame, rows, frames, heads,
             NORMED=normed,
             **of_heads,
@@ -256,40 +245,30 @@ def launch_backward(
             BLOCK_P=carry_p,
             STAGES=config.carry_stages,
             num_warps=config.carry_warps,
-            maxnreg=config.registers[3],
+            maxnreg=config.registers[2],
             **sizes,
         )  # fmt: skip
         values_kernel[grid](
             *x[:3], q_bias, k_bias, mimo_x, turns, steps, kept.ssm, end_ssm, carry, answers, late,
-            place, outputs, dgamma, dweight, end_turns, dtotal,
+            place, d_skip, dv, dd_skip, dmimo[0], dgamma, dweight, end_turns, dtotal,
             q_frame, k_frame, v_frame, rows, frames, heads,
             MIMO=mimo,
             BLOCK_P=block_p,
             num_warps=config.values_warps,
             num_stages=1,
+            maxnreg=config.registers[0],
+            **sizes,
+        )  # fmt: skip
+        vectors_kernel[grid](
+            *x[:3], q_bias, k_bias, mimo_x, turns, steps, kept.ssm, carry, answers, place,
+            q_heads, k_heads, decays, turned, q_frame, k_frame, v_frame, rows, frames, heads,
+            MIMO=mimo,
+            BLOCK_P=block_p,
+            num_warps=config.vectors_warps,
+            num_stages=1,
             maxnreg=config.registers[1],
             **sizes,
         )  # fmt: skip
-        fold_kernel[grid](
-            x.v, d_skip, mimo_x, answers, outputs, place, dv, dd_skip, dmimo[0],
-            v_frame, rows, frames, heads,
-            **of_heads,
-        )  # fmt: skip
-        for keys, states, found in (
-            (False, kept.ssm, (q_heads, q_decays, q_turned)),
-            (True, carry, (k_heads, k_decays, k_turned)),
-        ):
-            vectors_kernel[grid](
-                *x[:3], q_bias, k_bias, mimo_x, turns, steps, states, answers, place, *found,
-                q_frame, k_frame, v_frame, rows, frames, heads,
-                MIMO=mimo,
-                KEYS=keys,
-                BLOCK_P=block_p,
-                num_warps=config.vectors_warps,
-                num_stages=1,
-                maxnreg=config.registers[2],
-                **sizes,
-            )  # fmt: skip
         block = min(64, triton.next_power_of_2(rank * d_state))
         for part, summed, bias in ((q_heads, dq, dq_bias), (k_heads, dk, dk_bias)):
             heads_kernel[(sums, groups, -(-rank * d_state // block))](
@@ -316,8 +295,8 @@ def launch_backward(
     first_share = (toward * weight * value).sum((2, 3))
     with torch.cuda.device_of(x.v):
         ends_kernel[(layout.slots, heads // block_h)](
-            *x[4:], place, dgamma, dweight, q_decays, k_decays, q_turned, k_turned,
-            end_turns, dtotal, first_share, ddt, dadt, dtrap, dangles, first_angle,
+            *x[4:], place, dgamma, dweight, decays, turned, end_turns, dtotal,
+            first_share, ddt, dadt, dtrap, dangles, first_angle,
             *step_frames, rows, frames, batch * frames, heads,
             BLOCK_H=block_h,
             num_warps=4,

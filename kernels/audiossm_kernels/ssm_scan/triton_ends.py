@@ -151,10 +151,8 @@ def ends_kernel(
     # what the chunks found: of every frame, of every chunk's frame, and of every chunk
     dgamma_ptr,
     dweight_ptr,
-    q_decays_ptr,
-    k_decays_ptr,
-    q_turned_ptr,
-    k_turned_ptr,
+    decays_ptr,
+    turned_ptr,
     late_ptr,
     dtotal_ptr,
     # of the share that the initial key and value have in a row's first frame
@@ -209,8 +207,7 @@ def ends_kernel(
             rate = load_rates(angles_ptr + head * S, angles_frame, on, S, C, BLOCK_S)
 
         at = place * (C * S) + (c * S)[:, None] + s[None, :]
-        turned = tl.load(q_turned_ptr + at, mask=turns, other=0.0)
-        turned += tl.load(k_turned_ptr + at, mask=turns, other=0.0)
+        turned = tl.load(turned_ptr + at, mask=turns, other=0.0)
         late = tl.load(late_ptr + place * S + s, mask=s < S, other=0.0)
         turned = tl.cumsum(turned, axis=0, reverse=True) + late[None, :]
         by_rate = turned * dt[:, None]
@@ -223,7 +220,7 @@ def ends_kernel(
         first = (row * heads + head) * S + s[None, :] + (c * 0)[:, None]
         tl.store(dphi_ptr + first, turned, mask=turns & opens[:, None])
 
-        decays = tl.load(q_decays_ptr + place * C + c) + tl.load(k_decays_ptr + place * C + c)
+        decays = tl.load(decays_ptr + place * C + c)
         decays = tl.cumsum(decays, axis=0, reverse=True) + tl.load(dtotal_ptr + place)
         da = tl.where(a > 0, 0.0, decays).to(da_ptr.dtype.element_ty)
         tl.store(da_ptr + here, da, mask=on)

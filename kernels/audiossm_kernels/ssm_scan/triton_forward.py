@@ -50,6 +50,7 @@ class Kept(NamedTuple):
 
     ssm: Tensor  # (slots, H, P, N): look-ahead share included, angles as they are
     angle: Tensor  # (slots, H, S) float32: turns before the chunk's first frame, in [0, 1)
+    outputs: Tensor  # (B, L, H, R, P): the state's answers and the skip, before norm and gate
 
 
 # By bytes of an operand; then the first whose rank and d_state are not smaller.
@@ -109,25 +110,25 @@ def launch_forward(
     chunk = chunk_frames(rank, itemsize) if keep else max(1, config.rows // rank)
     layout = ScanLayout(rows, frames, chunk, borders is not None)
     # half turns per unit of dt, once for all heads, time along the last axis
-    rates = torch.tanh(x.angles.permute(0, 2, 3, 1).float().contiguous())
+    turned = x.angles.permute(0, 2, 3, 1)
+    rates = torch.empty(turned.shape, device=device).copy_(turned).tanh_()
     x = SsmInputs._make(whole_frames(part) for part in x)
     params = SsmParams._make(None if part is None else part.contiguous() for part in params)
     state = SsmState._make(part.contiguous() for part in state)
 
     y = torch.empty(x.v.shape, dtype=x.v.dtype, device=device)
     new_state = SsmState._make(torch.empty_like(part) for part in state)
-    kept_ssm = nothing = params.d_skip  # stands for what the variant hasn't
+    kept_ssm = kept_outputs = nothing = params.d_skip  # stands for what the variant hasn't
     if keep:
-        kept_ssm = torch.empty(
-            layout.slots,
-            heads,
-            head_dim,
-            d_state,
-            dtype=torch.bfloat16 if narrow else torch.float32,
-            device=device,
+        kept_ssm, kept_outputs = (
+            torch.empty(size, dtype=torch.bfloat16 if narrow else torch.float32, device=device)
+            for size in (
+                (layout.slots, heads, head_dim, d_state),
+                (batch, frames, heads, rank, head_dim),
+            )
         )
     if rows == 0:
-        return y, new_state, Kept(kept_ssm, state.angle) if keep else None
+        return y, new_state, Kept(kept_ssm, state.angle, kept_outputs) if keep else None
 
     block_s = max(16, triton.next_power_of_2(num_angles))
     rest = d_state - 2 * num_angles
@@ -171,6 +172,7 @@ def launch_forward(
             part_ssm,
             part_decay,
             kept_ssm,
+            kept_outputs,
             y,
             *(part.stride(0) for part in walked),
             rows,
@@ -210,7 +212,7 @@ def launch_forward(
             adjacent=pairing == "adjacent",
             dtype=turns_dtype,
         )
-        kept = Kept(kept_ssm, marks.angle) if keep else None
+        kept = Kept(kept_ssm, marks.angle, kept_outputs) if keep else None
         if not cut:
             walk(nothing, nothing, outputs=True)
             return y, new_state, kept

@@ -24,6 +24,7 @@ __all__ = [
     "split_ranks",
     "store_parts",
     "store_rows",
+    "store_tiles",
     "turn",
     "unmerge",
 ]
@@ -215,6 +216,36 @@ def load_tiles(
         mask = on if N - 2 * S == BLOCK_REST else on & (i < N)
         c = tl.load(rows + i, mask=mask, other=0.0)
     return a, b, c
+
+
+@triton.jit
+def store_tiles(
+    rows,
+    on,
+    a,
+    b,
+    c,
+    N: tl.constexpr,
+    S: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_REST: tl.constexpr,
+    ADJACENT: tl.constexpr,
+):
+    """Store what ``load_tiles`` loads."""
+    dtype = rows.dtype.element_ty
+    if ADJACENT:
+        j = tl.arange(0, 2 * BLOCK_S)[None, None, :]
+        mask = on if S == BLOCK_S else on & (j < 2 * S)
+        tl.store(rows + j, merge(a.to(dtype), b.to(dtype), True), mask=mask)
+    else:
+        j = tl.arange(0, BLOCK_S)[None, None, :]
+        mask = on if S == BLOCK_S else on & (j < S)
+        tl.store(rows + j, a.to(dtype), mask=mask)
+        tl.store(rows + N // 2 + j, b.to(dtype), mask=mask)
+    if BLOCK_REST > 0:
+        i = rest_index(N, S, BLOCK_REST, ADJACENT)[None, None, :]
+        mask = on if N - 2 * S == BLOCK_REST else on & (i < N)
+        tl.store(rows + i, c.to(dtype), mask=mask)
 
 
 @triton.jit

@@ -10,9 +10,10 @@ import triton.language as tl
 
 from audiossm_kernels.ssm_scan.triton_parts import (
     load_rows,
+    load_tiles,
     merge,
     place_chunk,
-    store_rows,
+    store_tiles,
     turn,
     unmerge,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "add_mix",
     "find_chunk",
     "inner",
+    "load_state",
     "load_turns",
     "load_values",
     "load_vectors",
@@ -114,6 +116,17 @@ def load_turns(rows, BLOCK_S: tl.constexpr, ADJACENT: tl.constexpr):
 
 
 @triton.jit
+def load_state(
+    states_ptr, place, p, P: tl.constexpr, N: tl.constexpr, S: tl.constexpr, BLOCK_S: tl.constexpr,
+    BLOCK_REST: tl.constexpr, ADJACENT: tl.constexpr, OPERAND: tl.constexpr,
+):  # fmt: skip
+    """Load the rows ``p`` of the state at ``place`` as operands in parts."""
+    rows = states_ptr + place * (P * N) + p * N
+    a, b, c = load_rows(rows, p < P, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
+    return a.to(OPERAND), b.to(OPERAND), c.to(OPERAND)
+
+
+@triton.jit
 def load_vectors(
     rows,
     inside,
@@ -164,32 +177,61 @@ def load_values(
 
 @triton.jit
 def store_back(
-    rows,
-    inside,
+    own_ptr,
+    own_frame,
+    bias_ptr,
+    turns_ptr,
+    back_ptr,
+    back_frame,
+    left,
     x,
-    vectors,
-    cos,
-    sin,
     C: tl.constexpr,
+    G: tl.constexpr,
     R: tl.constexpr,
     N: tl.constexpr,
     S: tl.constexpr,
     BLOCK_S: tl.constexpr,
     BLOCK_REST: tl.constexpr,
     ADJACENT: tl.constexpr,
+    ROUND: tl.constexpr,
 ):
     """Turn the gradients x of vectors back and store them.
 
-    Returns the gradients (C, S') of the angles of each frame, and <x, vectors> of each row.
+    Returns the gradients (C, S') of the angles of each frame, and the sums (C) of <x, vectors>.
     """
-    a, b = unmerge(x[0], x[1], ADJACENT)
-    first, second = unmerge(vectors[0].to(tl.float32), vectors[1].to(tl.float32), ADJACENT)
+    c, r = tl.arange(0, C)[:, None, None], tl.arange(0, R)[None, :, None]
+    inside = (c < left) & (r >= 0)
+    a, b, e = load_tiles(
+        own_ptr + c * own_frame + r * (G * N), inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT
+    )
+    one = tl.arange(0, 1)[:, None, None]
+    bias_a, bias_b, bias_e = load_tiles(
+        bias_ptr + (one + r) * N, r + one >= 0, N, S, BLOCK_S, BLOCK_REST, ADJACENT
+    )
+    turns = turns_ptr + (c + 0 * r) * (2 * BLOCK_S)
+    if ADJACENT:  # laid out as the pairs are, so that nothing changes threads
+        pairs = tl.load(turns + tl.arange(0, 2 * BLOCK_S)[None, None, :])
+        cos, sin = tl.split(tl.reshape(pairs, (C, R, BLOCK_S, 2)))
+    else:
+        s = tl.arange(0, BLOCK_S)[None, None, :]
+        cos, sin = tl.load(turns + s), tl.load(turns + BLOCK_S + s)
+    if ROUND == tl.bfloat16:
+        a, b, e = nearest(a), nearest(b), nearest(e)
+        a, b, e = add_pairs(a, bias_a), add_pairs(b, bias_b), add_pairs(e, bias_e)
+        a, b = turn_pairs(a, b, cos, sin)
+    else:
+        a, b, e = turn((a, b, e), (bias_a, bias_b, bias_e), cos, sin)
+    first, second = a.to(tl.float32), b.to(tl.float32)
     cos, sin = cos.to(tl.float32), sin.to(tl.float32)
-    turned = over_ranks(b * first - a * second, C, R, BLOCK_S)
-    product = tl.sum(a * first + b * second, axis=1)
-    if BLOCK_REST > 0:
-        product += tl.sum(x[2] * vectors[2].to(tl.float32), axis=1)
+    a, b = unmerge(x[0], x[1], ADJACENT)
+    a, b = tl.reshape(a, (C, R, BLOCK_S)), tl.reshape(b, (C, R, BLOCK_S))
+    turned = tl.sum(b * first - a * second, axis=1)
+    product = tl.sum(tl.sum(a * first + b * second, axis=2), axis=1)
     back_a, back_b = a * cos + b * sin, b * cos - a * sin
-    back = merge(back_a, back_b, ADJACENT), back_b, x[2]
-    store_rows(rows, inside, back, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
+    back_e = back_a
+    if BLOCK_REST > 0:
+        back_e = tl.reshape(x[2], (C, R, BLOCK_REST))
+        product += tl.sum(tl.sum(back_e * e.to(tl.float32), axis=2), axis=1)
+    rows = back_ptr + c * back_frame + r * N
+    store_tiles(rows, inside, back_a, back_b, back_e, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
     return turned, product

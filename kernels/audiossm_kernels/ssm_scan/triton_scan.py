@@ -27,7 +27,7 @@ def sort_out(tensors: tuple[Any, ...]) -> tuple[SsmInputs, SsmParams, SsmState]:
 
 
 class Scan(torch.autograd.Function):
-    """Keeps the state before every chunk, and computes everything else again."""
+    """Keeps the state before every chunk and its answers, and computes everything else again."""
 
     @staticmethod
     def forward(
@@ -48,7 +48,7 @@ class Scan(torch.autograd.Function):
         """Return the gradients of ``tensors``."""
         tensors = ctx.saved_tensors
         x, params, state = sort_out(tensors)
-        new_state, kept = SsmState._make(tensors[-6:-2]), Kept(*tensors[-2:])
+        new_state, kept = SsmState._make(tensors[-7:-3]), Kept(*tensors[-3:])
         rows, frames, rank = state.angle.shape[0], x.v.shape[1], x.q.shape[2]
         chunk = chunk_frames(rank, kept.ssm.element_size())
         layout = ScanLayout(rows, frames, chunk, ctx.borders is not None)

@@ -11,10 +11,12 @@ from audiossm_kernels.ssm_scan.triton_pieces import (
     load_values,
     load_vectors,
     operand,
+    over_frames,
+    over_ranks,
 )
 from audiossm_kernels.triton_math import exp2, widen
 
-__all__ = ["fold_kernel", "values_kernel"]
+__all__ = ["values_kernel"]
 
 
 @triton.jit
@@ -34,7 +36,10 @@ def values_kernel(
     answers_ptr,
     last_ptr,
     borders_ptr,
-    values_ptr,
+    d_skip_ptr,
+    dv_ptr,
+    dd_skip_ptr,
+    dmimo_x_ptr,
     dgamma_ptr,
     dweight_ptr,
     late_ptr,
@@ -122,6 +127,9 @@ def values_kernel(
         answers = tl.load(answers_rows[:, None] + p[None, :], mask=inside_v, other=0.0)
         answers = answers.to(OPERAND)
         dscores = tl.dot(value, tl.trans(answers), acc=dscores, input_precision="ieee")
+    same_row = tl.arange(0, C * R)[:, None] == tl.arange(0, C * R)[None, :]
+    dskip = tl.sum(tl.sum(tl.where(same_row, dscores, 0.0), axis=1), axis=0)
+    tl.store(dd_skip_ptr + place, dskip)
     scores = inner(key, query, BLOCK_REST, ADJACENT)
 
     steps = steps_ptr + place * (4 * C) + time
@@ -131,7 +139,9 @@ def values_kernel(
     fade = exp2(tl.minimum(decay[None, :] - decay[:, None], 0.0))
     fade = tl.where(time[None, :] >= time[:, None], fade, 0.0)
     factor = fade * tl.where(later, weight[:, None], gamma[:, None])
-    weighted = operand(scores * factor, ROUND, OPERAND)
+    # the skip's part with the rest: no tile more, and rounded as the forward rounds it
+    d_skip = tl.load(d_skip_ptr + head).to(tl.float32)
+    weighted = operand(scores * factor + tl.where(same_row, d_skip, 0.0), ROUND, OPERAND)
     pairs = dscores * scores * fade
     dweight = tl.sum(tl.where(later, pairs, 0.0), axis=1)
     dgamma = tl.sum(tl.where(later, 0.0, pairs), axis=1)
@@ -144,7 +154,7 @@ def values_kernel(
         states = place * (P * N) + p * N
         carry = load_rows(carry_ptr + states, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
         carry = carry[0].to(OPERAND), carry[1].to(OPERAND), carry[2].to(OPERAND)
-        value = load_values(v_rows, mimo_x_ptr, rank, p, inside_v, P, MIMO)[1]
+        x, value = load_values(v_rows, mimo_x_ptr, rank, p, inside_v, P, MIMO)
         value = operand(value, ROUND, OPERAND)
         answers = tl.load(answers_rows[:, None] + p[None, :], mask=inside_v, other=0.0)
         answers = answers.to(OPERAND)
@@ -152,67 +162,19 @@ def values_kernel(
         dweight += tl.sum(dvalue * value.to(tl.float32), axis=1) * to_end
         dvalue *= (to_end * weight)[:, None]
         dvalue = tl.dot(weighted, answers, acc=dvalue, input_precision="ieee")
-        dvalue = dvalue.to(values_ptr.dtype.element_ty)
-        at = frame * (R * P) + (time * (heads * R * P) + rank * P)[:, None] + p[None, :]
-        tl.store(values_ptr + at, dvalue, mask=inside_v)
+        if MIMO:
+            dmimo_x = over_frames(dvalue * x.to(tl.float32), C, R, BLOCK_P)
+            at = (place * R + tl.arange(0, R))[:, None] * P + p[None, :]
+            tl.store(dmimo_x_ptr + at, dmimo_x, mask=inside_p[None, :])
+            ranks = mimo_x_ptr + (rank * P)[:, None] + p[None, :]
+            dvalue *= tl.load(ranks, mask=inside_v, other=0.0).to(tl.float32)
+        dv = over_ranks(dvalue, C, R, BLOCK_P)
+        at = frame * P + (c * (heads * P))[:, None] + p[None, :]
+        mask = (c < left)[:, None] & inside_p[None, :]
+        tl.store(dv_ptr + at, dv.to(dv_ptr.dtype.element_ty), mask=mask)
 
     if R > 1:
         dweight = tl.sum(tl.reshape(dweight, (C, R)), axis=1)
         dgamma = tl.sum(tl.reshape(dgamma, (C, R)), axis=1)
     tl.store(dweight_ptr + frame + c * heads, dweight, mask=c < left)
     tl.store(dgamma_ptr + frame + c * heads, dgamma + dweight, mask=c < left)
-
-
-@triton.jit
-def fold_kernel(
-    v_ptr,
-    d_skip_ptr,
-    mimo_x_ptr,
-    answers_ptr,
-    values_ptr,
-    borders_ptr,
-    dv_ptr,
-    dd_skip_ptr,
-    dmimo_x_ptr,
-    v_frame: tl.constexpr,
-    rows,
-    frames,
-    heads: tl.constexpr,
-    P: tl.constexpr,
-    R: tl.constexpr,
-    C: tl.constexpr,
-    MIMO: tl.constexpr,
-    PACKED: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-):
-    """Add the skip's part to the gradients of a head's values, and fold their ranks."""
-    place = tl.program_id(0).to(tl.int64)
-    head, slot = place % heads, place // heads
-    _, start, _, left = find_chunk(borders_ptr, slot, rows, frames, C, PACKED)
-    if left <= 0:
-        return
-    frame = start * heads + head
-    c, p = tl.arange(0, C), tl.arange(0, BLOCK_P)
-    inside_p = p < P
-    inside = (c < left)[:, None] & inside_p[None, :]
-    x_at = start * v_frame + head * P + (c * v_frame)[:, None] + p[None, :]
-    x = tl.load(v_ptr + x_at, mask=inside, other=0.0).to(tl.float32)
-    d_skip = tl.load(d_skip_ptr + head).to(tl.float32)
-    dv = tl.zeros([C, BLOCK_P], tl.float32)
-    dskip = tl.zeros([C, BLOCK_P], tl.float32)
-    for rank in tl.static_range(R):
-        at = frame * (R * P) + (c * (heads * R * P))[:, None] + (rank * P + p)[None, :]
-        answer = tl.load(answers_ptr + at, mask=inside, other=0.0).to(tl.float32)
-        dvalue = tl.load(values_ptr + at, mask=inside, other=0.0).to(tl.float32) + answer * d_skip
-        if MIMO:
-            weights = (head * R + rank) * P + p
-            weight = tl.load(mimo_x_ptr + weights, mask=inside_p, other=0.0).to(tl.float32)[None, :]
-            dmimo_x = tl.sum(dvalue * x, axis=0)
-            tl.store(dmimo_x_ptr + (place * R + rank) * P + p, dmimo_x, mask=inside_p)
-            dvalue *= weight
-            answer *= weight
-        dv += dvalue
-        dskip += answer * x
-    at = frame * P + (c * (heads * P))[:, None] + p[None, :]
-    tl.store(dv_ptr + at, dv.to(dv_ptr.dtype.element_ty), mask=inside)
-    tl.store(dd_skip_ptr + place, tl.sum(tl.sum(dskip, axis=1), axis=0))

@@ -1,12 +1,12 @@
-"""The gradients of the queries or keys of a chunk and head, on all ways but the turn's own."""
+"""The gradients of the queries and keys of a chunk and head, on all ways but the turn's own."""
 
 import triton
 import triton.language as tl
 
-from audiossm_kernels.ssm_scan.triton_parts import load_rows
 from audiossm_kernels.ssm_scan.triton_pieces import (
     add_mix,
     find_chunk,
+    load_state,
     load_turns,
     load_values,
     load_vectors,
@@ -29,10 +29,13 @@ def vectors_kernel(
     mimo_x_ptr,
     turns_ptr,
     steps_ptr,
-    states_ptr,
+    # state before every chunk, and the gradient of the one after it
+    ssm_ptr,
+    carry_ptr,
     answers_ptr,
     borders_ptr,
-    gradient_ptr,
+    dq_ptr,
+    dk_ptr,
     decays_ptr,
     turned_ptr,
     q_frame: tl.constexpr,
@@ -49,7 +52,6 @@ def vectors_kernel(
     C: tl.constexpr,
     ADJACENT: tl.constexpr,
     MIMO: tl.constexpr,
-    KEYS: tl.constexpr,
     PACKED: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_S: tl.constexpr,
@@ -57,11 +59,7 @@ def vectors_kernel(
     ROUND: tl.constexpr,
     OPERAND: tl.constexpr,
 ):
-    """Store a head's dq, or with KEYS dk, and their part in the gradients of decays and angles.
-
-    ``states_ptr`` has the state before every chunk, with KEYS the gradient of the one after it.
-    Rows of the scores are queries, with KEYS keys.
-    """
+    """Store a head's dq and dk, and their part in the gradients of decays and angles."""
     place = tl.program_id(0).to(tl.int64)
     head, slot = place % heads, place // heads
     group = head // (heads // G)
@@ -72,84 +70,80 @@ def vectors_kernel(
     time, rank = i // R, i % R
     inside = time < left
     frame = start * heads + head
+    v_rows = v_ptr + start * v_frame + head * P + time * v_frame
+    answers_rows = answers_ptr + frame * (R * P) + (time * (heads * R * P) + rank * P)
+    turns_rows = turns_ptr + place * (C * 2 * BLOCK_S) + time * (2 * BLOCK_S)
+    k_rows = k_ptr + start * k_frame + group * N + (time * k_frame + rank * (G * N))
+    q_rows = q_ptr + start * q_frame + group * N + (time * q_frame + rank * (G * N))
+    mimo_x_ptr += head * (R * P)
+    k_bias_ptr += head * (R * N)
+    q_bias_ptr += head * (R * N)
+
     scores = tl.zeros([C * R, C * R], tl.float32)
-    grad_a, grad_b, grad_c = zero_rows(C * R, BLOCK_S, BLOCK_REST, ADJACENT)
+    grad = zero_rows(C * R, BLOCK_S, BLOCK_REST, ADJACENT)
     for block in tl.range(0, tl.cdiv(P, BLOCK_P)):
         p = block * BLOCK_P + tl.arange(0, BLOCK_P)
         inside_p = p < P
         inside_v = inside[:, None] & inside_p[None, :]
-        value = load_values(
-            v_ptr + start * v_frame + head * P + time * v_frame,
-            mimo_x_ptr + head * (R * P),
-            rank,
-            p,
-            inside_v,
-            P,
-            MIMO,
-        )[1]
+        value = load_values(v_rows, mimo_x_ptr, rank, p, inside_v, P, MIMO)[1]
         value = operand(value, ROUND, OPERAND)
-        at = (time * (heads * R * P) + rank * P)[:, None] + p[None, :]
-        answers = tl.load(answers_ptr + frame * (R * P) + at, mask=inside_v, other=0.0).to(OPERAND)
-        state = load_rows(
-            states_ptr + place * (P * N) + p * N, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT
-        )
-        state = state[0].to(OPERAND), state[1].to(OPERAND), state[2].to(OPERAND)
-        if KEYS:
-            scores = tl.dot(value, tl.trans(answers), acc=scores, input_precision="ieee")
-            weights = value
-        else:
-            scores = tl.dot(answers, tl.trans(value), acc=scores, input_precision="ieee")
-            weights = answers
-        grad_a, grad_b, grad_c = add_mix(
-            (grad_a, grad_b, grad_c), weights, state, BLOCK_REST, ADJACENT
-        )
+        answers = tl.load(answers_rows[:, None] + p[None, :], mask=inside_v, other=0.0)
+        answers = answers.to(OPERAND)
+        state = load_state(ssm_ptr, place, p, P, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND)
+        scores = tl.dot(answers, tl.trans(value), acc=scores, input_precision="ieee")
+        grad = add_mix(grad, answers, state, BLOCK_REST, ADJACENT)
     steps = steps_ptr + place * (4 * C) + time
     decay, gamma, weight = tl.load(steps), tl.load(steps + C), tl.load(steps + 2 * C)
-    if KEYS:
-        fade = exp2(tl.minimum(decay[None, :] - decay[:, None], 0.0))
-        fade = tl.where(time[None, :] >= time[:, None], fade, 0.0)
-        fade *= tl.where(time[None, :] > time[:, None], weight[:, None], gamma[:, None])
-        faded = (tl.load(steps + 3 * C) * weight)[:, None]
-    else:
-        fade = exp2(tl.minimum(decay[:, None] - decay[None, :], 0.0))
-        fade = tl.where(time[:, None] >= time[None, :], fade, 0.0)
-        fade *= tl.where(time[:, None] > time[None, :], weight[None, :], gamma[None, :])
-        faded = exp2(decay)[:, None]
+    fade = exp2(tl.minimum(decay[:, None] - decay[None, :], 0.0))
+    fade = tl.where(time[:, None] >= time[None, :], fade, 0.0)
+    fade *= tl.where(time[:, None] > time[None, :], weight[None, :], gamma[None, :])
     scores = operand(scores * fade, ROUND, OPERAND)
+    faded = exp2(decay)[:, None]
     tl.debug_barrier()
-    cos, sin = load_turns(
-        turns_ptr + place * (C * 2 * BLOCK_S) + time * (2 * BLOCK_S), BLOCK_S, ADJACENT
-    )
-    k_rows = k_ptr + start * k_frame + group * N + (time * k_frame + rank * (G * N))
-    q_rows = q_ptr + start * q_frame + group * N + (time * q_frame + rank * (G * N))
-    k_bias_ptr += head * (R * N)
-    q_bias_ptr += head * (R * N)
-    if KEYS:
-        own_rows, own_bias, other_rows, other_bias = k_rows, k_bias_ptr, q_rows, q_bias_ptr
-    else:
-        own_rows, own_bias, other_rows, other_bias = q_rows, q_bias_ptr, k_rows, k_bias_ptr
-    other = load_vectors(
-        other_rows, inside, other_bias, cos, sin, rank,
+    cos, sin = load_turns(turns_rows, BLOCK_S, ADJACENT)
+    key = load_vectors(
+        k_rows, inside, k_bias_ptr, cos, sin, rank,
         R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND, OPERAND,
     )  # fmt: skip
     grad = add_mix(
-        (grad_a * faded, grad_b * faded, grad_c * faded), scores, other, BLOCK_REST, ADJACENT
+        (grad[0] * faded, grad[1] * faded, grad[2] * faded), scores, key, BLOCK_REST, ADJACENT
     )
     tl.debug_barrier()  # keeps loads below from being made early, whose registers the products need
-    cos, sin = load_turns(
-        turns_ptr + place * (C * 2 * BLOCK_S) + time * (2 * BLOCK_S), BLOCK_S, ADJACENT
-    )
-    own = load_vectors(
-        own_rows, inside, own_bias, cos, sin, rank,
+    turned, product = store_back(
+        q_ptr + start * q_frame + group * N, q_frame, q_bias_ptr,
+        turns_ptr + place * (C * 2 * BLOCK_S), dq_ptr + frame * (R * N), heads * R * N,
+        left, grad, C, G, R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND,
+    )  # fmt: skip
+
+    tl.debug_barrier()
+    grad = zero_rows(C * R, BLOCK_S, BLOCK_REST, ADJACENT)
+    for block in tl.range(0, tl.cdiv(P, BLOCK_P)):
+        p = block * BLOCK_P + tl.arange(0, BLOCK_P)
+        inside_v = inside[:, None] & (p < P)[None, :]
+        value = load_values(v_rows, mimo_x_ptr, rank, p, inside_v, P, MIMO)[1]
+        value = operand(value, ROUND, OPERAND)
+        carry = load_state(carry_ptr, place, p, P, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND)
+        grad = add_mix(grad, value, carry, BLOCK_REST, ADJACENT)
+    steps = steps_ptr + place * (4 * C) + time
+    faded = (tl.load(steps + 3 * C) * tl.load(steps + 2 * C))[:, None]
+    tl.debug_barrier()
+    cos, sin = load_turns(turns_rows, BLOCK_S, ADJACENT)
+    query = load_vectors(
+        q_rows, inside, q_bias_ptr, cos, sin, rank,
         R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND, OPERAND,
     )  # fmt: skip
-    turned, product = store_back(
-        gradient_ptr + frame * (R * N) + (time * (heads * R * N) + rank * N), inside, grad, own,
-        cos, sin, C, R, N, S, BLOCK_S, BLOCK_REST, ADJACENT,
+    grad = add_mix(
+        (grad[0] * faded, grad[1] * faded, grad[2] * faded), tl.trans(scores), query,
+        BLOCK_REST, ADJACENT,
+    )  # fmt: skip
+    tl.debug_barrier()
+    k_turned, k_product = store_back(
+        k_ptr + start * k_frame + group * N, k_frame, k_bias_ptr,
+        turns_ptr + place * (C * 2 * BLOCK_S), dk_ptr + frame * (R * N), heads * R * N,
+        left, grad, C, G, R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND,
     )  # fmt: skip
     c, s = tl.arange(0, C), tl.arange(0, BLOCK_S)
-    if R > 1:
-        product = tl.sum(tl.reshape(product, (C, R)), axis=1)
-    tl.store(decays_ptr + place * C + c, -product if KEYS else product)
+    product -= k_product
+    tl.store(decays_ptr + place * C + c, product)
     at = place * (C * S) + (c * S)[:, None] + s[None, :]
-    tl.store(turned_ptr + at, turned, mask=(s < S)[None, :])
+    tl.store(turned_ptr + at, turned + k_turned, mask=(s < S)[None, :])

@@ -152,6 +152,7 @@ def walk_kernel(
     part_ssm_ptr,
     part_decay_ptr,
     kept_ssm_ptr,
+    kept_outputs_ptr,
     y_ptr,
     # distances between rows
     q_row,
@@ -396,6 +397,10 @@ def walk_kernel(
                     weight = weights + rank * P
                     out += skip * load_weights(mimo_x_ptr + weight, inside_p, WHOLE)
                     half_gate *= load_weights(mimo_z_ptr + weight, inside_p, WHOLE)
+                if KEEP:
+                    kept = kept_outputs_ptr + (here + first_y) * (H * R * P) + weights + rank * P
+                    kept = kept[None, :] + (t * (H * R * P))[:, None]
+                    tl.store(kept, out.to(kept_outputs_ptr.dtype.element_ty), mask=v_inside)
                 if OUT_NORM:
                     out *= tl.rsqrt(tl.sum(out * out, axis=1) / P + EPS)[:, None] * norm[None, :]
                 out *= twice_silu(half_gate, OPERAND)
