@@ -51,7 +51,7 @@ class Trainee(nn.Module):
         return letters, pick(stacked, late).reshape(len(phones), -1, phones.shape[-1]), state
 
     def begin_from(self, name: str) -> None:
-        """Take the weights of another recogniser; other phones than its begin anew.
+        """Take the weights of another recogniser; other phones, or elsewhere, begin anew.
 
         Convolutions that it hasn't begin as if they weren't there; those that only it has are
         left out.
@@ -64,7 +64,8 @@ class Trainee(nn.Module):
         if sizes(ours.config) != sizes(theirs.config):
             raise ConfigError(f"model {name!r} has {theirs.config}, but this one is {ours.config}")
         weights = theirs.state_dict()
-        anew = [] if theirs.config.phones == ours.config.phones else ["phones."]
+        heads = [(c.phones, c.middle_after) for c in (theirs.config, ours.config)]
+        anew = [] if heads[0] == heads[1] else ["phones."]
         if theirs.config.conv_kernel != ours.config.conv_kernel:
             anew.append("convs.")
             for conv in ours.gated_convs():
@@ -76,7 +77,10 @@ class Trainee(nn.Module):
 def sizes(config: RecogniserConfig) -> RecogniserConfig:
     """Return a config without what other weights don't depend on."""
     backbone = replace(config.backbone, dt_min=1e-3, dt_max=0.1)  # where steps once began
-    return replace(config, backbone=backbone, phones=(), conv_kernel=0, dropout=0.0)
+    middle = config.lookahead_after
+    return replace(
+        config, backbone=backbone, phones=(), middle_after=middle, conv_kernel=0, dropout=0.0
+    )
 
 
 def pick(x: Tensor, frames: Tensor) -> Tensor:
