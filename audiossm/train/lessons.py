@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from audiossm.models import RecogniserState
 from audiossm.nn import map_state, named_tensors, where_state
 from audiossm.train.corpus import Corpus
+from audiossm.train.grammar import Grammar
 from audiossm.train.rows import batches, num_views
 from audiossm.train.trainee import Trainee, capture
 from audiossm.train.transcript import transcript_loss
@@ -47,6 +48,18 @@ class Lessons:
         self.model: nn.Module = trainee
         self.fresh: RecogniserState = trainee.recogniser.init_state(data["rows"])
         self.ended = self.fresh
+        self.grammars: list[Grammar] = []
+        if hp["grammar_weight"]:
+            config = trainee.recogniser.config
+            kinds = [(len(config.pieces), 3), (len(config.phones) + 1, 2)]
+            device = trainee.rights.device
+            self.grammars = [
+                Grammar.count(rows, joint, symbols, order).to(device)
+                for rows, joint, (symbols, order) in zip(
+                    train[0].labels, train[0].joints, kinds, strict=True
+                )
+                if symbols > 1
+            ]
         if captured:
             self.model = capture(trainee, data["rows"], round(data["row_s"] * 16000))
 
@@ -54,13 +67,13 @@ class Lessons:
         """Return the loss of the next step and its parts."""
         # a phone head that begins anew over trained layers would tear at them
         ramp = min((self.step + 1) / self.hp["warmup"], 1.0) ** 2
-        now = {"phone_weight": ramp * self.hp["phone_weight"]}
+        now = {name: ramp * self.hp[name] for name in ("phone_weight", "grammar_weight")}
         now["views"] = num_views(self.hp, self.step)
         self.step += 1
         batch = next(self.source)
         net, state = self.trainee.recogniser, self.draw_states(now["views"])
         loss, parts, ended = transcript_loss(
-            self.model, net, batch, self.noise, self.hp | now, state
+            self.model, net, batch, self.noise, self.hp | now, state, self.grammars
         )
         # a captured network's outputs all hang on its gradients: this step's aren't the next one's
         self.ended = map_state(Tensor.detach, ended)

@@ -1,5 +1,6 @@
 """What a recogniser's transcript of a batch is worth: CTC of letters and phones, consistency."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from audiossm.models import Recogniser, RecogniserState
 from audiossm.train.augment import augment_audio, mask_spectra, warp_spectra
 from audiossm.train.corpus import Batch, Corpus
+from audiossm.train.grammar import Grammar, log_partition
 from audiossm.train.losses import consistency, ctc, send
 
 __all__ = ["transcript_loss"]
@@ -20,6 +22,7 @@ def transcript_loss(
     noise: Corpus | None,
     hp: dict[str, Any],
     state: RecogniserState,
+    grammars: Sequence[Grammar] = (),
 ) -> tuple[Tensor, dict[str, Tensor], RecogniserState]:
     """Return the loss of one batch, its parts, and the state at the end of each row and view.
 
@@ -30,6 +33,7 @@ def transcript_loss(
         noise: for augmentation, or None.
         hp: ``views`` of each row, weights and augmentation, as in the recipe's config.toml.
         state: what each row of each view begins with.
+        grammars: of letters and phones, if ``grammar_weight`` isn't 0.
     """
     config, device, views = net.config, batch.audio.device, hp["views"]
     with torch.no_grad():
@@ -51,6 +55,13 @@ def transcript_loss(
     if phones is not None:
         parts["phone"] = ctc(phones, frames, batch.labels[1] * views)
         loss = loss + hp["phone_weight"] * parts["phone"]
+    names = ("letters_against", "phones_against")
+    for name, log_probs, labels, grammar in zip(
+        names, (letters, phones), batch.labels, grammars, strict=False
+    ):
+        num_labels = views * sum(map(len, labels))
+        parts[name] = log_partition(log_probs, send(frames, device), grammar).sum() / num_labels
+        loss = loss + hp["grammar_weight"] * parts[name]
     if views == 2:
         parts["consistency"] = consistency(letters, frames)
         loss = loss + hp["consistency_weight"] * parts["consistency"]

@@ -66,7 +66,13 @@ def test_rows_go_on_from_states_whatever_look_ahead_those_had():
 def make_lessons(share: float) -> Lessons:
     data = {"row_s": 4.0, "rows": 4, "speeds": [1.0], "synthetic_share": 0.0}
     hp = {"seed": 0, "warmup": 1, "phone_weight": 0.0, "consistency_weight": 0.1, "augment": 0.0}
-    hp |= {"consistency_from": 1, "masks": 0.0, "warp": 0.0, "lookahead_shares": [1.0, 1.0, 1.0]}
+    hp |= {
+        "grammar_weight": 0.0,
+        "consistency_from": 1,
+        "masks": 0.0,
+        "warp": 0.0,
+        "lookahead_shares": [1.0, 1.0, 1.0],
+    }
     corpus = dataclasses.replace(make_corpus(["a"] * 3), labels=([[1]] * 3,), joints=([],))
     corpus = dataclasses.replace(
         corpus,
