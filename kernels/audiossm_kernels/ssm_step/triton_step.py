@@ -109,6 +109,7 @@ def step_kernel(
     trap_ptr,
     angles_ptr,
     live_ptr,
+    slots_ptr,
     # parameters
     q_bias_ptr,
     k_bias_ptr,
@@ -162,6 +163,7 @@ def step_kernel(
     RAW: tl.constexpr,
     HEAVY_TAIL: tl.constexpr,
     LIVE: tl.constexpr,
+    SLOTS: tl.constexpr,
     IN_PLACE: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -175,9 +177,14 @@ def step_kernel(
     row, head = program // heads, program % heads
     group = head // (heads // G)
     y_ptr += program * P
-
-    if LIVE:
-        if tl.load(live_ptr + row) == 0:
+    slot = row  # of the states
+    if SLOTS:
+        slot = tl.load(slots_ptr + row).to(tl.int64)
+    if LIVE or SLOTS:
+        runs = slot >= 0
+        if LIVE:
+            runs &= tl.load(live_ptr + row) != 0
+        if runs == 0:
             for start in tl.range(0, P, BLOCK_P):
                 p = start + tl.arange(0, BLOCK_P)
                 nothing = tl.zeros([BLOCK_P], y_ptr.dtype.element_ty)
@@ -185,9 +192,9 @@ def step_kernel(
             return
 
     # loads first: they wait together, the state's longest
-    ssm_ptr += row * ssm_row + head * (P * N)
+    ssm_ptr += slot * ssm_row + head * (P * N)
     v_ptr += row * v_row + head * P
-    old_v_ptr += row * old_v_row + head * P
+    old_v_ptr += slot * old_v_row + head * P
     z_ptr += row * z_row + head * P
     n = tl.arange(0, BLOCK_N)
     p = tl.arange(0, BLOCK_P)
@@ -212,14 +219,14 @@ def step_kernel(
     own, other = n[None, :], partner[None, :]
     key = load_vectors(k_ptr, k_bias_ptr, vector + own, bias + own, inside)
     key_other = load_vectors(k_ptr, k_bias_ptr, vector + other, bias + other, paired)
-    old_key = tl.load(old_k_ptr + row * old_k_row + place, mask=inside, other=0.0)
+    old_key = tl.load(old_k_ptr + slot * old_k_row + place, mask=inside, other=0.0)
     query = load_vectors(q_ptr, q_bias_ptr, vector + own, bias + own, inside)
     query_other = load_vectors(q_ptr, q_bias_ptr, vector + other, bias + other, paired)
 
     # every state dimension computes the angle of its own pair
     angles_ptr += row * angles_row + head * ANGLES_STRIDE
     rate = tl.load(angles_ptr + pair, mask=turns, other=0.0).to(tl.float32)
-    phi = tl.load(angle_ptr + row * angle_row + head * S + pair, mask=turns, other=0.0)
+    phi = tl.load(angle_ptr + slot * angle_row + head * S + pair, mask=turns, other=0.0)
     dt = tl.load(dt_ptr + row * dt_row + head).to(tl.float32)
     a = tl.load(a_ptr + row * a_row + head).to(tl.float32)
     lam = tl.sigmoid(tl.load(trap_ptr + row * trap_row + head).to(tl.float32))
@@ -263,7 +270,7 @@ def step_kernel(
     j_inside = (j % PAD == 0) & (j_rank < R)
     j_scale = tl.where(j_inside, tl.where(j_new, gamma, beta), 0.0)[None, :]
 
-    new_ssm_ptr += row * new_ssm_row + head * (P * N)
+    new_ssm_ptr += slot * new_ssm_row + head * (P * N)
     for start in tl.range(0, P, BLOCK_P):
         p = start + tl.arange(0, BLOCK_P)
         inside_p = p < P
@@ -322,16 +329,16 @@ def step_kernel(
         # angle, k and v are read by several threads, so all must have read before one writes
         tl.debug_barrier()
     tl.store(
-        new_angle_ptr + row * new_angle_row + head * S + pair,
+        new_angle_ptr + slot * new_angle_row + head * S + pair,
         tl.minimum(phi * TURN, BELOW_TURN).to(new_angle_ptr.dtype.element_ty),
         mask=turns & first,
     )
     tl.store(
-        new_k_ptr + row * new_k_row + place,
+        new_k_ptr + slot * new_k_row + place,
         new_key.to(new_k_ptr.dtype.element_ty),
         mask=inside,
     )
-    new_v_ptr += row * new_v_row + head * P
+    new_v_ptr += slot * new_v_row + head * P
     p = tl.arange(0, BLOCK_P)
     first_value = first_value.to(tl.float32).to(new_v_ptr.dtype.element_ty)
     tl.store(new_v_ptr + p, first_value, mask=p < P)
@@ -362,6 +369,7 @@ def launch_step(
     *,
     raw: RawParams | None = None,
     live: Tensor | None = None,
+    slots: Tensor | None = None,
     config: StepConfig | None = None,
 ) -> None:
     """Write one step into ``y`` and ``new_state``.
@@ -376,6 +384,8 @@ def launch_step(
         pairing: pairs that rotate.
         raw: what turns a raw projection into inputs.
         live: (B,) bool; rows that are False get a zero ``y`` and leave ``new_state`` as it is.
+        slots: (B,) int64, the rows of the states that belong to those of ``x``; below 0 is none,
+            as if not live.
         config: a layout other than the shipped one.
     """
     batch, rank, groups, d_state = x.q.shape
@@ -401,6 +411,7 @@ def launch_step(
     args = [
         *x,
         nothing if live is None else live.view(torch.uint8),
+        nothing if slots is None else slots,
         *(nothing if part is None else part for part in params),
         *([nothing] * 3 if raw is None else [raw.dt_bias, raw.q_norm, raw.k_norm]),
         *state,
@@ -426,6 +437,7 @@ def launch_step(
             RAW=raw is not None,
             HEAVY_TAIL=raw is not None and raw.a_activation == "heavy_tail",
             LIVE=live is not None,
+            SLOTS=slots is not None,
             IN_PLACE=new_state.ssm is state.ssm,
             BLOCK_P=block_p,
             BLOCK_N=block_n,
