@@ -1,17 +1,27 @@
 """Greedy decoding and endpoints of many streams at once: the two state machines, an array each."""
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audiossm.decoding.endpoints import NEVER, PATIENCE, EndpointRules, Marks, SegmentState
 from audiossm.decoding.greedy import BLANK_ID, GreedyDecoder, GreedyState
-from audiossm.decoding.words import Rule
+from audiossm.decoding.words import DecodedWord, Rule
+from audiossm.text import Vocabulary
 
-__all__ = ["RULES", "FoundEndpoints", "FoundTokens", "FoundWords", "GreedyRows", "RowsFound"]
+__all__ = [
+    "RULES",
+    "FoundEndpoints",
+    "FoundTokens",
+    "FoundWords",
+    "GreedyRows",
+    "RowsFound",
+    "join_found",
+    "list_words",
+]
 
 RULES: tuple[Rule, ...] = ("silence", "pause", "length", "end")
 Ints = NDArray[np.int64]
@@ -247,10 +257,42 @@ class GreedyRows:
             marks[name][ended] = NEVER
 
 
-def _join(kind: Callable[..., F], parts: list[F]) -> F:
+def list_words(vocabulary: Vocabulary, words: FoundWords) -> Iterator[tuple[int, DecodedWord]]:
+    """Spell words out, with their rows."""
+    if not len(words.rows):
+        return
+    texts = spell(vocabulary, words.pieces, words.lengths)
+    columns = (words.rows, words.starts, words.lasts + 1, words.scores / words.lengths)
+    for text, row, start, end, mean in zip(texts, *(c.tolist() for c in columns), strict=True):
+        yield row, DecodedWord(text, start, end, math.exp(mean))
+
+
+def spell(vocabulary: Vocabulary, pieces: NDArray[np.int32], lengths: Ints) -> list[str]:
+    """Join the first ``lengths`` pieces of each row (words, longest): many at once if letters."""
+    if any(len(piece) > 1 for piece in vocabulary.pieces[1:]):
+        return [
+            vocabulary.decode(row[:length])
+            for row, length in zip(pieces.tolist(), lengths.tolist(), strict=True)
+        ]
+    letters = np.array([0, *map(ord, vocabulary.pieces[1:])], np.uint32)
+    # the blank is no part of a word, and zeros at its end are none of a text
+    texts: list[str] = letters[pieces].view(f"<U{pieces.shape[1]}")[:, 0].tolist()
+    return texts
+
+
+def join_found(parts: Sequence[RowsFound]) -> RowsFound:
+    """Put what several rows found one after the other."""
+    tokens, words, endpoints = zip(*parts, strict=True)
+    return RowsFound(
+        _join(FoundTokens, [part for part in tokens if len(part.rows)]),
+        _join(FoundWords, [part for part in words if len(part.rows)]),
+        _join(FoundEndpoints, [part for part in endpoints if len(part.rows)]),
+    )
+
+
+def _join(kind: type[F], parts: list[F]) -> F:
     """Put entries one after the other; of none, an empty table."""
     if len(parts) == 1:
         return parts[0]
-    if not parts:
-        return kind(*(np.zeros(0, np.int64) for _ in range(len(kind._fields))))
-    return kind(*map(np.concatenate, zip(*parts, strict=True)))
+    columns = zip(*parts, strict=True) if parts else ([np.zeros(0, np.int64)],) * len(kind._fields)
+    return cast(F, kind._make(map(np.concatenate, columns)))

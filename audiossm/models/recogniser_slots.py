@@ -39,14 +39,26 @@ class SlotState(NamedTuple):
 class SlotLabels:
     """What a step found: on the way from the device until somebody asks."""
 
-    def __init__(self, packed: Tensor, done: "torch.cuda.Event | None") -> None:
-        self._packed, self._done = packed, done
+    def __init__(
+        self, packed: Tensor, events: "tuple[torch.cuda.Event, torch.cuda.Event] | None"
+    ) -> None:
+        self._packed, self._events = packed, events
+
+    @property
+    def is_done(self) -> bool:
+        """Whether ``wait`` would return at once."""
+        return self._events is None or bool(self._events[1].query())
+
+    @property
+    def device_ms(self) -> float:
+        """Milliseconds between begin and end on a CUDA device, copies included; else 0."""
+        self.wait()
+        return 0.0 if self._events is None else self._events[0].elapsed_time(self._events[1])
 
     def wait(self) -> None:
         """Wait until the device is done."""
-        if self._done is not None:
-            self._done.synchronize()
-            self._done = None
+        if self._events is not None:
+            self._events[1].synchronize()
 
     def read(self) -> tuple[Tensor, Tensor, Tensor]:
         """Wait, then return three tensors (rows, label frames) on the CPU.
@@ -102,7 +114,7 @@ class RecogniserSlots:
         self.network, self.config = network, network.config
         self.num_slots, self.max_rows, self.tf32 = num_slots, max_rows, tf32
         self.blocks, self.convs = network.blocks(), network.gated_convs()
-        if layer_dtype != torch.float32:
+        if self.blocks[0].norm.weight.dtype != layer_dtype:
             self.blocks = [cast_copy(block, layer_dtype) for block in self.blocks]
             self.convs = [cast_copy(conv, layer_dtype) for conv in self.convs]
         self.taps = (network.lookahead.weight + network.lookahead.delay).detach().contiguous()
@@ -116,7 +128,9 @@ class RecogniserSlots:
         self.packed = torch.zeros(max_rows, self.config.stack, 2, dtype=torch.int32, device=device)
         # the torch forms of the kernels look at their slots, which a graph can't
         self.captures = device.type == "cuda" and triton_wanted()
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.pool = torch.cuda.graph_pool_handle() if self.captures else None
 
@@ -172,6 +186,7 @@ class RecogniserSlots:
         with self.in_stream():
             if self.captures and rows not in self.graphs:
                 self.graphs[rows] = self.capture(rows)
+            began = self.mark()
             self.slots[:count].copy_(slots, non_blocking=True)
             self.slots[count:rows] = -1
             self.samples[:count].copy_(samples, non_blocking=True)
@@ -179,13 +194,13 @@ class RecogniserSlots:
                 self.graphs[rows].replay()
             else:
                 self.advance(rows)
-            if self.stream is None:
+            if began is None:
                 return SlotLabels(self.packed[:count].clone(), None)
             packed = torch.empty(count, *self.packed.shape[1:], dtype=torch.int32, pin_memory=True)
             packed.copy_(self.packed[:count], non_blocking=True)
-            done = torch.cuda.Event()
-            done.record()
-            return SlotLabels(packed, done)
+            done = self.mark()
+            assert done is not None
+            return SlotLabels(packed, (began, done))
 
     @torch.no_grad()
     def warm_up(self, counts: Sequence[int] | None = None) -> None:
@@ -248,6 +263,14 @@ class RecogniserSlots:
             return
         with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
             yield
+
+    def mark(self) -> "torch.cuda.Event | None":
+        """Record where the slots' stream stands, if there is one."""
+        if self.stream is None:
+            return None
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's
+        event.record(self.stream)
+        return event
 
     def capture(self, rows: int) -> torch.cuda.CUDAGraph:
         """Capture a step of ``rows`` rows; no stream advances."""
@@ -382,7 +405,7 @@ def encode(encoder: Encoder, features: Tensor, state: EncoderState, slots: Tenso
         step_projected(encoder.mixer, frame, state.ssm, slots=slots)
         for frame in projected.unbind(dim=1)
     ]
-    y = encoder.mixer.out_proj(torch.stack(mixed, dim=1))
+    y: Tensor = encoder.mixer.out_proj(torch.stack(mixed, dim=1))
     return x + y
 
 

@@ -163,7 +163,7 @@ def step_projected(
 ) -> Tensor:
     """Do what stands between a mixer's two projections, for ``mix``: (rows, d_inner)."""
     config = mixer.config
-    parts = projected.split(config.split_sizes, dim=-1)
+    parts = torch.split(projected, config.split_sizes, dim=-1)
     z, v = (part.unflatten(-1, (config.num_heads, config.head_dim)) for part in parts[:2])
     ranks = (config.rank, config.num_groups, config.d_state)
     k, q = (part.unflatten(-1, ranks) for part in parts[2:4])

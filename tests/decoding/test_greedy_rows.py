@@ -15,8 +15,7 @@ from audiossm.decoding import (
     Segmenter,
     best_labels,
 )
-from audiossm.decoding.greedy_rows import RULES, GreedyRows, RowsFound
-from audiossm.decoding.words import make_word
+from audiossm.decoding.greedy_rows import RULES, GreedyRows, RowsFound, list_words
 from heard_frames import VOCABULARY
 
 FRAME_S = 0.02
@@ -44,11 +43,7 @@ def find_fresh(labels: np.ndarray, late: int) -> np.ndarray:
 
 
 def list_items(found: RowsFound, row: int) -> list[list[object]]:
-    words = [
-        make_word(VOCABULARY, pieces[:length].tolist(), int(start), int(last), float(score))
-        for at, pieces, length, start, last, score in zip(*found.words, strict=True)
-        if at == row
-    ]
+    words = [word for at, word in list_words(VOCABULARY, found.words) if at == row]
     tokens = [(id, frame) for at, id, frame, _ in zip(*found.tokens, strict=True) if at == row]
     ends = [
         DecodedEndpoint(RULES[rule], frame, start, end, ())

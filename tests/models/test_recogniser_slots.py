@@ -1,5 +1,7 @@
 """A recogniser in slots: each stream gets what the recogniser itself says, whoever is with it."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +13,8 @@ from audiossm.nn import named_tensors
 from tiny_model import make_transcriber, read_speech
 
 NETWORK = make_transcriber().network
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CARD = copy.deepcopy(NETWORK).to(DEVICE)
 FRAME = NETWORK.config.frame_size
 STACK = NETWORK.config.stack
 SPEECH = torch.from_numpy(read_speech()[: 24 * FRAME].copy()).view(24, FRAME)
@@ -37,7 +41,7 @@ def collapse(labels: Tensor, right: int) -> Tensor:
 
 
 def test_streams_that_come_and_rest_get_what_they_would_alone():
-    slots = RecogniserSlots(NETWORK, 5)
+    slots = RecogniserSlots(CARD, 5)
     rights = [0, 8, 4]
     places = [4, 0, 2]
     audio = [SPEECH, SPEECH.flip(0), -0.5 * SPEECH]
@@ -61,7 +65,7 @@ def test_streams_that_come_and_rest_get_what_they_would_alone():
 
 
 def test_a_state_is_the_networks_own_and_moves():
-    slots = RecogniserSlots(NETWORK, 3)
+    slots = RecogniserSlots(CARD, 3)
     slots.begin([1], 8)
     for frame in SPEECH[:7]:
         step(slots, [1], frame.unsqueeze(0))
@@ -88,7 +92,7 @@ def test_batch_mates_and_places_change_no_bit():
     noise = torch.randn(8, FRAME) * 0.1
 
     def run(place: int, row: int, mates: Tensor) -> list[Tensor]:
-        slots = RecogniserSlots(NETWORK, 8)
+        slots = RecogniserSlots(CARD, 8)
         slots.begin(list(range(8)))
         others = [slot for slot in range(8) if slot != place]
         who = [*others[:row], place, *others[row:]][:7]
@@ -109,7 +113,7 @@ def test_batch_mates_and_places_change_no_bit():
 
 
 def test_a_spoiled_stream_is_told_and_spoils_nobody():
-    slots = RecogniserSlots(NETWORK, 3)
+    slots = RecogniserSlots(CARD, 3)
     slots.begin([0, 1, 2])
     for frame in SPEECH[:2]:
         step(slots, [0, 1, 2], frame.expand(3, -1))
@@ -127,7 +131,7 @@ def test_a_spoiled_stream_is_told_and_spoils_nobody():
 
 
 def test_slots_that_rest_stay_bit_by_bit():
-    slots = RecogniserSlots(NETWORK, 4)
+    slots = RecogniserSlots(CARD, 4)
     slots.begin([0, 1, 2, 3])
     step(slots, [0, 1, 2, 3], SPEECH[:4])
     before = slots.read(2)
@@ -143,12 +147,12 @@ def test_slots_that_rest_stay_bit_by_bit():
 
 def test_layers_and_states_of_half_the_memory_say_nearly_the_same():
     whole, half = (
-        RecogniserSlots(NETWORK, 1, state_dtype=dtype, layer_dtype=dtype)
+        RecogniserSlots(CARD, 1, state_dtype=dtype, layer_dtype=dtype)
         for dtype in (torch.float32, torch.bfloat16)
     )
     assert half.state.upper[0].ssm.dtype == torch.bfloat16
     assert half.state.upper[0].angle.dtype == torch.float32
-    assert NETWORK.layers[0].mlp.fc1.weight.dtype == torch.float32
+    assert CARD.layers[0].mlp.fc1.weight.dtype == torch.float32
     assert half.state_bytes < whole.state_bytes
     agree = 0
     for slots in (whole, half):
@@ -161,7 +165,7 @@ def test_layers_and_states_of_half_the_memory_say_nearly_the_same():
 
 
 def test_buckets_grow_by_a_quarter_at_most():
-    slots = RecogniserSlots(NETWORK, 1500)
+    slots = RecogniserSlots(CARD, 1500)
     assert [slots.bucket(n) for n in (1, 3, 200, 257, 321, 1024, 1025, 1300, 1500)] == [
         1, 4, 256, 320, 384, 1024, 1280, 1500, 1500,
     ]  # fmt: skip
@@ -172,10 +176,10 @@ def test_buckets_grow_by_a_quarter_at_most():
 
 def test_what_makes_no_slots_or_no_step_is_refused():
     with pytest.raises(ConfigError, match="0 slots, 0 rows"):
-        RecogniserSlots(NETWORK, 0)
+        RecogniserSlots(CARD, 0)
     with pytest.raises(ConfigError, match=r"call eval\(\) first"):
         RecogniserSlots(Recogniser(NETWORK.config), 1)
-    slots = RecogniserSlots(NETWORK, 3, max_rows=2)
+    slots = RecogniserSlots(CARD, 3, max_rows=2)
     for count, length in ((0, FRAME), (3, FRAME), (1, FRAME - 1)):
         with pytest.raises(ShapeError, match="a step takes 1 to 2 slots"):
             slots.step(torch.arange(count), torch.zeros(count, length))
