@@ -10,7 +10,7 @@ from audiossm.checkpoint import ModelFolder, load_weights, save_model
 from audiossm.codec import CodecPin, LoadedCodec
 from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, DeviceError, ModelError
-from audiossm.graphs import Backend, Step, Ways, hash_sizes
+from audiossm.graphs import Backend, Seats, Step, Ways, hash_sizes
 from audiossm.models.calibration import Calibration
 from audiossm.models.loaded_writer import LoadedWriter
 from audiossm.models.offsets import SpikeOffsets
@@ -94,6 +94,7 @@ class LoadedRecogniser:
     """A recogniser with its weights. Calls don't change it: threads and sessions may share it."""
 
     writer: LoadedWriter | None = None  # tells words as people write them, if anybody asked
+    seats: Seats[RecogniserState] | None = None  # of live streams that step together
 
     def __init__(
         self,

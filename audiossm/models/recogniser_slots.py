@@ -40,9 +40,12 @@ class SlotLabels:
     """What a step found: on the way from the device until somebody asks."""
 
     def __init__(
-        self, packed: Tensor, events: "tuple[torch.cuda.Event, torch.cuda.Event] | None"
+        self,
+        packed: Tensor,
+        log_probs: Tensor | None,
+        events: "tuple[torch.cuda.Event, torch.cuda.Event] | None",
     ) -> None:
-        self._packed, self._events = packed, events
+        self._packed, self._log_probs, self._events = packed, log_probs, events
 
     @property
     def is_done(self) -> bool:
@@ -59,6 +62,12 @@ class SlotLabels:
         """Wait until the device is done."""
         if self._events is not None:
             self._events[1].synchronize()
+
+    def log_probs(self) -> Tensor:
+        """Wait, then return (rows, label frames, pieces) float32 on the CPU, if they were wanted."""
+        self.wait()
+        assert self._log_probs is not None
+        return self._log_probs
 
     def read(self) -> tuple[Tensor, Tensor, Tensor]:
         """Wait, then return three tensors (rows, label frames) on the CPU.
@@ -126,6 +135,9 @@ class RecogniserSlots:
         self.samples = torch.zeros(max_rows, self.config.frame_size, device=device)
         self.slots = torch.full((max_rows,), -1, device=device)
         self.packed = torch.zeros(max_rows, self.config.stack, 2, dtype=torch.int32, device=device)
+        self.log_probs = torch.zeros(
+            max_rows, self.config.stack, len(self.config.pieces), device=device
+        )
         # the torch forms of the kernels look at their slots, which a graph can't
         self.captures = device.type == "cuda" and triton_wanted()
         self.stream: torch.cuda.Stream | None = None
@@ -165,13 +177,14 @@ class RecogniserSlots:
         return sizes
 
     @torch.no_grad()
-    def step(self, slots: Tensor, samples: Tensor) -> SlotLabels:
+    def step(self, slots: Tensor, samples: Tensor, log_probs: bool = False) -> SlotLabels:
         """Advance some streams by one backbone frame; the device goes on alone.
 
         Args:
             slots: (streams,) int64 on the CPU, no slot twice.
             samples: (streams, frame_size) float32 on the CPU, in [-1, 1]; in pinned memory they
                 needn't be copied first, and must stay as they are until the labels were read.
+            log_probs: whether those of all pieces are wanted, too.
 
         Raises:
             ShapeError: another shape, no stream, or more than ``max_rows``.
@@ -195,12 +208,13 @@ class RecogniserSlots:
             else:
                 self.advance(rows)
             if began is None:
-                return SlotLabels(self.packed[:count].clone(), None)
-            packed = torch.empty(count, *self.packed.shape[1:], dtype=torch.int32, pin_memory=True)
-            packed.copy_(self.packed[:count], non_blocking=True)
+                whole = self.log_probs[:count].clone() if log_probs else None
+                return SlotLabels(self.packed[:count].clone(), whole, None)
+            packed = copy_out(self.packed[:count])
+            whole = copy_out(self.log_probs[:count]) if log_probs else None
             done = self.mark()
             assert done is not None
-            return SlotLabels(packed, (began, done))
+            return SlotLabels(packed, whole, (began, done))
 
     @torch.no_grad()
     def warm_up(self, counts: Sequence[int] | None = None) -> None:
@@ -239,16 +253,23 @@ class RecogniserSlots:
     @torch.no_grad()
     def read(self, slot: int) -> SlotState:
         """Return a copy of a slot's state, on the CPU, float32."""
+        rows: list[Tensor] = []
+
+        def take(part: Tensor) -> Tensor:
+            rows.append(part[slot].flatten().float())  # whole numbers in it are small
+            return part
+
+        map_state(take, self.state)
         with self.in_stream():
+            counts = torch.stack([self.previous[slot], self.frame[slot]]).cpu().tolist()
+            flat = torch.cat(rows).cpu()  # one copy, not one for each part
+        values = iter(flat.split([len(row) for row in rows]))
 
-            def take(part: Tensor) -> Tensor:
-                row = part[slot : slot + 1]
-                return row.to("cpu", torch.float32 if row.is_floating_point() else row.dtype)
+        def give(part: Tensor) -> Tensor:
+            dtype = torch.float32 if part.is_floating_point() else part.dtype
+            return next(values).to(dtype).reshape(1, *part.shape[1:]).clone()
 
-            # to("cpu") doesn't copy what is there
-            network = map_state(lambda part: take(part).clone(), self.state)
-            counts = (int(self.previous[slot]), int(self.frame[slot]))
-        return SlotState(network, *counts)
+        return SlotState(map_state(give, self.state), *counts)
 
     def synchronise(self) -> None:
         """Wait for the device."""
@@ -297,7 +318,9 @@ class RecogniserSlots:
             x, added = self.run_layers(x, slots)
             h = add_norm_(x, added, network.norm_f.weight, network.norm_f.eps)
             logits = network.head(h).float().view(rows, self.config.stack, -1)
-        self.collapse(logits.log_softmax(dim=-1), places)
+        log_probs = logits.log_softmax(dim=-1)
+        self.log_probs[:rows] = log_probs
+        self.collapse(log_probs, places)
 
     def find_features(self, samples: Tensor, places: Tensor) -> Tensor:
         """Return what the encoder sees of (rows, samples): (rows, frames, features)."""
@@ -307,7 +330,7 @@ class RecogniserSlots:
             joined = torch.cat([tails.index_select(0, places), samples], dim=1)
             kept = tails.shape[1]
             tails.index_copy_(0, places, joined[:, joined.shape[1] - kept :].contiguous())
-            return encoder.features(joined.unfold(1, stft.window, stft.hop) @ stft.basis)
+            return encoder.features(stft.transform(joined))
 
     def run_layers(self, x: Tensor, slots: Tensor) -> tuple[Tensor, Tensor | None]:
         """Run the backbone's layers over (rows, d_model) float32, which they overwrite.
@@ -380,6 +403,12 @@ def make_rows(state: RecogniserState, count: int, state_dtype: torch.dtype) -> R
     convs = map_state(lambda part: zeros(part, part.dtype), state.convs)
     lower, upper = (tuple(ssm(part) for part in parts) for parts in (state.lower, state.upper))
     return RecogniserState(encoder, lower, lookahead, upper, convs)
+
+
+def copy_out(x: Tensor) -> Tensor:
+    """Return a copy in pinned memory that will be there when the stream comes by."""
+    y = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    return y.copy_(x, non_blocking=True)
 
 
 @contextlib.contextmanager

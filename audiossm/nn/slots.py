@@ -9,10 +9,13 @@ from audiossm.errors import ConfigError, ShapeError
 from audiossm.nn.block import Block
 from audiossm.nn.mamba3 import Mamba3
 from audiossm.nn.norm import RMSNorm
-from audiossm_kernels import SsmInputs, SsmState, ssm_step_
+from audiossm_kernels import RawParams, SsmInputs, SsmState, make_steps, norm_vectors, ssm_step_
 from audiossm_kernels.fused import add_norm_, gate_values
 
 __all__ = ["BlockSlots", "mix", "step_projected"]
+
+# from which on a card prepares a row once for all heads
+MANY_ROWS, MANY_HEADS = 256, 16
 
 
 class BlockSlots:
@@ -168,8 +171,19 @@ def step_projected(
     ranks = (config.rank, config.num_groups, config.d_state)
     k, q = (part.unflatten(-1, ranks) for part in parts[2:4])
     dt, adt, trap, angles = parts[4:]
+    raw: RawParams | None = mixer.raw_parameters()
+    params = mixer.small_parameters()
+    if projected.is_cuda and len(projected) >= MANY_ROWS and config.num_heads >= MANY_HEADS:
+        # three small launches cost less than each head preparing what all share
+        q, k = (
+            norm_vectors(part, norm.weight, norm.eps)
+            for part, norm in ((q, mixer.C_norm), (k, mixer.B_norm))
+        )
+        dt, adt = make_steps(
+            dt, adt, mixer.dt_bias, config.a_activation, config.a_floor, config.max_memory
+        )
+        raw = None
     inputs = SsmInputs(q, k, v, z, dt, adt, trap, angles.unsqueeze(-2))
-    raw, params = mixer.raw_parameters(), mixer.small_parameters()
     y = ssm_step_(
         *inputs,
         params,

@@ -9,7 +9,7 @@ from audiossm_kernels.errors import KernelError
 
 __all__ = ["conv_step_"]
 
-MAX_TILE = 2**14  # channels times taps of one program
+MAX_NORMED = 2**14  # channels times taps that one program norms
 
 
 def conv_step_(
@@ -68,7 +68,8 @@ def conv_step_(
     if not (x.is_contiguous() and tail.is_contiguous() and weight.is_contiguous()):
         raise KernelError("conv_step_: x, tail and weight must be contiguous")
     with torch.no_grad():
-        if x.is_cuda and triton_wanted() and channels * (kept + 1) <= MAX_TILE:
+        fits = norm is None or channels * (kept + 1) <= MAX_NORMED
+        if x.is_cuda and fits and triton_wanted():
             from audiossm_kernels.triton_conv import launch_conv
 
             return launch_conv(x, tail, weight, bias, slots, gated, norm, options, eps)

@@ -238,8 +238,7 @@ class Run:
         self.device_ms.append(labels.device_ms)
 
     def close(self) -> None:
-        for part in self.parts:
-            self.table.close(part.tolist())
+        self.table.close(np.nonzero(self.table.open_slots)[0].tolist())
 
 
 def measure(
