@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiossm.checkpoint import ModelFolder, load_weights, save_model
@@ -196,12 +198,19 @@ class LoadedRecogniser:
             end: label frame after its last letter's spike.
             lookahead_ms: the stream's; the model's offsets depend on it, if it has any.
         """
+        first, last = self.word_spans(np.array(start), np.array(end), lookahead_ms)
+        return float(first), float(last)
+
+    def word_spans(
+        self, starts: NDArray[np.int64], ends: NDArray[np.int64], lookahead_ms: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Do what ``word_span`` does for many words."""
         offsets, option = self.offsets, self.lookaheads_ms.index(lookahead_ms)
         if not offsets.letters_start:
-            return start * self.label_frame_s, end * self.label_frame_s
-        first = max(start + offsets.letters_start[option], 0.0)
+            return starts * self.label_frame_s, ends * self.label_frame_s
+        first = np.maximum(starts + offsets.letters_start[option], 0.0)
         # a frame at least, also of a word that seems to lie before the beginning
-        last = max(end + offsets.letters_end[option], first + 1.0)
+        last = np.maximum(ends + offsets.letters_end[option], first + 1.0)
         return first * self.label_frame_s, last * self.label_frame_s
 
     @property

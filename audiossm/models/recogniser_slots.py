@@ -64,7 +64,7 @@ class SlotLabels:
             self._events[1].synchronize()
 
     def log_probs(self) -> Tensor:
-        """Wait, then return (rows, label frames, pieces) float32 on the CPU, if they were wanted."""
+        """Wait, then return (rows, label frames, pieces) on the CPU, if they were wanted."""
         self.wait()
         assert self._log_probs is not None
         return self._log_probs
@@ -95,6 +95,7 @@ class RecogniserSlots:
         network: in evaluation mode; left as it is.
         num_slots: streams at most.
         max_rows: streams in a step at most; all by default.
+        buffer_frames: backbone frames of audio that wait on the device for each stream.
         state_dtype: of the recurrent states, without their angles: float32, or bfloat16 for half
             the memory.
         layer_dtype: of the backbone's layers; float32, or bfloat16, which makes a copy of them.
@@ -111,13 +112,17 @@ class RecogniserSlots:
         num_slots: int,
         *,
         max_rows: int | None = None,
+        buffer_frames: int = 1,
         state_dtype: torch.dtype = torch.float32,
         layer_dtype: torch.dtype = torch.float32,
         tf32: bool = False,
     ) -> None:
         max_rows = num_slots if max_rows is None else min(max_rows, num_slots)
-        if num_slots < 1 or max_rows < 1:
-            raise ConfigError(f"{num_slots} slots, {max_rows} rows: must be 1 or more each")
+        if num_slots < 1 or max_rows < 1 or buffer_frames < 1:
+            raise ConfigError(
+                f"{num_slots} slots, {max_rows} rows and {buffer_frames} buffer_frames: must be 1 "
+                "or more each"
+            )
         if network.training:
             raise ConfigError("a network in slots must be in evaluation mode: call eval() first")
         self.network, self.config = network, network.config
@@ -132,7 +137,10 @@ class RecogniserSlots:
         self.state = make_rows(network.init_state(1), num_slots + 1, state_dtype)
         self.previous = torch.zeros(num_slots + 1, dtype=torch.int64, device=device)
         self.frame = torch.zeros(num_slots + 1, dtype=torch.int64, device=device)
-        self.samples = torch.zeros(max_rows, self.config.frame_size, device=device)
+        # rings of frames; the last row is silence
+        self.buffer_frames, frame_size = buffer_frames, self.config.frame_size
+        self.audio = torch.zeros(num_slots + 1, buffer_frames * frame_size, device=device)
+        self.sources = torch.full((max_rows,), num_slots * buffer_frames, device=device)
         self.slots = torch.full((max_rows,), -1, device=device)
         self.packed = torch.zeros(max_rows, self.config.stack, 2, dtype=torch.int32, device=device)
         self.log_probs = torch.zeros(
@@ -177,32 +185,74 @@ class RecogniserSlots:
         return sizes
 
     @torch.no_grad()
-    def step(self, slots: Tensor, samples: Tensor, log_probs: bool = False) -> SlotLabels:
-        """Advance some streams by one backbone frame; the device goes on alone.
+    def put(self, slots: Tensor, starts: Tensor, samples: Tensor) -> None:
+        """Write samples into some streams' rings of audio; the device does it alone.
 
         Args:
             slots: (streams,) int64 on the CPU, no slot twice.
-            samples: (streams, frame_size) float32 on the CPU, in [-1, 1]; in pinned memory they
-                needn't be copied first, and must stay as they are until the labels were read.
-            log_probs: whether those of all pieces are wanted, too.
+            starts: (streams,) int64 on the CPU, where in its ring each stream's samples begin.
+            samples: (streams, samples) float32 on the CPU, no more than a ring has.
+
+        Raises:
+            ShapeError: another shape, or too many samples.
+        """
+        count, size = len(slots), self.audio.shape[1]
+        if samples.dim() != 2 or len(samples) != count or samples.shape[1] > size:
+            raise ShapeError(f"rings take ({count}, 0 to {size}) samples, got {(*samples.shape,)}")
+        with self.in_stream():
+            places = self.send(torch.stack([slots * size, starts]))
+            within = torch.arange(samples.shape[1], device=self.device)
+            within = places[0].unsqueeze(1) + (places[1].unsqueeze(1) + within) % size
+            self.audio.view(-1).index_copy_(0, within.flatten(), self.send(samples).flatten())
+
+    def step(self, slots: Tensor, samples: Tensor, log_probs: bool = False) -> SlotLabels:
+        """Advance some streams by a frame that comes now: ``put`` into the first one, and ``take``.
+
+        Args:
+            slots: (streams,) int64 on the CPU, no slot twice.
+            samples: (streams, frame_size) float32 on the CPU, in [-1, 1].
+            log_probs: as in ``take``.
 
         Raises:
             ShapeError: another shape, no stream, or more than ``max_rows``.
         """
-        count = len(slots)
-        if not 1 <= count <= self.max_rows or samples.shape != (count, self.config.frame_size):
+        if samples.shape != (len(slots), self.config.frame_size):
             raise ShapeError(
-                f"a step takes 1 to {self.max_rows} slots and ({count}, {self.config.frame_size}) "
-                f"samples, got {(*slots.shape,)} and {(*samples.shape,)}"
+                f"a step takes ({len(slots)}, {self.config.frame_size}) samples, "
+                f"got {(*samples.shape,)}"
             )
-        rows = self.bucket(count)
+        heads = torch.zeros_like(slots)
+        if 1 <= len(slots) <= self.max_rows:
+            self.put(slots, heads, samples)
+        return self.take(slots, heads, log_probs)
+
+    @torch.no_grad()
+    def take(self, slots: Tensor, heads: Tensor, log_probs: bool = False) -> SlotLabels:
+        """Advance some streams by one backbone frame of their rings; the device goes on alone.
+
+        Args:
+            slots: (streams,) int64 on the CPU, no slot twice.
+            heads: (streams,) int64 on the CPU, which frame of its ring; below 0 is silence.
+            log_probs: whether those of all pieces are wanted, too.
+
+        Raises:
+            ShapeError: no stream, more than ``max_rows``, or another number of heads.
+        """
+        count = len(slots)
+        if not 1 <= count <= self.max_rows or heads.shape != slots.shape:
+            raise ShapeError(
+                f"a step takes 1 to {self.max_rows} slots, got {(*slots.shape,)} and heads "
+                f"{(*heads.shape,)}"
+            )
+        rows, silence = self.bucket(count), self.num_slots * self.buffer_frames
+        sources = torch.where(heads < 0, silence, slots * self.buffer_frames + heads)
         with self.in_stream():
             if self.captures and rows not in self.graphs:
                 self.graphs[rows] = self.capture(rows)
             began = self.mark()
-            self.slots[:count].copy_(slots, non_blocking=True)
-            self.slots[count:rows] = -1
-            self.samples[:count].copy_(samples, non_blocking=True)
+            places = self.send(torch.stack([slots, sources]))
+            self.slots[:count], self.sources[:count] = places[0], places[1]
+            self.slots[count:rows], self.sources[count:rows] = -1, silence
             if self.captures:
                 self.graphs[rows].replay()
             else:
@@ -271,6 +321,12 @@ class RecogniserSlots:
 
         return SlotState(map_state(give, self.state), *counts)
 
+    @torch.no_grad()
+    def read_audio(self, slot: int) -> Tensor:
+        """Return a slot's ring of audio, (samples,) float32 on the CPU."""
+        with self.in_stream():
+            return self.audio[slot].cpu()
+
     def synchronise(self) -> None:
         """Wait for the device."""
         if self.stream is not None:
@@ -284,6 +340,13 @@ class RecogniserSlots:
             return
         with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
             yield
+
+    def send(self, x: Tensor) -> Tensor:
+        """Return a copy on the device, through pinned memory: nobody waits for it."""
+        if self.stream is None:
+            return x
+        staging = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+        return staging.copy_(x).to(self.device, non_blocking=True)
 
     def mark(self) -> "torch.cuda.Event | None":
         """Record where the slots' stream stands, if there is one."""
@@ -306,12 +369,13 @@ class RecogniserSlots:
         return graph
 
     def advance(self, rows: int) -> None:
-        """Run the network over the first ``rows`` rows of ``samples`` and ``slots``."""
+        """Run the network over the first ``rows`` rows of ``sources`` and ``slots``."""
         slots = self.slots[:rows]
         # where a plain torch operation writes, the rows that fill up have a slot, too
         places = torch.where(slots < 0, self.num_slots, slots)
         network, state = self.network, self.state
-        features = self.find_features(self.samples[:rows], places)
+        frames = self.audio.view(-1, self.config.frame_size)
+        features = self.find_features(frames.index_select(0, self.sources[:rows]), places)
         with products(self.tf32 and self.device.type == "cuda"):
             encoded = encode(network.encoder, features, state.encoder, slots)
             x = network.in_proj(encoded.reshape(rows, -1)).float()

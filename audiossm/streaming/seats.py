@@ -56,8 +56,6 @@ class CardSeats:
         self._condition = threading.Condition()
         self._line: deque[Request] = deque()
         self._closed = False
-        pinned = transcriber.device.type == "cuda"
-        self._staging = torch.zeros(num_seats, self.slots.config.frame_size, pin_memory=pinned)
         self.slots.warm_up()
         transcriber.seats = self
         self._thread = threading.Thread(target=self._work, name="audiossm-seats", daemon=True)
@@ -132,11 +130,10 @@ class CardSeats:
         _refuse(turn, SessionError("this engine was closed"))
 
     def _step(self, turn: list[Request]) -> None:
-        staging = self._staging[: len(turn)]
-        torch.stack([request.frames.popleft() for request in turn], out=staging)
+        frames = torch.stack([request.frames.popleft() for request in turn])
         places = torch.tensor([request.place for request in turn])
         with self._device:
-            labels = self.slots.step(places, staging, log_probs=True)
+            labels = self.slots.step(places, frames, log_probs=True)
         for request, found in zip(turn, labels.log_probs(), strict=True):
             request.found.append(found)
         self.num_steps += 1

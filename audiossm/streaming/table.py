@@ -12,7 +12,14 @@ from audiossm.audio.buffer import FrameBufferState
 from audiossm.audio.samples import LOUDEST, check_samples
 from audiossm.decoding import EndpointRules, GreedyDecoder, SegmentState, make_decoder
 from audiossm.decoding.endpoints import Marks
-from audiossm.decoding.greedy_rows import RULES, GreedyRows, RowsFound, join_found, list_words
+from audiossm.decoding.greedy_rows import (
+    RULES,
+    FoundWords,
+    GreedyRows,
+    RowsFound,
+    join_found,
+    list_words,
+)
 from audiossm.errors import AudioError, BusyError, ConfigError, SessionError, ShapeError
 from audiossm.models import LoadedRecogniser
 from audiossm.models.recogniser_slots import RecogniserSlots, SlotLabels
@@ -85,13 +92,12 @@ class StreamTable:
         layer_dtype: torch.dtype = torch.float32,
         tf32: bool = False,
     ) -> None:
-        if buffer_frames < 1:
-            raise ConfigError(f"buffer_frames is {buffer_frames}, must be 1 or more")
         self.transcriber, self.endpoints = transcriber, endpoints
         self.slots = RecogniserSlots(
             transcriber.network,
             num_slots,
             max_rows=max_rows,
+            buffer_frames=buffer_frames,
             state_dtype=state_dtype,
             layer_dtype=layer_dtype,
             tf32=tf32,
@@ -103,7 +109,6 @@ class StreamTable:
         assert isinstance(decoder, GreedyDecoder)
         self.rows = GreedyRows(decoder, endpoints, transcriber.label_frame_s, num_slots)
         self.free = deque(range(num_slots))
-        self.audio = torch.zeros(num_slots, self.capacity)
         self.head = np.zeros(num_slots, np.int64)  # where a stream's audio begins, in frames
         self.have = np.zeros(num_slots, np.int64)  # samples that wait
         self.received = np.zeros(num_slots, np.int64)
@@ -115,9 +120,6 @@ class StreamTable:
         self.ending = np.zeros(num_slots, bool)
         self.done: list[int] = []  # ended without a step
         self.flights: deque[Flight] = deque()
-        pinned = self.slots.device.type == "cuda"
-        shape = (self.slots.max_rows, self.frame_size)
-        self.staging = deque(torch.zeros(shape, pin_memory=pinned) for _ in range(MAX_AHEAD))
 
     @property
     def num_free(self) -> int:
@@ -189,18 +191,7 @@ class StreamTable:
         low, high = (float(end) for end in x.aminmax()) if len(slots) else (0.0, 0.0)
         if not max(-low, high) <= LOUDEST:
             self._refuse(slots, samples)
-        ends = self.head[slots] * self.frame_size + self.have[slots]
-        if count == self.frame_size and not (ends % self.frame_size).any():
-            frames = self.audio.view(-1, self.frame_size)
-            per_slot = self.capacity // self.frame_size
-            at = slots * per_slot + ends // self.frame_size % per_slot
-            frames.index_copy_(0, torch.from_numpy(at), x)
-        else:
-            for slot, end, row in zip(slots.tolist(), ends.tolist(), x, strict=True):
-                end %= self.capacity
-                room = self.capacity - end
-                self.audio[slot, end : end + count] = row[:room]
-                self.audio[slot, : max(0, count - room)] = row[room:]
+        self._put(slots, x)
         self.have[slots] += count
         self.received[slots] += count
 
@@ -216,8 +207,7 @@ class StreamTable:
             self.ending[slot] = True
             rest = -int(self.have[slot]) % self.frame_size
             if rest:
-                end = int(self.head[slot] * self.frame_size + self.have[slot]) % self.capacity
-                self.audio[slot, end : end + rest] = 0.0
+                self._put(np.array([slot]), torch.zeros(1, rest))
                 self.have[slot] += rest
             if self.taken[slot] or self.have[slot]:
                 self.behind[slot] = self.right[slot]
@@ -258,21 +248,14 @@ class StreamTable:
             order = np.argsort(-self.have[ready], kind="stable")[: self.slots.max_rows]
             ready = np.sort(ready[order])
         counted = sounds[ready]
-        staging = self.staging[0][: len(ready)]
-        self.staging.rotate(-1)
-        per_slot = self.capacity // self.frame_size
-        frames = self.audio.view(-1, self.frame_size)
-        at = torch.from_numpy(ready * per_slot + self.head[ready])
-        torch.index_select(frames, 0, at, out=staging)
-        if not counted.all():
-            staging[torch.from_numpy(~counted)] = 0.0
+        heads = np.where(counted, self.head[ready], -1)
         own, late = ready[counted], ready[~counted]
         self.have[own] -= self.frame_size
-        self.head[own] = (self.head[own] + 1) % per_slot
+        self.head[own] = (self.head[own] + 1) % self.slots.buffer_frames
         self.taken[own] += 1
         self.behind[late] -= 1
         last = self.ending[ready] & (self.have[ready] == 0) & (self.behind[ready] == 0)
-        labels = self.slots.step(torch.from_numpy(ready), staging)
+        labels = self.slots.take(torch.from_numpy(ready), torch.from_numpy(heads))
         self.flights.append(Flight(ready, labels, counted, last))
         return len(ready)
 
@@ -303,13 +286,19 @@ class StreamTable:
 
     def events(self, heard: Heard) -> list[tuple[int, Word | Endpoint]]:
         """Return the words of a step with their slots, and then its endpoints, as sessions do."""
-        span = self.transcriber.word_span
+        span, words = self.transcriber.word_span, heard.found.words
         frame_ms = 1000 * self.frame_size // self.transcriber.sample_rate
-        rights = (self.right * frame_ms).tolist()
         events: list[tuple[int, Word | Endpoint]] = []
-        for slot, word in list_words(self.transcriber.vocabulary, heard.found.words):
-            times = span(word.start, word.end, rights[slot])
-            events.append((slot, Word(word.word, *times, word.confidence)))
+        lookaheads = self.right[words.rows] * frame_ms
+        for ms in np.unique(lookaheads).tolist():
+            some = FoundWords._make(part[lookaheads == ms] for part in words)
+            spans = self.transcriber.word_spans(some.starts, some.lasts + 1, ms)
+            spelled = list_words(self.transcriber.vocabulary, some)
+            for (slot, word), start, end in zip(
+                spelled, *(part.tolist() for part in spans), strict=True
+            ):
+                events.append((slot, Word(word.word, start, end, word.confidence)))
+        rights = (self.right * frame_ms).tolist() if len(heard.found.endpoints.rows) else []
         rate = self.transcriber.sample_rate
         for slot, rule, frame, first, end in zip(
             *(part.tolist() for part in heard.found.endpoints), strict=True
@@ -350,7 +339,7 @@ class StreamTable:
         session.decoder_state = self.rows.read(slot)
         at = int(self.head[slot]) * self.frame_size
         rest = torch.zeros(1, self.frame_size)
-        rest[0, :waiting] = self.audio[slot, at : at + waiting]
+        rest[0, :waiting] = self.slots.read_audio(slot)[at : at + waiting]
         session.buffer_state = FrameBufferState(rest, torch.tensor([waiting]))
         session.samples_received = int(self.received[slot])
         session.frames_taken = int(self.taken[slot]) * self.stack
@@ -390,7 +379,7 @@ class StreamTable:
             int(state.decoder.frame),
         )
         waiting = int(session.buffer_state.length[0])
-        self.audio[slot, :waiting] = session.buffer_state.rest[0, :waiting]
+        self._put(np.array([slot]), session.buffer_state.rest[:, :waiting])
         self.have[slot] = waiting
         self.received[slot] = session.samples_received
         self.taken[slot] = session.frames_taken // self.stack
@@ -399,6 +388,11 @@ class StreamTable:
     @property
     def _why(self) -> str:
         return "it isn't open, it failed, or it was ended"
+
+    def _put(self, slots: Ints, samples: torch.Tensor) -> None:
+        """Write samples behind those that wait."""
+        ends = (self.head[slots] * self.frame_size + self.have[slots]) % self.capacity
+        self.slots.put(torch.from_numpy(slots), torch.from_numpy(ends), samples)
 
     def _lookahead_ms(self, slot: int) -> int:
         return int(self.right[slot]) * 1000 * self.frame_size // self.transcriber.sample_rate

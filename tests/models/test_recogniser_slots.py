@@ -164,6 +164,23 @@ def test_layers_and_states_of_half_the_memory_say_nearly_the_same():
     assert agree >= 0.8 * STACK * len(SPEECH)
 
 
+def test_audio_waits_in_a_ring():
+    slots = RecogniserSlots(CARD, 2, buffer_frames=2)
+    slots.begin([0, 1], 0)
+    who, at = torch.tensor([1, 0]), torch.tensor([FRAME // 2, 2 * FRAME - 3])
+    slots.put(who, at, SPEECH[:2, :100])
+    ring = slots.read_audio(0)
+    assert torch.equal(torch.cat([ring[-3:], ring[:97]]), SPEECH[1, :100])
+    assert torch.equal(slots.read_audio(1)[FRAME // 2 : FRAME // 2 + 100], SPEECH[0, :100])
+    slots.put(torch.tensor([1]), torch.tensor([FRAME]), SPEECH[:1])
+    slots.begin([0, 1], 0)
+    labels, scores, _ = slots.take(torch.tensor([1, 0]), torch.tensor([1, -1])).read()
+    expected = RecogniserSlots(CARD, 2)
+    expected.begin([0, 1], 0)
+    silent = torch.stack([SPEECH[0], torch.zeros(FRAME)])
+    assert torch.equal(labels, step(expected, [1, 0], silent)[0])
+
+
 def test_buckets_grow_by_a_quarter_at_most():
     slots = RecogniserSlots(CARD, 1500)
     assert [slots.bucket(n) for n in (1, 3, 200, 257, 321, 1024, 1025, 1300, 1500)] == [
@@ -175,11 +192,15 @@ def test_buckets_grow_by_a_quarter_at_most():
 
 
 def test_what_makes_no_slots_or_no_step_is_refused():
-    with pytest.raises(ConfigError, match="0 slots, 0 rows"):
+    with pytest.raises(ConfigError, match="0 slots, 0 rows and 1 buffer_frames"):
         RecogniserSlots(CARD, 0)
     with pytest.raises(ConfigError, match=r"call eval\(\) first"):
         RecogniserSlots(Recogniser(NETWORK.config), 1)
     slots = RecogniserSlots(CARD, 3, max_rows=2)
-    for count, length in ((0, FRAME), (3, FRAME), (1, FRAME - 1)):
+    for count in (0, 3):
         with pytest.raises(ShapeError, match="a step takes 1 to 2 slots"):
-            slots.step(torch.arange(count), torch.zeros(count, length))
+            slots.step(torch.arange(count), torch.zeros(count, FRAME))
+    with pytest.raises(ShapeError, match=f"a step takes .1, {FRAME}. samples"):
+        slots.step(torch.arange(1), torch.zeros(1, FRAME - 1))
+    with pytest.raises(ShapeError, match=f"rings take .1, 0 to {FRAME}. samples"):
+        slots.put(torch.arange(1), torch.arange(1), torch.zeros(1, FRAME + 1))

@@ -24,9 +24,7 @@ OTHER = SPEECH[::-1].copy()
 
 def make_model() -> Transcriber:
     network = copy.deepcopy(ALONE.network)
-    return Transcriber(
-        network, name="tiny", model_hash=ALONE.hash, device=torch.device(DEVICE)
-    )
+    return Transcriber(network, name="tiny", model_hash=ALONE.hash, device=torch.device(DEVICE))
 
 
 def run(test: Callable[[Engine], Awaitable[None]], seats: int = 8, **limits: float) -> None:

@@ -207,6 +207,6 @@ def test_no_slot_no_room_no_sound():
     table.start()
     with pytest.raises(SessionError, match="is in a step on its way"):
         table.close([int(slots[0])])
-    with pytest.raises(ConfigError, match="buffer_frames is 0"):
+    with pytest.raises(ConfigError, match="0 buffer_frames"):
         StreamTable(CARD, 2, buffer_frames=0)
     assert DEFAULT_RULES == table.endpoints
