@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
 
 Backend = Literal["auto", "torch", "onnx", "onnx-int8"]
 # from which on a step goes to no seat: it is a file's
@@ -118,10 +119,10 @@ class Ways(Generic[S]):
         return "onnx"
 
 
-class Seat(Protocol[S]):
+class Seat(Protocol[S_co]):
     """Where one stream's state is kept for it, to be advanced together with others'."""
 
-    def read(self) -> S:
+    def read(self) -> S_co:
         """Return the state as a value of its own."""
 
     def step(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -50,7 +50,7 @@ class SlotLabels:
     @property
     def is_done(self) -> bool:
         """Whether ``wait`` would return at once."""
-        return self._events is None or bool(self._events[1].query())
+        return self._events is None or bool(self._events[1].query())  # type: ignore[no-untyped-call]
 
     @property
     def device_ms(self) -> float:
@@ -309,15 +309,16 @@ class RecogniserSlots:
             rows.append(part[slot].flatten().float())  # whole numbers in it are small
             return part
 
-        map_state(take, self.state)
         with self.in_stream():
+            map_state(take, self.state)
             counts = torch.stack([self.previous[slot], self.frame[slot]]).cpu().tolist()
             flat = torch.cat(rows).cpu()  # one copy, not one for each part
-        values = iter(flat.split([len(row) for row in rows]))
+        values = iter(torch.split(flat, [len(row) for row in rows]))
 
         def give(part: Tensor) -> Tensor:
             dtype = torch.float32 if part.is_floating_point() else part.dtype
-            return next(values).to(dtype).reshape(1, *part.shape[1:]).clone()
+            value: Tensor = next(values)
+            return value.to(dtype).reshape(1, *part.shape[1:]).clone()
 
         return SlotState(map_state(give, self.state), *counts)
 
@@ -338,6 +339,8 @@ class RecogniserSlots:
         if self.stream is None:
             yield
             return
+        # what the caller made on its own stream comes first
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
             yield
 
@@ -498,8 +501,8 @@ def encode(encoder: Encoder, features: Tensor, state: EncoderState, slots: Tenso
         step_projected(encoder.mixer, frame, state.ssm, slots=slots)
         for frame in projected.unbind(dim=1)
     ]
-    y: Tensor = encoder.mixer.out_proj(torch.stack(mixed, dim=1))
-    return x + y
+    encoded: Tensor = x + encoder.mixer.out_proj(torch.stack(mixed, dim=1))
+    return encoded
 
 
 def convolve(conv: GatedConv, h: Tensor, tail: Tensor, slots: Tensor) -> Tensor:
