@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -295,4 +295,4 @@ def _join(kind: type[F], parts: list[F]) -> F:
     if len(parts) == 1:
         return parts[0]
     columns = zip(*parts, strict=True) if parts else ([np.zeros(0, np.int64)],) * len(kind._fields)
-    return cast(F, kind._make(map(np.concatenate, columns)))
+    return kind._make(map(np.concatenate, columns))

@@ -206,11 +206,12 @@ class LoadedRecogniser:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Do what ``word_span`` does for many words."""
         offsets, option = self.offsets, self.lookaheads_ms.index(lookahead_ms)
+        first, last = starts.astype(np.float64), ends.astype(np.float64)
         if not offsets.letters_start:
-            return starts * self.label_frame_s, ends * self.label_frame_s
-        first = np.maximum(starts + offsets.letters_start[option], 0.0)
+            return first * self.label_frame_s, last * self.label_frame_s
+        first = np.maximum(first + offsets.letters_start[option], 0.0)
         # a frame at least, also of a word that seems to lie before the beginning
-        last = np.maximum(ends + offsets.letters_end[option], first + 1.0)
+        last = np.maximum(last + offsets.letters_end[option], first + 1.0)
         return first * self.label_frame_s, last * self.label_frame_s
 
     @property

@@ -168,9 +168,9 @@ def step_projected(
     """Do what stands between a mixer's two projections, for ``mix``: (rows, d_inner)."""
     config = mixer.config
     parts = torch.split(projected, config.split_sizes, dim=-1)
-    z, v = (part.unflatten(-1, (config.num_heads, config.head_dim)) for part in parts[:2])
+    z, v = (torch.unflatten(part, -1, (config.num_heads, config.head_dim)) for part in parts[:2])
     ranks = (config.rank, config.num_groups, config.d_state)
-    k, q = (part.unflatten(-1, ranks) for part in parts[2:4])
+    k, q = (torch.unflatten(part, -1, ranks) for part in parts[2:4])
     dt, adt, trap, angles = parts[4:]
     raw: RawParams | None = mixer.raw_parameters()
     params = mixer.small_parameters()
