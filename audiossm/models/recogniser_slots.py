@@ -54,7 +54,7 @@ class SlotLabels:
 
     @property
     def device_ms(self) -> float:
-        """Milliseconds between begin and end on a CUDA device, copies included; else 0."""
+        """Milliseconds from the begin of a step to its end on a CUDA device; else 0."""
         self.wait()
         return 0.0 if self._events is None else self._events[0].elapsed_time(self._events[1])
 
