@@ -45,6 +45,7 @@ __all__ = ["CONFIGS", "BackwardConfig", "choose_config", "launch_backward"]
 CARRY_PROGRAMS = 256
 SUM_FRAMES = 32  # of a program that sums over heads
 GATE_COLUMNS, GATE_ELEMENTS = 32, 512  # of a program and of a warp of the gate's gradients
+END_WARPS = 1
 END_HEADS = 8  # of a program that finishes steps and angles, at most
 
 
@@ -184,7 +185,7 @@ def launch_backward(
     dfirst, end_ssm = torch.empty_like(last), new_state.ssm.to(dtype)
     q_heads = empty(*lead, heads, rank, d_state, dtype=dtype)
     k_heads = torch.empty_like(q_heads)
-    decays, turned = empty(*slots, chunk), empty(*slots, chunk, num_angles)
+    decays, turned = empty(*slots, 2, chunk), empty(*slots, chunk, num_angles)
     end_turns, dtotal = empty(*slots, num_angles), empty(*slots)
     dv, dz = empty(*lead, heads, head_dim, dtype=x.v.dtype), torch.empty_like(dy, dtype=x.z.dtype)
     dgamma, dweight = empty(*lead, heads), empty(*lead, heads)
@@ -299,7 +300,8 @@ def launch_backward(
             first_share, ddt, dadt, dtrap, dangles, first_angle,
             *step_frames, rows, frames, batch * frames, heads,
             BLOCK_H=block_h,
-            num_warps=4,
+            REST=rest > 0,
+            num_warps=END_WARPS,
             **of_steps,
         )  # fmt: skip
     if rate_heads == 1:
