@@ -171,10 +171,10 @@ def nearest(x):
 
 @triton.jit
 def settle(x):
-    """Return ``x``, made by the threads that have what it is made of.
+    """Return an operand ``x`` as it is, in the threads that made it.
 
-    The compiler moves inputs to the threads that need a result, or makes it again there, even where
-    that takes far more than to move the result. It doesn't look behind this.
+    Else the compiler has what it is made of brought, through shared memory, to the threads that the
+    product wants it in: more bytes, and wider ones.
     """
     if INTERPRETED:
         return x

@@ -45,7 +45,6 @@ __all__ = ["CONFIGS", "BackwardConfig", "choose_config", "launch_backward"]
 CARRY_PROGRAMS = 256
 SUM_FRAMES = 32  # of a program that sums over heads
 GATE_COLUMNS, GATE_ELEMENTS = 32, 512  # of a program and of a warp of the gate's gradients
-END_WARPS = 1
 END_HEADS = 8  # of a program that finishes steps and angles, at most
 
 
@@ -301,7 +300,7 @@ def launch_backward(
             *step_frames, rows, frames, batch * frames, heads,
             BLOCK_H=block_h,
             REST=rest > 0,
-            num_warps=END_WARPS,
+            num_warps=1,  # which needs no barriers
             **of_steps,
         )  # fmt: skip
     if rate_heads == 1:

@@ -86,11 +86,11 @@ def load_tile(
 
 
 @triton.jit
-def load_weights(
+def load_ranks(
     mimo_x_ptr, mimo_z_ptr, mimo_o_ptr, head, p, j_rank, j_inside, r, P: tl.constexpr,
     R: tl.constexpr,
 ):  # fmt: skip
-    """Load the ranks' weights for the rows ``p``."""
+    """Load the ranks' weights for the rows ``p``: coming in, skipping, of gates, going out."""
     inside_p = p < P
     weight = (head * R + r)[None, :] * P + p[:, None]
     weight_inside = inside_p[:, None] & (r < R)[None, :]
@@ -109,7 +109,8 @@ def load_weights(
 def interleave(a, b, ROWS: tl.constexpr, N: tl.constexpr, PAD: tl.constexpr):
     """Stack rows of two (ROWS, 1, N) tiles: a0, b0, a1, ..., with PAD - 1 rows of zeros after each.
 
-    Joins would leave a column's neighbours in one thread, and with that in one bank.
+    Joins would leave neighbours of a column in one thread: shared memory would hold columns, and
+    eight threads wait for each other at every store.
     """
     place = tl.arange(0, 2 * PAD)[None, :, None]
     a, b = tl.broadcast_to(a, (ROWS, 2 * PAD, N)), tl.broadcast_to(b, (ROWS, 2 * PAD, N))
@@ -241,10 +242,8 @@ def step_kernel(
     j_rank = j // (2 * HALVES * PAD)
     j_new = (j // (HALVES * PAD)) % 2 == 0
     j_inside = (j % PAD == 0) & (j_rank < R)
-    if MIMO:
-        weights_ahead = load_weights(
-            mimo_x_ptr, mimo_z_ptr, mimo_o_ptr, head, p, j_rank, j_inside, r, P, R
-        )
+    if MIMO and BLOCK_P >= P:  # where the registers hold them
+        ranks = load_ranks(mimo_x_ptr, mimo_z_ptr, mimo_o_ptr, head, p, j_rank, j_inside, r, P, R)
     if LIVE:  # not before the loads: none of them would begin until this one is here
         if tl.load(live_ptr + row) == 0:
             for start in tl.range(0, P, BLOCK_P):
@@ -301,11 +300,11 @@ def step_kernel(
         if BLOCK_P < P:
             ahead = load_tile(ssm_ptr, v_ptr, old_v_ptr, z_ptr, p + BLOCK_P, n, P, N, KEEP)
         if MIMO:
-            x_in, x_skip, x_gate, x_out = weights_ahead
             if BLOCK_P < P:
-                weights_ahead = load_weights(
-                    mimo_x_ptr, mimo_z_ptr, mimo_o_ptr, head, p + BLOCK_P, j_rank, j_inside, r, P, R
+                ranks = load_ranks(
+                    mimo_x_ptr, mimo_z_ptr, mimo_o_ptr, head, p, j_rank, j_inside, r, P, R
                 )
+            x_in, x_skip, x_gate, x_out = ranks
         weights = tl.where(j_new[None, :], value[:, None], old_value[:, None]) * j_scale
         if MIMO:
             weights *= x_in.to(tl.float32)
