@@ -47,7 +47,7 @@ CONFIGS = {
 
 @triton.jit
 def load_vectors(x_ptr, bias_ptr, vector, bias, inside):
-    """Load (R, N) elements and their biases."""
+    """Load (R, 1, N) elements and their biases."""
     x = tl.load(x_ptr + vector, mask=inside, other=0.0)
     b = tl.load(bias_ptr + bias, mask=inside, other=0.0)
     return x.to(tl.float32), b.to(tl.float32)
@@ -59,10 +59,12 @@ def turn(own, other, norm_ptr, n, partner, turns, cos, sin, N: tl.constexpr, RAW
     x, x_bias = own
     y, y_bias = other
     if RAW:
-        scale = tl.rsqrt(tl.sum(x * x, axis=1) / N + EPS)[:, None]
-        x *= scale * tl.load(norm_ptr + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
-        y *= scale * tl.load(norm_ptr + partner, mask=turns, other=0.0).to(tl.float32)[None, :]
-    return (x + x_bias) * cos[None, :] + (y + y_bias) * sin[None, :]
+        scale = tl.rsqrt(tl.sum(x * x, axis=2) / N + EPS)[:, :, None]
+        weight = tl.load(norm_ptr + n, mask=n < N, other=0.0).to(tl.float32)
+        x *= scale * weight[None, None, :]
+        weight = tl.load(norm_ptr + partner, mask=turns, other=0.0).to(tl.float32)
+        y *= scale * weight[None, None, :]
+    return (x + x_bias) * cos[None, None, :] + (y + y_bias) * sin[None, None, :]
 
 
 @triton.jit
@@ -84,17 +86,36 @@ def load_tile(
 
 
 @triton.jit
+def load_ranks(
+    mimo_x_ptr, mimo_z_ptr, mimo_o_ptr, head, p, j_rank, j_inside, r, P: tl.constexpr,
+    R: tl.constexpr,
+):  # fmt: skip
+    """Load the ranks' weights for the rows ``p``: coming in, skipping, of gates, going out."""
+    inside_p = p < P
+    weight = (head * R + r)[None, :] * P + p[:, None]
+    weight_inside = inside_p[:, None] & (r < R)[None, :]
+    x_in = tl.load(
+        mimo_x_ptr + (head * R + j_rank)[None, :] * P + p[:, None],
+        mask=inside_p[:, None] & j_inside[None, :],
+        other=0.0,
+    )
+    x_skip = tl.load(mimo_x_ptr + weight, mask=weight_inside, other=0.0)
+    x_gate = tl.load(mimo_z_ptr + weight, mask=weight_inside, other=0.0)
+    x_out = tl.load(mimo_o_ptr + weight, mask=weight_inside, other=0.0)
+    return x_in, x_skip, x_gate, x_out
+
+
+@triton.jit
 def interleave(a, b, ROWS: tl.constexpr, N: tl.constexpr, PAD: tl.constexpr):
-    """Stack rows of two (ROWS, N) tiles: a0, zeros, b0, zeros, a1, ..., with PAD - 1 zeros each."""
-    x = tl.join(a, b)
-    x = tl.reshape(tl.permute(x, (0, 2, 1)), (2 * ROWS, N))
-    if PAD >= 2:
-        x = tl.reshape(tl.permute(tl.join(x, tl.zeros_like(x)), (0, 2, 1)), (4 * ROWS, N))
-    if PAD >= 4:
-        x = tl.reshape(tl.permute(tl.join(x, tl.zeros_like(x)), (0, 2, 1)), (8 * ROWS, N))
-    if PAD >= 8:
-        x = tl.reshape(tl.permute(tl.join(x, tl.zeros_like(x)), (0, 2, 1)), (16 * ROWS, N))
-    return x
+    """Stack rows of two (ROWS, 1, N) tiles: a0, b0, a1, ..., with PAD - 1 rows of zeros after each.
+
+    Joins would leave neighbours of a column in one thread: shared memory would hold columns, and
+    eight threads wait for each other at every store.
+    """
+    place = tl.arange(0, 2 * PAD)[None, :, None]
+    a, b = tl.broadcast_to(a, (ROWS, 2 * PAD, N)), tl.broadcast_to(b, (ROWS, 2 * PAD, N))
+    x = tl.where(place == 0, a, tl.where(place == PAD, b, tl.zeros_like(b)))
+    return tl.reshape(x, (2 * PAD * ROWS, N))
 
 
 @triton.jit
@@ -178,13 +199,9 @@ def step_kernel(
     group = head // (heads // G)
     y_ptr += program * P
     slot = row  # of the states
-    if SLOTS:
+    if SLOTS:  # their addresses wait for it anyway
         slot = tl.load(slots_ptr + row).to(tl.int64)
-    if LIVE or SLOTS:
-        runs = slot >= 0
-        if LIVE:
-            runs &= tl.load(live_ptr + row) != 0
-        if runs == 0:
+        if slot < 0:
             for start in tl.range(0, P, BLOCK_P):
                 p = start + tl.arange(0, BLOCK_P)
                 nothing = tl.zeros([BLOCK_P], y_ptr.dtype.element_ty)
@@ -209,14 +226,14 @@ def step_kernel(
         partner = tl.where(first, n + N // 2, n - N // 2)
     turns = (pair < S) & (n < N)
     r = tl.arange(0, BLOCK_R)
-    inside = (r < R)[:, None] & (n < N)[None, :]
-    paired = (r < R)[:, None] & turns[None, :]
-    vector = ((r * G + group) * N)[:, None]
-    bias = ((head * R + r) * N)[:, None]
-    place = ((r * heads + head) * N)[:, None] + n[None, :]
+    inside = (r < R)[:, None, None] & (n < N)[None, None, :]
+    paired = (r < R)[:, None, None] & turns[None, None, :]
+    vector = ((r * G + group) * N)[:, None, None]
+    bias = ((head * R + r) * N)[:, None, None]
+    place = ((r * heads + head) * N)[:, None, None] + n[None, None, :]
     q_ptr += row * q_row
     k_ptr += row * k_row
-    own, other = n[None, :], partner[None, :]
+    own, other = n[None, None, :], partner[None, None, :]
     key = load_vectors(k_ptr, k_bias_ptr, vector + own, bias + own, inside)
     key_other = load_vectors(k_ptr, k_bias_ptr, vector + other, bias + other, paired)
     old_key = tl.load(old_k_ptr + slot * old_k_row + place, mask=inside, other=0.0)
@@ -231,6 +248,21 @@ def step_kernel(
     a = tl.load(a_ptr + row * a_row + head).to(tl.float32)
     lam = tl.sigmoid(tl.load(trap_ptr + row * trap_row + head).to(tl.float32))
     d_skip = tl.load(d_skip_ptr + head).to(tl.float32)
+    # column j of a tile's weights belongs to row j of the keys
+    j = tl.arange(0, 2 * HALVES * BLOCK_R * PAD)
+    j_rank = j // (2 * HALVES * PAD)
+    j_new = (j // (HALVES * PAD)) % 2 == 0
+    j_inside = (j % PAD == 0) & (j_rank < R)
+    if MIMO and BLOCK_P >= P:  # where the registers hold them
+        ranks = load_ranks(mimo_x_ptr, mimo_z_ptr, mimo_o_ptr, head, p, j_rank, j_inside, r, P, R)
+    if LIVE:  # not before the loads: none of them would begin until this one is here
+        if tl.load(live_ptr + row) == 0:
+            for start in tl.range(0, P, BLOCK_P):
+                p = start + tl.arange(0, BLOCK_P)
+                nothing = tl.zeros([BLOCK_P], y_ptr.dtype.element_ty)
+                tl.store(y_ptr + p, nothing, mask=p < P)
+            return
+
     if RAW:
         dt = softplus(dt + tl.load(dt_bias_ptr + head).to(tl.float32))
         if HEAVY_TAIL:
@@ -252,7 +284,8 @@ def step_kernel(
 
     if HALVES == 2:
         # products of two halves on the matrix units are as good as float32 ones
-        k_high, k_low = halves(interleave(new_key, old_key.to(tl.float32), BLOCK_R, BLOCK_N, 1))
+        keys = interleave(new_key, old_key.to(tl.float32), BLOCK_R, BLOCK_N, 1)
+        k_high, k_low = halves(keys[:, None, :])
         keys = interleave(k_high, k_low, 2 * BLOCK_R, BLOCK_N, PAD).to(OPERAND)
         q_high, q_low = halves(new_query)
         queries = interleave(q_high, q_low, BLOCK_R, BLOCK_N, 2 * PAD)
@@ -263,11 +296,6 @@ def step_kernel(
         queries = interleave(queries, tl.zeros_like(queries), BLOCK_R, BLOCK_N, PAD)
     queries = tl.trans(queries).to(OPERAND)
 
-    # column j of a tile's weights belongs to row j of the keys
-    j = tl.arange(0, 2 * HALVES * BLOCK_R * PAD)
-    j_rank = j // (2 * HALVES * PAD)
-    j_new = (j // (HALVES * PAD)) % 2 == 0
-    j_inside = (j % PAD == 0) & (j_rank < R)
     j_scale = tl.where(j_inside, tl.where(j_new, gamma, beta), 0.0)[None, :]
 
     new_ssm_ptr += slot * new_ssm_row + head * (P * N)
@@ -282,17 +310,12 @@ def step_kernel(
         gate = ahead[3].to(tl.float32)[:, None]
         if BLOCK_P < P:
             ahead = load_tile(ssm_ptr, v_ptr, old_v_ptr, z_ptr, p + BLOCK_P, n, P, N, KEEP)
-        weight = (head * R + r)[None, :] * P + p[:, None]
-        weight_inside = inside_p[:, None] & (r < R)[None, :]
-        if MIMO:  # long before the last two are needed
-            x_in = tl.load(
-                mimo_x_ptr + (head * R + j_rank)[None, :] * P + p[:, None],
-                mask=inside_p[:, None] & j_inside[None, :],
-                other=0.0,
-            )
-            x_skip = tl.load(mimo_x_ptr + weight, mask=weight_inside, other=0.0)
-            x_gate = tl.load(mimo_z_ptr + weight, mask=weight_inside, other=0.0)
-            x_out = tl.load(mimo_o_ptr + weight, mask=weight_inside, other=0.0)
+        if MIMO:
+            if BLOCK_P < P:
+                ranks = load_ranks(
+                    mimo_x_ptr, mimo_z_ptr, mimo_o_ptr, head, p, j_rank, j_inside, r, P, R
+                )
+            x_in, x_skip, x_gate, x_out = ranks
         weights = tl.where(j_new[None, :], value[:, None], old_value[:, None]) * j_scale
         if MIMO:
             weights *= x_in.to(tl.float32)
