@@ -77,10 +77,13 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--capacity",
         type=count,
         metavar="N",
-        help="streams at once (default: measured at the start)",
+        help="streams at once (default: measured at the start; on a card 512)",
     )
     parser.add_argument(
-        "--workers", type=count, metavar="N", help="threads that compute (default: one a core)"
+        "--workers",
+        type=count,
+        metavar="N",
+        help="threads that compute (default: one a core; on a card up to 64, which wait for it)",
     )
     parser.add_argument(
         "--keys",

@@ -3,7 +3,7 @@
 import logging
 import os
 from pathlib import Path
-from typing import Generic, Literal, TypeVar, get_args
+from typing import Generic, Literal, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -11,9 +11,12 @@ from torch import Tensor
 from audiossm.errors import ConfigError, DependencyError, DeviceError, ModelError
 from audiossm.graphs.session import FEW_FRAMES, BoundState, GraphFolder
 from audiossm.graphs.step import Step
+from audiossm.nn import map_state
 
 __all__ = [
     "Backend",
+    "Seat",
+    "Seats",
     "Stepper",
     "Ways",
     "cache_folder",
@@ -23,8 +26,11 @@ __all__ = [
 ]
 
 S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
 
 Backend = Literal["auto", "torch", "onnx", "onnx-int8"]
+# from which on a step goes to no seat: it is a file's
+MANY_FRAMES = 64
 Chosen = Literal["torch", "onnx", "onnx-int8"]
 
 logger = logging.getLogger(__name__)
@@ -113,6 +119,27 @@ class Ways(Generic[S]):
         return "onnx"
 
 
+class Seat(Protocol[S_co]):
+    """Where one stream's state is kept for it, to be advanced together with others'."""
+
+    def read(self) -> S_co:
+        """Return the state as a value of its own."""
+
+    def step(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Advance by ``x``, on the CPU, and return the outputs there."""
+
+
+class Seats(Protocol[S]):
+    """Seats of one network."""
+
+    @property
+    def profile(self) -> str:
+        """Which arithmetic makes the states there."""
+
+    def sit(self, state: S) -> Seat[S] | None:
+        """Give a stream a seat, until nobody holds it any more; None if all are taken."""
+
+
 class Stepper(Generic[S]):
     """One stream's state, and its next step.
 
@@ -120,18 +147,25 @@ class Stepper(Generic[S]):
         ways: of the network.
         state: where the stream stands; it is left as it is.
         num_frames: of a step, if it is known; else the first step decides how all are done.
+        seats: where a stream of few frames a step is kept if there is room, instead of graphs.
 
     Attributes:
         profile: which arithmetic made the state.
     """
 
-    def __init__(self, ways: Ways[S], state: S, num_frames: int | None = None) -> None:
-        self.ways = ways
+    def __init__(
+        self,
+        ways: Ways[S],
+        state: S,
+        num_frames: int | None = None,
+        seats: Seats[S] | None = None,
+    ) -> None:
+        self.ways, self.seats = ways, seats
         self.profile = name_profile("torch", ways.device)
         self.restored = False
         self.chosen: Chosen | None = None
         self._state = state
-        self._bound: BoundState[S] | None = None
+        self._bound: Seat[S] | None = None
         if num_frames is not None:
             self._begin(num_frames)
 
@@ -163,7 +197,7 @@ class Stepper(Generic[S]):
 
     def fork(self) -> "Stepper[S]":
         """Return a stepper that goes on from here; neither disturbs the other."""
-        fork = Stepper(self.ways, self.state)
+        fork = Stepper(self.ways, self.state, seats=self.seats)
         fork.profile, fork.chosen, fork.restored = self.profile, self.chosen, self.restored
         return fork
 
@@ -176,13 +210,22 @@ class Stepper(Generic[S]):
             if self._bound is None:
                 self._bound = BoundState(self.ways.graphs, self._state)
             return self._bound.step(x)
+        if self._bound is None and self.seats is not None and x.shape[1] < MANY_FRAMES * step.unit:
+            self._bound = self.seats.sit(self._state)
+            if self._bound is not None:
+                self.profile = self.seats.profile
+        if self._bound is not None:
+            return self._bound.step(x)
+        device = self.ways.device
         with torch.inference_mode():
-            x = x.to(self.ways.device)
+            x = x.to(device)
+            if self.seats is not None:  # a seat's state comes to the CPU
+                self._state = map_state(lambda part: part.to(device), self._state)
             outputs, self._state = step.call(step.network, x, self._state)
         return tuple(output.cpu() for output in outputs)
 
     def _begin(self, num_frames: int) -> None:
-        self.chosen = self.ways.choose(num_frames)
+        self.chosen = "torch" if self.seats is not None else self.ways.choose(num_frames)
         before, self.profile = self.profile, name_profile(self.chosen, self.ways.device)
         if self.restored:
             self._tell(before)

@@ -28,6 +28,7 @@ from audiossm.models.recogniser import (
     RecogniserConfig,
     RecogniserState,
 )
+from audiossm.models.recogniser_slots import RecogniserSlots, SlotLabels, SlotState
 from audiossm.models.sounder import LETTERS, Sounder, SounderConfig
 from audiossm.models.writer import BORDER, Writer, WriterConfig, WriterState
 
@@ -46,7 +47,10 @@ __all__ = [
     "LoadedWriter",
     "Recogniser",
     "RecogniserConfig",
+    "RecogniserSlots",
     "RecogniserState",
+    "SlotLabels",
+    "SlotState",
     "Sounder",
     "SounderConfig",
     "SpikeOffsets",

@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiossm.checkpoint import ModelFolder, load_weights, save_model
 from audiossm.codec import CodecPin, LoadedCodec
 from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, DeviceError, ModelError
-from audiossm.graphs import Backend, Step, Ways, hash_sizes
+from audiossm.graphs import Backend, Seats, Step, Ways, hash_sizes
 from audiossm.models.calibration import Calibration
 from audiossm.models.loaded_writer import LoadedWriter
 from audiossm.models.offsets import SpikeOffsets
@@ -94,6 +96,7 @@ class LoadedRecogniser:
     """A recogniser with its weights. Calls don't change it: threads and sessions may share it."""
 
     writer: LoadedWriter | None = None  # tells words as people write them, if anybody asked
+    seats: Seats[RecogniserState] | None = None  # of live streams that step together
 
     def __init__(
         self,
@@ -195,12 +198,20 @@ class LoadedRecogniser:
             end: label frame after its last letter's spike.
             lookahead_ms: the stream's; the model's offsets depend on it, if it has any.
         """
+        first, last = self.word_spans(np.array(start), np.array(end), lookahead_ms)
+        return float(first), float(last)
+
+    def word_spans(
+        self, starts: NDArray[np.int64], ends: NDArray[np.int64], lookahead_ms: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Do what ``word_span`` does for many words."""
         offsets, option = self.offsets, self.lookaheads_ms.index(lookahead_ms)
+        first, last = starts.astype(np.float64), ends.astype(np.float64)
         if not offsets.letters_start:
-            return start * self.label_frame_s, end * self.label_frame_s
-        first = max(start + offsets.letters_start[option], 0.0)
+            return first * self.label_frame_s, last * self.label_frame_s
+        first = np.maximum(first + offsets.letters_start[option], 0.0)
         # a frame at least, also of a word that seems to lie before the beginning
-        last = max(end + offsets.letters_end[option], first + 1.0)
+        last = np.maximum(last + offsets.letters_end[option], first + 1.0)
         return first * self.label_frame_s, last * self.label_frame_s
 
     @property

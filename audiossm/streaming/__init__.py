@@ -9,9 +9,11 @@ from audiossm.streaming.coding import DecoderSession, EncoderSession
 from audiossm.streaming.engine import Engine, EngineLimits, Progress
 from audiossm.streaming.events import Endpoint, Event, Token, Word, WrittenWord
 from audiossm.streaming.files import transcribe_channels, transcribe_stream
+from audiossm.streaming.seats import CardSeats
 from audiossm.streaming.session import Session
 from audiossm.streaming.store import FolderStore, MemoryStore, SnapshotStore
 from audiossm.streaming.stream import News, Stream
+from audiossm.streaming.table import Heard, StreamTable
 from audiossm.streaming.transcriber import Transcriber
 from audiossm.streaming.transcript import Segment, Transcript, TranscriptDraft
 
@@ -20,12 +22,14 @@ __all__ = [
     "AlignedWord",
     "Alignment",
     "AudioCodec",
+    "CardSeats",
     "DecoderSession",
     "EncoderSession",
     "Engine",
     "EngineLimits",
     "Event",
     "FolderStore",
+    "Heard",
     "MemoryStore",
     "News",
     "Progress",
@@ -36,6 +40,7 @@ __all__ = [
     "Session",
     "SnapshotStore",
     "Stream",
+    "StreamTable",
     "Token",
     "Transcriber",
     "Transcript",

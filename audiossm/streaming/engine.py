@@ -5,7 +5,8 @@ import itertools
 import secrets
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import replace
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from audiossm.audio.samples import check_samples
 from audiossm.errors import AudioError, SessionError
 from audiossm.hotwords import HotWord, check_hotwords
 from audiossm.streaming.dispatcher import Dispatcher
+from audiossm.streaming.seats import CardSeats
 from audiossm.streaming.slot import Progress, Slot, Wish
 from audiossm.streaming.store import SnapshotStore
 from audiossm.streaming.stream import News, Stream
@@ -23,6 +25,9 @@ from audiossm.streaming.turns import EngineLimits
 __all__ = ["Copy", "Engine", "EngineLimits", "Progress"]
 
 Samples = NDArray[np.float32]
+
+# on a card, where nobody says how many; and threads that wait for steps there
+NUM_SEATS, NUM_WAITING = 512, 64
 
 
 class Copy(NamedTuple):
@@ -35,7 +40,7 @@ class Copy(NamedTuple):
 
 
 class Engine(Dispatcher):
-    """Streams of one transcriber on a CPU, for one event loop.
+    """Streams of one transcriber, on a CPU or with their states on a card, for one event loop.
 
     ``async with Engine(transcriber) as engine``, then ``open`` gives the name of a stream, which is
     also the handle to resume it by: nobody can guess it. Nothing is computed on the event loop.
@@ -47,8 +52,12 @@ class Engine(Dispatcher):
     Args:
         transcriber: the model; other threads may use it meanwhile.
         store: where snapshots go; without one they stay in this process.
-        num_workers: threads that compute; by default as many as there are cores.
-        limits: what it takes on.
+        num_workers: threads that compute; by default as many as there are cores, or with seats as
+            many as there are of those, up to 64.
+        limits: what it takes on; with seats the capacity is their number by default.
+        num_seats: streams that stay on the transcriber's device and step together: see
+            ``CardSeats``. By default as many as the capacity, or 512, on a CUDA device, and none
+            on a CPU.
     """
 
     def __init__(
@@ -57,9 +66,31 @@ class Engine(Dispatcher):
         store: SnapshotStore | None = None,
         num_workers: int | None = None,
         limits: EngineLimits | None = None,
+        num_seats: int | None = None,
     ) -> None:
+        limits = limits or EngineLimits()
+        if num_seats is None:
+            on_card = transcriber.device.type == "cuda"
+            num_seats = (limits.capacity or NUM_SEATS) if on_card else 0
+        if num_seats:
+            limits = replace(limits, capacity=limits.capacity or num_seats)
+            num_workers = num_workers or min(num_seats, NUM_WAITING)
         super().__init__(transcriber, store, num_workers, limits)
         self._tokens = itertools.count(2)
+        self.num_seats = num_seats
+        self._seats: CardSeats | None = None
+
+    async def __aenter__(self) -> Self:
+        """Prepare the device, warm the model up, measure the capacity if need be, and begin."""
+        if self.num_seats:
+            self._seats = await asyncio.to_thread(CardSeats, self.transcriber, self.num_seats)
+        return await super().__aenter__()
+
+    async def __aexit__(self, *details: object) -> None:
+        """Stop. Streams that aren't kept are lost: ``drain`` keeps them."""
+        await super().__aexit__(*details)
+        if self._seats is not None:
+            await asyncio.to_thread(self._seats.close)
 
     async def open(
         self,

@@ -89,7 +89,9 @@ class Session:
         self.buffer = FrameBuffer(config.frame_size)
         self.resample_state = self.resampler.init_state(1)
         self.buffer_state = self.buffer.init_state(1)
-        self.stepper = Stepper(transcriber.ways, network.init_state(1, right))
+        self.stepper = Stepper(
+            transcriber.ways, network.init_state(1, right), seats=transcriber.seats
+        )
         self.decoder_state = self.decoder.init_state(right * config.stack)
         self.scribe = None if writer is None else Scribe(writer)
         self.scribe_state = None if self.scribe is None else self.scribe.init_state()

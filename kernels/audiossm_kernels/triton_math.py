@@ -19,6 +19,7 @@ __all__ = [
     "fast_tanh",
     "halves",
     "nearest",
+    "settle",
     "sigmoid",
     "softplus",
     "tanh",
@@ -166,6 +167,25 @@ def nearest(x):
         return bits.to(tl.float32, bitcast=True).to(tl.bfloat16)
     else:
         return x.to(tl.bfloat16)
+
+
+@triton.jit
+def settle(x):
+    """Return an operand ``x`` as it is, in the threads that made it.
+
+    Else the compiler has what it is made of brought, through shared memory, to the threads that the
+    product wants it in: more bytes, and wider ones.
+    """
+    if INTERPRETED:
+        return x
+    elif x.dtype == tl.bfloat16:
+        return tl.inline_asm_elementwise(
+            "mov.b32 $0, $1;", "=r,r", [x], dtype=tl.bfloat16, is_pure=False, pack=2
+        )
+    else:
+        return tl.inline_asm_elementwise(
+            "mov.b32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=False, pack=1
+        )
 
 
 @triton.jit

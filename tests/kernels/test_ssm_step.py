@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from audiossm_kernels import KernelError, SsmInputs, ssm_scan, ssm_step
+from audiossm_kernels import KernelError, SsmInputs, SsmState, ssm_scan, ssm_step, ssm_step_
 from audiossm_kernels.ssm_scan.cases import ScanShape, make_inputs
 
 SHAPES = [
@@ -65,6 +65,26 @@ def test_the_state_given_is_left_alone():
         x.zero_()
     for a, b in zip([*before, *kept], [*inputs.state, *state], strict=True):
         assert torch.equal(a, b)
+
+
+def test_rows_find_their_slots_by_number():
+    shape = ScanShape(frames=1, batch=3, rank=2)
+    inputs = make_inputs(shape, torch.float64)
+    x, params = SsmInputs(*(part[:, 0] for part in inputs[:8])), inputs.params
+    expected_y, expected = ssm_step(*x, params, inputs.state, pairing="halved")
+    many = SsmState(*(part.new_full((6, *part.shape[1:]), 0.5) for part in inputs.state))
+    for part, old in zip(many, inputs.state, strict=True):
+        part[[3, 0, 4]] = old
+    before = [part.clone() for part in many]
+    slots, live = torch.tensor([3, -1, 4]), torch.tensor([True, True, False])
+    y = ssm_step_(*x, params, many, pairing="halved", slots=slots, live=live)
+    torch.testing.assert_close(y[0], expected_y[0])
+    assert not y[1:].any()
+    for part, old, new in zip(many, before, expected, strict=True):
+        torch.testing.assert_close(part[3], new[0])
+        assert torch.equal(part[[0, 1, 2, 4, 5]], old[[0, 1, 2, 4, 5]])
+    with pytest.raises(KernelError, match=r"slots must be \(3,\) of torch.int64, not \(2,\)"):
+        ssm_step_(*x, params, many, pairing="halved", slots=slots[:2])
 
 
 def test_wrong_inputs_are_refused_with_the_numbers():

@@ -4,6 +4,7 @@ Triton has to know before it is imported that it interprets, so without a card t
 again in a process of its own.
 """
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -257,3 +258,23 @@ def test_the_kernel_refuses_a_cpu():
     inputs = make_inputs(ScanShape(frames=1))
     with pytest.raises(KernelError, match="tensors are on cpu, not on a CUDA device"):
         ssm_step(*inputs, pairing="adjacent", impl="triton")
+
+
+@with_triton
+@pytest.mark.parametrize("name", ["siso, two tiles", "rank 4, groups, all turn, norm"])
+@each_dtype
+def test_rows_find_their_slots_by_number(name, dtype):
+    shape = dataclasses.replace(SHAPES[name], batch=3)
+    inputs = make_inputs(shape, dtype, DEVICE, state_dtype=dtype)
+    expected_y, expected = ssm_step(*inputs, pairing=shape.pairing, impl="triton")
+    places = [3, 0, 4]
+    many = SsmState._make(part.new_full((6, *part.shape[1:]), 0.5) for part in inputs.state)
+    for part, old in zip(many, inputs.state, strict=True):
+        part[places] = old
+    before = copy(many)
+    slots = torch.tensor([3, -1, 4], device=DEVICE)
+    y = ssm_step_(*inputs[:9], many, pairing=shape.pairing, slots=slots, impl="triton")
+    assert torch.equal(y[[0, 2]], expected_y[[0, 2]]) and not y[1].any()
+    for part, old, new in zip(many, before, expected, strict=True):
+        assert torch.equal(part[[3, 4]], new[[0, 2]])
+        assert torch.equal(part[[0, 1, 2, 5]], old[[0, 1, 2, 5]])

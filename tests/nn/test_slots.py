@@ -47,6 +47,18 @@ def test_slots_advance_like_streams_of_their_own(is_mimo):
     assert at == [6, 4, 5]
 
 
+@pytest.mark.parametrize("is_mimo", [False, True])
+def test_rows_prepared_once_for_all_heads_are_the_same(is_mimo, monkeypatch):
+    blocks, norm = make_blocks(is_mimo=is_mimo)
+    raw, prepared = (BlockSlots(blocks, norm, num_slots=3) for _ in range(2))
+    for frame in torch.randn(5, 3, D_MODEL):
+        expected = raw.step(frame)
+        with monkeypatch.context() as context:
+            context.setattr("audiossm.nn.slots.prepares", lambda *_: True)
+            y = prepared.step(frame)
+        torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_slot_begins_anew():
     blocks, norm = make_blocks(is_mimo=False)
     slots, x = BlockSlots(blocks, norm, num_slots=2), torch.randn(2, D_MODEL)

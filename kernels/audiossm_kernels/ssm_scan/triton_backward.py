@@ -184,7 +184,7 @@ def launch_backward(
     dfirst, end_ssm = torch.empty_like(last), new_state.ssm.to(dtype)
     q_heads = empty(*lead, heads, rank, d_state, dtype=dtype)
     k_heads = torch.empty_like(q_heads)
-    decays, turned = empty(*slots, chunk), empty(*slots, chunk, num_angles)
+    decays, turned = empty(*slots, 2, chunk), empty(*slots, chunk, num_angles)
     end_turns, dtotal = empty(*slots, num_angles), empty(*slots)
     dv, dz = empty(*lead, heads, head_dim, dtype=x.v.dtype), torch.empty_like(dy, dtype=x.z.dtype)
     dgamma, dweight = empty(*lead, heads), empty(*lead, heads)
@@ -299,7 +299,8 @@ def launch_backward(
             first_share, ddt, dadt, dtrap, dangles, first_angle,
             *step_frames, rows, frames, batch * frames, heads,
             BLOCK_H=block_h,
-            num_warps=4,
+            REST=rest > 0,
+            num_warps=1,  # which needs no barriers
             **of_steps,
         )  # fmt: skip
     if rate_heads == 1:

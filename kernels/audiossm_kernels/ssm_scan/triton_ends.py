@@ -177,6 +177,7 @@ def ends_kernel(
     PACKED: tl.constexpr,
     BLOCK_S: tl.constexpr,
     BLOCK_H: tl.constexpr,
+    REST: tl.constexpr,
 ):
     """Add up a chunk's gradients along its frames, for BLOCK_H heads.
 
@@ -220,7 +221,9 @@ def ends_kernel(
         first = (row * heads + head) * S + s[None, :] + (c * 0)[:, None]
         tl.store(dphi_ptr + first, turned, mask=turns & opens[:, None])
 
-        decays = tl.load(decays_ptr + place * C + c)
+        decays = tl.load(decays_ptr + place * (2 * C) + c)
+        if REST:
+            decays += tl.load(decays_ptr + place * (2 * C) + C + c)
         decays = tl.cumsum(decays, axis=0, reverse=True) + tl.load(dtotal_ptr + place)
         da = tl.where(a > 0, 0.0, decays).to(da_ptr.dtype.element_ty)
         tl.store(da_ptr + here, da, mask=on)

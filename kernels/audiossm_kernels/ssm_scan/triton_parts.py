@@ -21,6 +21,7 @@ __all__ = [
     "merge",
     "place_chunk",
     "repeat",
+    "rest_index",
     "split_ranks",
     "store_parts",
     "store_rows",

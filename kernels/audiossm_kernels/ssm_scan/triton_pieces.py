@@ -13,16 +13,18 @@ from audiossm_kernels.ssm_scan.triton_parts import (
     load_tiles,
     merge,
     place_chunk,
+    rest_index,
     store_tiles,
     turn,
     unmerge,
 )
-from audiossm_kernels.triton_math import add_pairs, nearest, turn_pairs
+from audiossm_kernels.triton_math import add_pairs, nearest, settle, turn_pairs, widen
 
 __all__ = [
     "add_mix",
     "find_chunk",
     "inner",
+    "load_ranks",
     "load_state",
     "load_turns",
     "load_values",
@@ -163,16 +165,26 @@ def load_vectors(
 
 
 @triton.jit
-def load_values(
-    v_rows, mimo_x_ptr, rank, p, inside, P: tl.constexpr, MIMO: tl.constexpr
+def load_ranks(
+    mimo_x_ptr, p, C: tl.constexpr, R: tl.constexpr, P: tl.constexpr, BLOCK_P: tl.constexpr
 ):  # fmt: skip
-    """Return the values (rows, P) of a head, as they are and times the ranks' weights."""
+    """Return the weights (C * R, P) of the ranks of every frame, float32, loaded once."""
+    at = (tl.arange(0, R) * P)[:, None] + p[None, :]
+    weight = tl.load(mimo_x_ptr + at, mask=(p < P)[None, :], other=0.0).to(tl.float32)
+    return tl.reshape(tl.broadcast_to(weight[None, :, :], (C, R, BLOCK_P)), (C * R, BLOCK_P))
+
+
+@triton.jit
+def load_values(
+    v_rows, mimo_x_ptr, p, inside, C: tl.constexpr, R: tl.constexpr, P: tl.constexpr,
+    BLOCK_P: tl.constexpr, MIMO: tl.constexpr, ROUND: tl.constexpr, OPERAND: tl.constexpr,
+):  # fmt: skip
+    """Return the values (rows, P) of a head, as they are and, as operands, times the weights."""
     x = tl.load(v_rows[:, None] + p[None, :], mask=inside, other=0.0)
     value = x
     if MIMO:
-        weight = tl.load(mimo_x_ptr + (rank * P)[:, None] + p[None, :], mask=inside, other=0.0)
-        value = x.to(tl.float32) * weight.to(tl.float32)
-    return x, value
+        value = widen(x) * load_ranks(mimo_x_ptr, p, C, R, P, BLOCK_P)
+    return x, settle(operand(value, ROUND, OPERAND))
 
 
 @triton.jit
@@ -197,41 +209,55 @@ def store_back(
 ):
     """Turn the gradients x of vectors back and store them.
 
-    Returns the gradients (C, S') of the angles of each frame, and the sums (C) of <x, vectors>.
+    Returns the gradients (C, S') of the angles of each frame, and the sums (C) of <x, vectors> over
+    the pairs, and over the rest, if there is one.
     """
-    c, r = tl.arange(0, C)[:, None, None], tl.arange(0, R)[None, :, None]
+    # ranks first: so they lie in one warp, which sums over them without shared memory
+    r, c = tl.arange(0, R)[:, None, None], tl.arange(0, C)[None, :, None]
     inside = (c < left) & (r >= 0)
-    a, b, e = load_tiles(
-        own_ptr + c * own_frame + r * (G * N), inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT
-    )
-    one = tl.arange(0, 1)[:, None, None]
-    bias_a, bias_b, bias_e = load_tiles(
-        bias_ptr + (one + r) * N, r + one >= 0, N, S, BLOCK_S, BLOCK_REST, ADJACENT
-    )
+    own = own_ptr + c * own_frame + r * (G * N)
+    bias = bias_ptr + (0 * c + r) * N
+    back = back_ptr + c * back_frame + r * N
+    a, b, _ = load_tiles(own, inside, N, S, BLOCK_S, 0, ADJACENT)
+    bias_a, bias_b, _ = load_tiles(bias, inside, N, S, BLOCK_S, 0, ADJACENT)
     turns = turns_ptr + (c + 0 * r) * (2 * BLOCK_S)
     if ADJACENT:  # laid out as the pairs are, so that nothing changes threads
         pairs = tl.load(turns + tl.arange(0, 2 * BLOCK_S)[None, None, :])
-        cos, sin = tl.split(tl.reshape(pairs, (C, R, BLOCK_S, 2)))
+        cos, sin = tl.split(tl.reshape(pairs, (R, C, BLOCK_S, 2)))
     else:
         s = tl.arange(0, BLOCK_S)[None, None, :]
         cos, sin = tl.load(turns + s), tl.load(turns + BLOCK_S + s)
     if ROUND == tl.bfloat16:
-        a, b, e = nearest(a), nearest(b), nearest(e)
-        a, b, e = add_pairs(a, bias_a), add_pairs(b, bias_b), add_pairs(e, bias_e)
+        a, b = add_pairs(nearest(a), bias_a), add_pairs(nearest(b), bias_b)
         a, b = turn_pairs(a, b, cos, sin)
     else:
-        a, b, e = turn((a, b, e), (bias_a, bias_b, bias_e), cos, sin)
+        a, b, _ = turn((a, b, a), (bias_a, bias_b, bias_a), cos, sin)
     first, second = a.to(tl.float32), b.to(tl.float32)
     cos, sin = cos.to(tl.float32), sin.to(tl.float32)
     a, b = unmerge(x[0], x[1], ADJACENT)
-    a, b = tl.reshape(a, (C, R, BLOCK_S)), tl.reshape(b, (C, R, BLOCK_S))
-    turned = tl.sum(b * first - a * second, axis=1)
-    product = tl.sum(tl.sum(a * first + b * second, axis=2), axis=1)
-    back_a, back_b = a * cos + b * sin, b * cos - a * sin
-    back_e = back_a
+    a, b = by_ranks(a, C, R, BLOCK_S), by_ranks(b, C, R, BLOCK_S)
+    turned = tl.sum(b * first - a * second, axis=0)
+    product = tl.sum(tl.sum(a * first + b * second, axis=2), axis=0)
+    a, b = a * cos + b * sin, b * cos - a * sin
+    store_tiles(back, inside, a, b, a, N, S, BLOCK_S, 0, ADJACENT)
+    rest = product
     if BLOCK_REST > 0:
-        back_e = tl.reshape(x[2], (C, R, BLOCK_REST))
-        product += tl.sum(tl.sum(back_e * e.to(tl.float32), axis=2), axis=1)
-    rows = back_ptr + c * back_frame + r * N
-    store_tiles(rows, inside, back_a, back_b, back_e, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
-    return turned, product
+        tl.debug_barrier()  # so that fewer tiles are held at a time
+        j = rest_index(N, S, BLOCK_REST, ADJACENT)[None, None, :]
+        inside &= j < N
+        a = tl.load(own + j, mask=inside, other=0.0)
+        bias_a = tl.load(bias + j, mask=inside, other=0.0)
+        if ROUND == tl.bfloat16:
+            a = add_pairs(nearest(a), bias_a)
+        else:
+            a = a.to(tl.float32) + bias_a
+        b = by_ranks(x[2], C, R, BLOCK_REST)
+        rest = tl.sum(tl.sum(a.to(tl.float32) * b, axis=2), axis=0)
+        tl.store(back + j, b.to(back_ptr.dtype.element_ty), mask=inside)
+    return turned, product, rest
+
+
+@triton.jit
+def by_ranks(x, C: tl.constexpr, R: tl.constexpr, WIDTH: tl.constexpr):
+    """(C * R, WIDTH) -> (R, C, WIDTH)."""
+    return tl.permute(tl.reshape(x, (C, R, WIDTH)), (1, 0, 2))

@@ -7,6 +7,7 @@ from audiossm_kernels.ssm_scan.triton_parts import load_rows, unmerge
 from audiossm_kernels.ssm_scan.triton_pieces import (
     find_chunk,
     inner,
+    load_ranks,
     load_turns,
     load_values,
     load_vectors,
@@ -122,8 +123,9 @@ def values_kernel(
     for block in tl.range(0, tl.cdiv(P, BLOCK_P)):
         p = block * BLOCK_P + tl.arange(0, BLOCK_P)
         inside_v = inside[:, None] & (p < P)[None, :]
-        value = load_values(v_rows, mimo_x_ptr, rank, p, inside_v, P, MIMO)[1]
-        value = operand(value, ROUND, OPERAND)
+        value = load_values(
+            v_rows, mimo_x_ptr, p, inside_v, C, R, P, BLOCK_P, MIMO, ROUND, OPERAND
+        )[1]
         answers = tl.load(answers_rows[:, None] + p[None, :], mask=inside_v, other=0.0)
         answers = answers.to(OPERAND)
         dscores = tl.dot(value, tl.trans(answers), acc=dscores, input_precision="ieee")
@@ -154,8 +156,9 @@ def values_kernel(
         states = place * (P * N) + p * N
         carry = load_rows(carry_ptr + states, inside_p, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
         carry = carry[0].to(OPERAND), carry[1].to(OPERAND), carry[2].to(OPERAND)
-        x, value = load_values(v_rows, mimo_x_ptr, rank, p, inside_v, P, MIMO)
-        value = operand(value, ROUND, OPERAND)
+        x, value = load_values(
+            v_rows, mimo_x_ptr, p, inside_v, C, R, P, BLOCK_P, MIMO, ROUND, OPERAND
+        )
         answers = tl.load(answers_rows[:, None] + p[None, :], mask=inside_v, other=0.0)
         answers = answers.to(OPERAND)
         dvalue = inner(key, carry, BLOCK_REST, ADJACENT)
@@ -166,8 +169,7 @@ def values_kernel(
             dmimo_x = over_frames(dvalue * x.to(tl.float32), C, R, BLOCK_P)
             at = (place * R + tl.arange(0, R))[:, None] * P + p[None, :]
             tl.store(dmimo_x_ptr + at, dmimo_x, mask=inside_p[None, :])
-            ranks = mimo_x_ptr + (rank * P)[:, None] + p[None, :]
-            dvalue *= tl.load(ranks, mask=inside_v, other=0.0).to(tl.float32)
+            dvalue *= load_ranks(mimo_x_ptr, p, C, R, P, BLOCK_P)
         dv = over_ranks(dvalue, C, R, BLOCK_P)
         at = frame * P + (c * (heads * P))[:, None] + p[None, :]
         mask = (c < left)[:, None] & inside_p[None, :]

@@ -85,8 +85,9 @@ def vectors_kernel(
         p = block * BLOCK_P + tl.arange(0, BLOCK_P)
         inside_p = p < P
         inside_v = inside[:, None] & inside_p[None, :]
-        value = load_values(v_rows, mimo_x_ptr, rank, p, inside_v, P, MIMO)[1]
-        value = operand(value, ROUND, OPERAND)
+        value = load_values(
+            v_rows, mimo_x_ptr, p, inside_v, C, R, P, BLOCK_P, MIMO, ROUND, OPERAND
+        )[1]
         answers = tl.load(answers_rows[:, None] + p[None, :], mask=inside_v, other=0.0)
         answers = answers.to(OPERAND)
         state = load_state(ssm_ptr, place, p, P, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND)
@@ -109,7 +110,7 @@ def vectors_kernel(
         (grad[0] * faded, grad[1] * faded, grad[2] * faded), scores, key, BLOCK_REST, ADJACENT
     )
     tl.debug_barrier()  # keeps loads below from being made early, whose registers the products need
-    turned, product = store_back(
+    turned, product, rest = store_back(
         q_ptr + start * q_frame + group * N, q_frame, q_bias_ptr,
         turns_ptr + place * (C * 2 * BLOCK_S), dq_ptr + frame * (R * N), heads * R * N,
         left, grad, C, G, R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND,
@@ -120,8 +121,9 @@ def vectors_kernel(
     for block in tl.range(0, tl.cdiv(P, BLOCK_P)):
         p = block * BLOCK_P + tl.arange(0, BLOCK_P)
         inside_v = inside[:, None] & (p < P)[None, :]
-        value = load_values(v_rows, mimo_x_ptr, rank, p, inside_v, P, MIMO)[1]
-        value = operand(value, ROUND, OPERAND)
+        value = load_values(
+            v_rows, mimo_x_ptr, p, inside_v, C, R, P, BLOCK_P, MIMO, ROUND, OPERAND
+        )[1]
         carry = load_state(carry_ptr, place, p, P, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND)
         grad = add_mix(grad, value, carry, BLOCK_REST, ADJACENT)
     steps = steps_ptr + place * (4 * C) + time
@@ -137,13 +139,16 @@ def vectors_kernel(
         BLOCK_REST, ADJACENT,
     )  # fmt: skip
     tl.debug_barrier()
-    k_turned, k_product = store_back(
+    k_turned, k_product, k_rest = store_back(
         k_ptr + start * k_frame + group * N, k_frame, k_bias_ptr,
         turns_ptr + place * (C * 2 * BLOCK_S), dk_ptr + frame * (R * N), heads * R * N,
         left, grad, C, G, R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND,
     )  # fmt: skip
     c, s = tl.arange(0, C), tl.arange(0, BLOCK_S)
-    product -= k_product
-    tl.store(decays_ptr + place * C + c, product)
+    # one sum of both would have the compiler make the rest's again as the pairs' are made
+    decays = decays_ptr + place * (2 * C) + c
+    tl.store(decays, product - k_product)
+    if BLOCK_REST > 0:
+        tl.store(decays + C, rest - k_rest)
     at = place * (C * S) + (c * S)[:, None] + s[None, :]
     tl.store(turned_ptr + at, turned + k_turned, mask=(s < S)[None, :])

@@ -102,6 +102,7 @@ def ssm_step_(
     pairing: Pairing,
     raw: RawParams | None = None,
     live: Tensor | None = None,
+    slots: Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
     """Advance the live rows of ``state`` in place: ``ssm_step`` for an engine's slots.
@@ -124,6 +125,8 @@ def ssm_step_(
             norm, ``dt`` before its bias and softplus, ``adt`` before the activation that makes A.
         live: (B,) bool; rows that are False keep their state and get a zero output. All live by
             default.
+        slots: (B,) int64, which row of ``state`` each row of the inputs advances, none twice; below
+            0 is none, as if not live. Then ``state`` may have any number of rows.
         impl: like ``q``.
     Returns:
         y: (B, H, P), dtype of ``v``.
@@ -132,7 +135,8 @@ def ssm_step_(
     """
     x = SsmInputs(q, k, v, z, dt, adt, trap, angles)
     batch = q.shape[0]
-    check_shapes("ssm_step_", (batch,), batch, x, params, state, pairing)
+    state_rows = batch if slots is None else state.ssm.shape[0]
+    check_shapes("ssm_step_", (batch,), state_rows, x, params, state, pairing)
     for label, part in zip(state._fields, state, strict=True):
         if not part[:1].is_contiguous() or (batch > 1 and part.stride(0) < part[0].numel()):
             raise KernelError(
@@ -144,6 +148,11 @@ def ssm_step_(
             f"ssm_step_: live must be ({batch},) of torch.bool, "
             f"not {tuple(live.shape)} of {live.dtype}"
         )
+    if slots is not None and (slots.shape != (batch,) or slots.dtype != torch.int64):
+        raise KernelError(
+            f"ssm_step_: slots must be ({batch},) of torch.int64, "
+            f"not {tuple(slots.shape)} of {slots.dtype}"
+        )
     if raw is not None:
         check_raw("ssm_step_", raw, x)
     with torch.no_grad():
@@ -151,10 +160,21 @@ def ssm_step_(
             from audiossm_kernels.ssm_step.triton_step import launch_step
 
             y = torch.empty_like(v, memory_format=torch.contiguous_format)
-            launch_step(x, params, state, state, y, pairing, raw=raw, live=live)
+            launch_step(x, params, state, state, y, pairing, raw=raw, live=live, slots=slots)
             return y
         if raw is not None:
             x = prepare(x, raw)
+        if slots is not None:
+            runs = slots >= 0 if live is None else live & (slots >= 0)
+            at = slots[runs]
+            x = SsmInputs._make(part[runs] for part in x)
+            old = SsmState._make(part[at] for part in state)
+            some, new_state = ssm_step(*x, params, old, pairing=pairing, impl=impl)
+            for part, new in zip(state, new_state, strict=True):
+                part[at] = new
+            y = some.new_zeros(batch, *some.shape[1:])
+            y[runs] = some
+            return y
         y, new_state = ssm_step(*x, params, state, pairing=pairing, impl=impl)
         if live is not None:
             y = y.where(live[:, None, None], 0)

@@ -47,7 +47,7 @@ CONFIGS = {
 
 @triton.jit
 def load_vectors(x_ptr, bias_ptr, vector, bias, inside):
-    """Load (R, N) elements and their biases."""
+    """Load (R, 1, N) elements and their biases."""
     x = tl.load(x_ptr + vector, mask=inside, other=0.0)
     b = tl.load(bias_ptr + bias, mask=inside, other=0.0)
     return x.to(tl.float32), b.to(tl.float32)
@@ -59,10 +59,12 @@ def turn(own, other, norm_ptr, n, partner, turns, cos, sin, N: tl.constexpr, RAW
     x, x_bias = own
     y, y_bias = other
     if RAW:
-        scale = tl.rsqrt(tl.sum(x * x, axis=1) / N + EPS)[:, None]
-        x *= scale * tl.load(norm_ptr + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
-        y *= scale * tl.load(norm_ptr + partner, mask=turns, other=0.0).to(tl.float32)[None, :]
-    return (x + x_bias) * cos[None, :] + (y + y_bias) * sin[None, :]
+        scale = tl.rsqrt(tl.sum(x * x, axis=2) / N + EPS)[:, :, None]
+        weight = tl.load(norm_ptr + n, mask=n < N, other=0.0).to(tl.float32)
+        x *= scale * weight[None, None, :]
+        weight = tl.load(norm_ptr + partner, mask=turns, other=0.0).to(tl.float32)
+        y *= scale * weight[None, None, :]
+    return (x + x_bias) * cos[None, None, :] + (y + y_bias) * sin[None, None, :]
 
 
 @triton.jit
@@ -84,17 +86,36 @@ def load_tile(
 
 
 @triton.jit
+def load_ranks(
+    mimo_x_ptr, mimo_z_ptr, mimo_o_ptr, head, p, j_rank, j_inside, r, P: tl.constexpr,
+    R: tl.constexpr,
+):  # fmt: skip
+    """Load the ranks' weights for the rows ``p``: coming in, skipping, of gates, going out."""
+    inside_p = p < P
+    weight = (head * R + r)[None, :] * P + p[:, None]
+    weight_inside = inside_p[:, None] & (r < R)[None, :]
+    x_in = tl.load(
+        mimo_x_ptr + (head * R + j_rank)[None, :] * P + p[:, None],
+        mask=inside_p[:, None] & j_inside[None, :],
+        other=0.0,
+    )
+    x_skip = tl.load(mimo_x_ptr + weight, mask=weight_inside, other=0.0)
+    x_gate = tl.load(mimo_z_ptr + weight, mask=weight_inside, other=0.0)
+    x_out = tl.load(mimo_o_ptr + weight, mask=weight_inside, other=0.0)
+    return x_in, x_skip, x_gate, x_out
+
+
+@triton.jit
 def interleave(a, b, ROWS: tl.constexpr, N: tl.constexpr, PAD: tl.constexpr):
-    """Stack rows of two (ROWS, N) tiles: a0, zeros, b0, zeros, a1, ..., with PAD - 1 zeros each."""
-    x = tl.join(a, b)
-    x = tl.reshape(tl.permute(x, (0, 2, 1)), (2 * ROWS, N))
-    if PAD >= 2:
-        x = tl.reshape(tl.permute(tl.join(x, tl.zeros_like(x)), (0, 2, 1)), (4 * ROWS, N))
-    if PAD >= 4:
-        x = tl.reshape(tl.permute(tl.join(x, tl.zeros_like(x)), (0, 2, 1)), (8 * ROWS, N))
-    if PAD >= 8:
-        x = tl.reshape(tl.permute(tl.join(x, tl.zeros_like(x)), (0, 2, 1)), (16 * ROWS, N))
-    return x
+    """Stack rows of two (ROWS, 1, N) tiles: a0, b0, a1, ..., with PAD - 1 rows of zeros after each.
+
+    Joins would leave neighbours of a column in one thread: shared memory would hold columns, and
+    eight threads wait for each other at every store.
+    """
+    place = tl.arange(0, 2 * PAD)[None, :, None]
+    a, b = tl.broadcast_to(a, (ROWS, 2 * PAD, N)), tl.broadcast_to(b, (ROWS, 2 * PAD, N))
+    x = tl.where(place == 0, a, tl.where(place == PAD, b, tl.zeros_like(b)))
+    return tl.reshape(x, (2 * PAD * ROWS, N))
 
 
 @triton.jit
@@ -109,6 +130,7 @@ def step_kernel(
     trap_ptr,
     angles_ptr,
     live_ptr,
+    slots_ptr,
     # parameters
     q_bias_ptr,
     k_bias_ptr,
@@ -162,6 +184,7 @@ def step_kernel(
     RAW: tl.constexpr,
     HEAVY_TAIL: tl.constexpr,
     LIVE: tl.constexpr,
+    SLOTS: tl.constexpr,
     IN_PLACE: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -175,9 +198,10 @@ def step_kernel(
     row, head = program // heads, program % heads
     group = head // (heads // G)
     y_ptr += program * P
-
-    if LIVE:
-        if tl.load(live_ptr + row) == 0:
+    slot = row  # of the states
+    if SLOTS:  # their addresses wait for it anyway
+        slot = tl.load(slots_ptr + row).to(tl.int64)
+        if slot < 0:
             for start in tl.range(0, P, BLOCK_P):
                 p = start + tl.arange(0, BLOCK_P)
                 nothing = tl.zeros([BLOCK_P], y_ptr.dtype.element_ty)
@@ -185,9 +209,9 @@ def step_kernel(
             return
 
     # loads first: they wait together, the state's longest
-    ssm_ptr += row * ssm_row + head * (P * N)
+    ssm_ptr += slot * ssm_row + head * (P * N)
     v_ptr += row * v_row + head * P
-    old_v_ptr += row * old_v_row + head * P
+    old_v_ptr += slot * old_v_row + head * P
     z_ptr += row * z_row + head * P
     n = tl.arange(0, BLOCK_N)
     p = tl.arange(0, BLOCK_P)
@@ -202,28 +226,43 @@ def step_kernel(
         partner = tl.where(first, n + N // 2, n - N // 2)
     turns = (pair < S) & (n < N)
     r = tl.arange(0, BLOCK_R)
-    inside = (r < R)[:, None] & (n < N)[None, :]
-    paired = (r < R)[:, None] & turns[None, :]
-    vector = ((r * G + group) * N)[:, None]
-    bias = ((head * R + r) * N)[:, None]
-    place = ((r * heads + head) * N)[:, None] + n[None, :]
+    inside = (r < R)[:, None, None] & (n < N)[None, None, :]
+    paired = (r < R)[:, None, None] & turns[None, None, :]
+    vector = ((r * G + group) * N)[:, None, None]
+    bias = ((head * R + r) * N)[:, None, None]
+    place = ((r * heads + head) * N)[:, None, None] + n[None, None, :]
     q_ptr += row * q_row
     k_ptr += row * k_row
-    own, other = n[None, :], partner[None, :]
+    own, other = n[None, None, :], partner[None, None, :]
     key = load_vectors(k_ptr, k_bias_ptr, vector + own, bias + own, inside)
     key_other = load_vectors(k_ptr, k_bias_ptr, vector + other, bias + other, paired)
-    old_key = tl.load(old_k_ptr + row * old_k_row + place, mask=inside, other=0.0)
+    old_key = tl.load(old_k_ptr + slot * old_k_row + place, mask=inside, other=0.0)
     query = load_vectors(q_ptr, q_bias_ptr, vector + own, bias + own, inside)
     query_other = load_vectors(q_ptr, q_bias_ptr, vector + other, bias + other, paired)
 
     # every state dimension computes the angle of its own pair
     angles_ptr += row * angles_row + head * ANGLES_STRIDE
     rate = tl.load(angles_ptr + pair, mask=turns, other=0.0).to(tl.float32)
-    phi = tl.load(angle_ptr + row * angle_row + head * S + pair, mask=turns, other=0.0)
+    phi = tl.load(angle_ptr + slot * angle_row + head * S + pair, mask=turns, other=0.0)
     dt = tl.load(dt_ptr + row * dt_row + head).to(tl.float32)
     a = tl.load(a_ptr + row * a_row + head).to(tl.float32)
     lam = tl.sigmoid(tl.load(trap_ptr + row * trap_row + head).to(tl.float32))
     d_skip = tl.load(d_skip_ptr + head).to(tl.float32)
+    # column j of a tile's weights belongs to row j of the keys
+    j = tl.arange(0, 2 * HALVES * BLOCK_R * PAD)
+    j_rank = j // (2 * HALVES * PAD)
+    j_new = (j // (HALVES * PAD)) % 2 == 0
+    j_inside = (j % PAD == 0) & (j_rank < R)
+    if MIMO and BLOCK_P >= P:  # where the registers hold them
+        ranks = load_ranks(mimo_x_ptr, mimo_z_ptr, mimo_o_ptr, head, p, j_rank, j_inside, r, P, R)
+    if LIVE:  # not before the loads: none of them would begin until this one is here
+        if tl.load(live_ptr + row) == 0:
+            for start in tl.range(0, P, BLOCK_P):
+                p = start + tl.arange(0, BLOCK_P)
+                nothing = tl.zeros([BLOCK_P], y_ptr.dtype.element_ty)
+                tl.store(y_ptr + p, nothing, mask=p < P)
+            return
+
     if RAW:
         dt = softplus(dt + tl.load(dt_bias_ptr + head).to(tl.float32))
         if HEAVY_TAIL:
@@ -245,7 +284,8 @@ def step_kernel(
 
     if HALVES == 2:
         # products of two halves on the matrix units are as good as float32 ones
-        k_high, k_low = halves(interleave(new_key, old_key.to(tl.float32), BLOCK_R, BLOCK_N, 1))
+        keys = interleave(new_key, old_key.to(tl.float32), BLOCK_R, BLOCK_N, 1)
+        k_high, k_low = halves(keys[:, None, :])
         keys = interleave(k_high, k_low, 2 * BLOCK_R, BLOCK_N, PAD).to(OPERAND)
         q_high, q_low = halves(new_query)
         queries = interleave(q_high, q_low, BLOCK_R, BLOCK_N, 2 * PAD)
@@ -256,14 +296,9 @@ def step_kernel(
         queries = interleave(queries, tl.zeros_like(queries), BLOCK_R, BLOCK_N, PAD)
     queries = tl.trans(queries).to(OPERAND)
 
-    # column j of a tile's weights belongs to row j of the keys
-    j = tl.arange(0, 2 * HALVES * BLOCK_R * PAD)
-    j_rank = j // (2 * HALVES * PAD)
-    j_new = (j // (HALVES * PAD)) % 2 == 0
-    j_inside = (j % PAD == 0) & (j_rank < R)
     j_scale = tl.where(j_inside, tl.where(j_new, gamma, beta), 0.0)[None, :]
 
-    new_ssm_ptr += row * new_ssm_row + head * (P * N)
+    new_ssm_ptr += slot * new_ssm_row + head * (P * N)
     for start in tl.range(0, P, BLOCK_P):
         p = start + tl.arange(0, BLOCK_P)
         inside_p = p < P
@@ -275,17 +310,12 @@ def step_kernel(
         gate = ahead[3].to(tl.float32)[:, None]
         if BLOCK_P < P:
             ahead = load_tile(ssm_ptr, v_ptr, old_v_ptr, z_ptr, p + BLOCK_P, n, P, N, KEEP)
-        weight = (head * R + r)[None, :] * P + p[:, None]
-        weight_inside = inside_p[:, None] & (r < R)[None, :]
-        if MIMO:  # long before the last two are needed
-            x_in = tl.load(
-                mimo_x_ptr + (head * R + j_rank)[None, :] * P + p[:, None],
-                mask=inside_p[:, None] & j_inside[None, :],
-                other=0.0,
-            )
-            x_skip = tl.load(mimo_x_ptr + weight, mask=weight_inside, other=0.0)
-            x_gate = tl.load(mimo_z_ptr + weight, mask=weight_inside, other=0.0)
-            x_out = tl.load(mimo_o_ptr + weight, mask=weight_inside, other=0.0)
+        if MIMO:
+            if BLOCK_P < P:
+                ranks = load_ranks(
+                    mimo_x_ptr, mimo_z_ptr, mimo_o_ptr, head, p, j_rank, j_inside, r, P, R
+                )
+            x_in, x_skip, x_gate, x_out = ranks
         weights = tl.where(j_new[None, :], value[:, None], old_value[:, None]) * j_scale
         if MIMO:
             weights *= x_in.to(tl.float32)
@@ -322,16 +352,16 @@ def step_kernel(
         # angle, k and v are read by several threads, so all must have read before one writes
         tl.debug_barrier()
     tl.store(
-        new_angle_ptr + row * new_angle_row + head * S + pair,
+        new_angle_ptr + slot * new_angle_row + head * S + pair,
         tl.minimum(phi * TURN, BELOW_TURN).to(new_angle_ptr.dtype.element_ty),
         mask=turns & first,
     )
     tl.store(
-        new_k_ptr + row * new_k_row + place,
+        new_k_ptr + slot * new_k_row + place,
         new_key.to(new_k_ptr.dtype.element_ty),
         mask=inside,
     )
-    new_v_ptr += row * new_v_row + head * P
+    new_v_ptr += slot * new_v_row + head * P
     p = tl.arange(0, BLOCK_P)
     first_value = first_value.to(tl.float32).to(new_v_ptr.dtype.element_ty)
     tl.store(new_v_ptr + p, first_value, mask=p < P)
@@ -362,6 +392,7 @@ def launch_step(
     *,
     raw: RawParams | None = None,
     live: Tensor | None = None,
+    slots: Tensor | None = None,
     config: StepConfig | None = None,
 ) -> None:
     """Write one step into ``y`` and ``new_state``.
@@ -376,6 +407,8 @@ def launch_step(
         pairing: pairs that rotate.
         raw: what turns a raw projection into inputs.
         live: (B,) bool; rows that are False get a zero ``y`` and leave ``new_state`` as it is.
+        slots: (B,) int64, the rows of the states that belong to those of ``x``; below 0 is none,
+            as if not live.
         config: a layout other than the shipped one.
     """
     batch, rank, groups, d_state = x.q.shape
@@ -401,6 +434,7 @@ def launch_step(
     args = [
         *x,
         nothing if live is None else live.view(torch.uint8),
+        nothing if slots is None else slots,
         *(nothing if part is None else part for part in params),
         *([nothing] * 3 if raw is None else [raw.dt_bias, raw.q_norm, raw.k_norm]),
         *state,
@@ -426,6 +460,7 @@ def launch_step(
             RAW=raw is not None,
             HEAVY_TAIL=raw is not None and raw.a_activation == "heavy_tail",
             LIVE=live is not None,
+            SLOTS=slots is not None,
             IN_PLACE=new_state.ssm is state.ssm,
             BLOCK_P=block_p,
             BLOCK_N=block_n,
