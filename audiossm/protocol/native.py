@@ -14,8 +14,8 @@ this file explains them by example.
 | server says | about |
 |---|---|
 | ``started``, ``resumed`` | the stream's handle, and where it stands |
-| ``word``, ``written``, ``flushed``, ``hotwords_set``, ``rewound``, ``refused``, ``finished`` | an
-event; each has the next ``seq`` |
+| ``word``, ``written``, ``endpoint``, ``flushed``, ``hotwords_set``, ``rewound``, ``refused``,
+``finished`` | an event; each has the next ``seq`` |
 | ``partial``, ``ack``, ``forked``, ``error`` | no event; their ``seq`` is that of the newest one |
 """
 
@@ -36,6 +36,7 @@ __all__ = [
     "VERSION",
     "Ack",
     "Audio",
+    "Endpoint",
     "Failure",
     "Finish",
     "Finished",
@@ -166,7 +167,10 @@ class Reply(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Started(Reply):
-    """The stream began; ``credit`` samples may come."""
+    """The stream began; ``credit`` samples may come.
+
+    ``state_bytes`` is how large its snapshot is: all that the server has to keep of it.
+    """
 
     type = "started"
     version: int = VERSION
@@ -174,11 +178,15 @@ class Started(Reply):
     model: str
     sample_rate: int
     credit: int
+    state_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resumed(Reply):
-    """The stream goes on after ``received`` samples and ``controls`` controls."""
+    """The stream goes on after ``received`` samples and ``controls`` controls.
+
+    ``state_bytes`` is how large its newest snapshot is.
+    """
 
     type = "resumed"
     version: int = VERSION
@@ -188,6 +196,7 @@ class Resumed(Reply):
     received: int
     controls: int
     credit: int
+    state_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +220,22 @@ class Written(Reply):
     start_s: float
     end_s: float
     confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint(Reply):
+    """The end of a segment: every word before it is told, and what follows was said after it.
+
+    ``rule`` says why: ``pause``, ``length``, ``silence`` (long, and perhaps without words before)
+    or ``end`` (a flush, or the stream's end). ``time_s`` is where the stream is cut; ``start_s``
+    and ``end_s`` are of the segment's first and last word, null where it has none.
+    """
+
+    type = "endpoint"
+    rule: str
+    time_s: float
+    start_s: float | None = None
+    end_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,7 +328,7 @@ class Failure(Reply):
 REQUESTS: dict[str, type[Message]] = {
     kind.type: kind for kind in (Start, Resume, Flush, Hotwords, Rewind, Fork, Seen, Finish)
 }
-EVENTS = (Word, Written, Flushed, HotwordsSet, Rewound, Refused, Finished)
+EVENTS = (Word, Written, Endpoint, Flushed, HotwordsSet, Rewound, Refused, Finished)
 REPLIES: dict[str, type[Reply]] = {
     kind.type: kind for kind in (Started, Resumed, *EVENTS, Partial, Ack, Forked, Failure)
 }
@@ -401,6 +426,8 @@ def _decode(text: str, kinds: dict[str, type[M]], strict: bool = True) -> M:
 def _read(name: str, key: str, value: Any, kind: str) -> Any:
     """Check a field against its annotation."""
     whole = isinstance(value, int) and not isinstance(value, bool)
+    if "None" in kind and value is None:
+        return None
     if "int" in kind and whole and 0 <= value <= MAX_SEQ:
         return value
     if "bool" in kind and isinstance(value, bool):

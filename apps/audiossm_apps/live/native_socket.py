@@ -10,7 +10,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from audiossm.errors import AudioSSMError, BusyError, ProtocolError, SessionError, SnapshotError
 from audiossm.hotwords import HotWord
 from audiossm.protocol import ServerProtocol, native
-from audiossm.streaming import Engine, News, Word, WrittenWord
+from audiossm.streaming import Endpoint, Engine, News, Word, WrittenWord
 from audiossm.streaming import stream as told
 from audiossm_apps.live.gate import MessageRate
 
@@ -26,6 +26,7 @@ FIRST_MESSAGE_S = 20.0
 KINDS: dict[type, type[native.Reply]] = {
     Word: native.Word,
     WrittenWord: native.Written,
+    Endpoint: native.Endpoint,
     told.Flushed: native.Flushed,
     told.HotwordsSet: native.HotwordsSet,
     told.Rewound: native.Rewound,
@@ -152,7 +153,12 @@ class _Connection:
         at, rate = engine.progress(self.name), engine.sample_rate(self.name)
         if isinstance(request, native.Start):
             reply: native.Reply = native.Started(
-                seq=0, handle=self.name, model=model, sample_rate=rate, credit=at.credit
+                seq=0,
+                handle=self.name,
+                model=model,
+                sample_rate=rate,
+                credit=at.credit,
+                state_bytes=at.state_bytes,
             )
         else:
             try:
@@ -169,6 +175,7 @@ class _Connection:
                 received=at.received,
                 controls=at.controls,
                 credit=at.credit,
+                state_bytes=at.state_bytes,
             )
         await self.websocket.send_text(native.encode(reply))
 
@@ -259,7 +266,8 @@ class _Connection:
 def to_reply(news: News) -> native.Reply:
     """Turn an event of the engine into the message that tells it."""
     fields = asdict(news.event)
-    for name in ("start_s", "end_s", "confidence"):
-        if name in fields:
+    fields.pop("readings", None)  # none are asked for
+    for name in ("time_s", "start_s", "end_s", "confidence"):
+        if fields.get(name) is not None:
             fields[name] = round(fields[name], 4)
     return KINDS[type(news.event)](seq=news.seq, **fields)

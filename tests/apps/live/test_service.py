@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from audiossm.errors import ConfigError, ServiceError
 from audiossm.protocol import native as n
-from audiossm.streaming import FolderStore, Word
+from audiossm.streaming import Endpoint, FolderStore, Word
 from audiossm_apps.client import AsyncStream, SyncStream, connect, stream_address
 from audiossm_apps.live.gate import Caps, Gate, read_keys
 from live_service import live, run_live
@@ -166,6 +166,77 @@ def test_partials_grow_and_acks_tell_how_far_it_is():
         assert all(a.durable <= b.durable for a, b in zip(acks, acks[1:], strict=False))
 
     run_live(test, snapshot_s=0.5)
+
+
+def test_the_state_is_told_and_does_not_grow():
+    async def test(service, address):
+        async with connect(address, encoding="f32") as stream:
+            await send(stream, SPEECH)
+            await stream.flush()
+            await stream.ready()
+            size = service.engine.progress(stream.protocol.handle).state_bytes
+            await stream.drop()
+            await stream.finish()
+            replies = [reply async for reply in stream]
+        (started,) = [reply for reply in replies if isinstance(reply, n.Started)]
+        (resumed,) = [reply for reply in replies if isinstance(reply, n.Resumed)]
+        assert started.state_bytes > 10_000 and size >= started.state_bytes
+        # what is new are events that weren't seen
+        assert abs(resumed.state_bytes - started.state_bytes) < 10_000
+
+    run_live(test)
+
+
+def test_endpoints_are_told_over_the_wire():
+    session = make_transcriber().session()
+    events = session.push(SPEECH) + session.flush() + session.finish()
+    expected = [(e.rule, e.time_s, e.start_s, e.end_s) for e in events if isinstance(e, Endpoint)]
+
+    async def test(_, address):
+        async with connect(address, encoding="f32") as stream:
+            await send(stream, SPEECH)
+            await stream.flush()
+            await stream.finish()
+            replies = [reply async for reply in stream]
+        ends = [reply for reply in replies if isinstance(reply, n.Endpoint)]
+        found = [(e.rule, e.time_s, e.start_s, e.end_s) for e in ends]
+        assert found == [
+            (rule, *(None if time is None else round(time, 4) for time in times))
+            for rule, *times in expected
+        ]
+        assert [rule for rule, *_ in found] == ["end"]
+
+    run_live(test)
+
+
+def test_a_rewind_on_another_server_is_the_same(tmp_path):
+    async def talk(address, store, second=None):
+        async with connect(address, encoding="f32", keep_s=10) as stream:
+            await send(stream, SPEECH[:24000])
+            await stream.flush()
+            if second is not None:
+                await stream.ready()
+                await store.drain()
+                stream.address = stream_address(second)
+            await stream.rewind(1.2)
+            await send(stream, SPEECH[4800:])
+            await stream.finish()
+            return [
+                (r.seq, r.type, getattr(r, "word", None))
+                async for r in stream
+                if isinstance(r, n.EVENTS)
+            ]
+
+    async def main():
+        async with live() as (service, address):
+            straight = await talk(address, service)
+        async with live(FolderStore(tmp_path)) as (first, address):
+            async with live(FolderStore(tmp_path)) as (second, other):
+                assert await talk(address, first, other) == straight
+                assert second.engine.meters.resumed == 1
+        assert any(kind == "rewound" for _, kind, _ in straight)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_hot_words_rewind_and_fork_over_the_wire():

@@ -58,7 +58,10 @@ function begin(sampleRate, isLive) {
   at("delay").textContent = isLive ? "–" : "not measured: not live";
 
   stream.onreply = (reply) => {
-    if (reply.type === "started") at("model").textContent = reply.model;
+    if (reply.type === "started") {
+      at("model").textContent = reply.model;
+      at("size").textContent = `${Math.ceil(reply.state_bytes / 1024)} KiB`;
+    }
     if (reply.type === "refused") explain(reply.message);
     if (reply.type === "word" && isLive && !stream.protocol.finishing) {
       delays.push(stream.protocol.taken / sampleRate - reply.end_s);
