@@ -10,9 +10,20 @@ import uvicorn
 from audiossm.streaming import Engine, EngineLimits, MemoryStore, SnapshotStore
 from audiossm_apps.live.gate import Gate
 from audiossm_apps.live.service import Service
+from audiossm_apps.live.wire import Wire
 from tiny_model import make_transcriber
 
-__all__ = ["live", "run_live"]
+__all__ = ["ROUTES", "live", "run_live"]
+
+# of every dialect's websocket
+ROUTES = (
+    "/v1/stream",
+    "/v1/realtime",
+    "/v1/listen?encoding=linear16",
+    "/vosk",
+    "/sherpa",
+    "/api/asr-streaming",
+)
 
 
 @contextlib.asynccontextmanager
@@ -26,7 +37,7 @@ async def live(
     config = uvicorn.Config(
         service.app,
         port=0,
-        ws="websockets-sansio",
+        ws=Wire,
         ws_max_size=service.gate.caps.max_message,
         log_level="critical",
         lifespan="on",

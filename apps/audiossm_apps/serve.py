@@ -2,9 +2,7 @@
 
 import argparse
 import importlib.util
-import logging
 import signal
-import sys
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -132,29 +130,23 @@ def run(args: argparse.Namespace) -> int:
     transcriber = load_transcriber(args, readable=not args.raw)
 
     from audiossm.streaming import Engine, EngineLimits, FolderStore
+    from audiossm_apps.live.log_lines import log_to_stderr
     from audiossm_apps.live.service import Service
+    from audiossm_apps.live.wire import Wire
 
     store = FolderStore(args.store or store_folder(), args.keep_s)
     limits = EngineLimits(capacity=args.capacity)
     service = Service(Engine(transcriber, store, args.workers, limits), gate)
-    log = logging.getLogger("audiossm")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    # it takes a refusal by HTTP for an unfinished handshake, and says so at every one
-    logging.getLogger("uvicorn.error").addFilter(
-        lambda record: "without completing handshake" not in record.getMessage()
-    )
+    log_to_stderr()
     config = uvicorn.Config(
         service.app,
         host=args.host,
         port=args.port,
-        ws="websockets-sansio",
+        ws=Wire,
         ws_max_size=gate.caps.max_message,
         lifespan="on",
         access_log=False,  # its lines have queries, which may hold keys
-        log_level="warning",
+        log_config=None,
         timeout_graceful_shutdown=15,
         ssl_certfile=args.certificate,
         ssl_keyfile=args.private_key,
