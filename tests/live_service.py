@@ -39,7 +39,7 @@ async def live(
         port=0,
         ws=Wire,
         ws_max_size=service.gate.caps.max_message,
-        log_level="critical",
+        log_config=None,
         lifespan="on",
         timeout_graceful_shutdown=5,
     )
