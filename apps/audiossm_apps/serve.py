@@ -7,7 +7,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from audiossm.errors import DependencyError, OutputError
+from audiossm.errors import ConfigError, DependencyError, OutputError
 from audiossm_apps.live.gate import Caps, Gate, read_keys
 from audiossm_apps.options import (
     add_decoder_option,
@@ -61,8 +61,14 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     parser.add_argument(
         "--store",
-        metavar="DIR",
-        help="folder of snapshots (default: audiossm/streams in the user's cache)",
+        metavar="DIR|URL",
+        help="where snapshots are kept: a folder, or redis://host:port/number, which servers of "
+        "several machines may share (default: audiossm/streams in the user's cache)",
+    )
+    parser.add_argument(
+        "--store-key",
+        metavar="FILE",
+        help="32 bytes that sign snapshots (default: made once, and kept in the store)",
     )
     parser.add_argument(
         "--keep-s",
@@ -129,12 +135,13 @@ def run(args: argparse.Namespace) -> int:
         args.threads = 1  # a stream's steps are small: threads serve streams, not products
     transcriber = load_transcriber(args, readable=not args.raw)
 
-    from audiossm.streaming import Engine, EngineLimits, FolderStore
+    from audiossm.streaming import Engine, EngineLimits, open_store
     from audiossm_apps.live.log_lines import log_to_stderr
     from audiossm_apps.live.service import Service
     from audiossm_apps.live.wire import Wire
 
-    store = FolderStore(args.store or store_folder(), args.keep_s)
+    key = None if args.store_key is None else read_store_key(args.store_key)
+    store = open_store(args.store or store_folder(), args.keep_s, key)
     limits = EngineLimits(capacity=args.capacity)
     service = Service(Engine(transcriber, store, args.workers, limits), gate)
     log_to_stderr()
@@ -195,6 +202,21 @@ def store_folder() -> Path:
     from audiossm.graphs.stepper import cache_root
 
     return cache_root() / "streams"
+
+
+def read_store_key(path: str) -> bytes:
+    """Return what signs snapshots.
+
+    Raises:
+        ConfigError: it can't be read, or is too short or too long.
+    """
+    try:
+        key = Path(path).read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"{path}: can't read the key of the store ({exc.strerror})") from exc
+    if len(key) != 32:
+        raise ConfigError(f"{path}: a key of the store has 32 bytes, this one has {len(key)}")
+    return key
 
 
 def port(text: str) -> int:

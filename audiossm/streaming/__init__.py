@@ -10,7 +10,7 @@ from audiossm.streaming.engine import Engine, EngineLimits, Progress
 from audiossm.streaming.events import Endpoint, Event, Token, Word, WrittenWord
 from audiossm.streaming.files import transcribe_channels, transcribe_stream
 from audiossm.streaming.session import Session
-from audiossm.streaming.store import FolderStore, MemoryStore, SnapshotStore
+from audiossm.streaming.store import FolderStore, MemoryStore, SnapshotStore, open_store
 from audiossm.streaming.stream import News, Stream
 from audiossm.streaming.transcriber import Transcriber
 from audiossm.streaming.transcript import Segment, Transcript, TranscriptDraft
@@ -44,6 +44,7 @@ __all__ = [
     "WrittenWord",
     "decode_stream",
     "encode_stream",
+    "open_store",
     "step_rows",
     "transcribe_channels",
     "transcribe_stream",
