@@ -1,4 +1,4 @@
-"""Deepgram's live dialect, version 1 (``/v1/listen``), of audio without a container.
+"""Deepgram's live dialect, version 1 (``/v1/listen``), of samples, or of Opus in Ogg or WebM.
 
 Settings are in the query: see ``Settings``. Binary messages are audio; text messages are
 
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiossm.errors import ProtocolError
-from audiossm.protocol.encoding import Encoding, decode_samples, sample_width
+from audiossm.protocol.encoding import OPUS_RATE, Encoding, Opus, decode_samples, sample_width
 from audiossm.protocol.heard import Heard, HeardWord
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 ENCODINGS: dict[str, Encoding] = {"linear16": "s16", "mulaw": "mulaw", "alaw": "alaw"}
+CONTAINERS = ("opus", "ogg-opus", "webm-opus")  # or nothing is said
 # an answer without these would be another one than was asked for
 UNSUPPORTED = ("callback", "redact", "search", "replace", "diarize", "multichannel", "translate")
 NO = ("", "false", "0")
@@ -48,8 +49,8 @@ class Settings:
     """What the query asks for.
 
     Attributes:
-        encoding: ``linear16``, ``mulaw`` or ``alaw``; it must be told for a live stream.
-        sample_rate: Hz.
+        encoding: ``linear16``, ``mulaw`` or ``alaw``; None is Opus in Ogg or WebM.
+        sample_rate: Hz; that of Opus is its own.
         interim_results: tell what isn't final, too.
         written: ``punctuate`` or ``smart_format``: text as people write it.
         endpointing_s: so much silence after a word ends an utterance; None never does.
@@ -85,8 +86,9 @@ class Settings:
         if language.partition("-")[0] not in ("en", "multi"):
             raise ProtocolError(f"language {language[:20]!r}: this server understands English")
         name = one("encoding", "")
-        if name and name not in ENCODINGS:
-            raise ProtocolError(f"encoding {name[:20]!r} is none of {', '.join(ENCODINGS)}")
+        if name and name not in (*ENCODINGS, *CONTAINERS):
+            known = ", ".join((*ENCODINGS, *CONTAINERS))
+            raise ProtocolError(f"encoding {name[:20]!r} is none of {known}")
         if one("channels", "1") != "1":
             raise ProtocolError("a live stream has one channel here")
         rate = one("sample_rate", "16000")
@@ -98,7 +100,7 @@ class Settings:
             terms.append((word, 1.0))
         return Settings(
             encoding=ENCODINGS.get(name),
-            sample_rate=int(rate),
+            sample_rate=int(rate) if name in ENCODINGS else OPUS_RATE,
             interim_results=one("interim_results", "false").lower() not in NO,
             written=any(one(k, "false").lower() not in NO for k in ("punctuate", "smart_format")),
             endpointing_s=_milliseconds("endpointing", one("endpointing", "10")),
@@ -147,17 +149,14 @@ class Close:
     """Tell the rest."""
 
 
-Request = Audio | KeepAlive | Finalize | Configure | Close
+Request = Audio | Opus | KeepAlive | Finalize | Configure | Close
 
 
 class DeepgramProtocol:
     """A server's end of one connection."""
 
     def __init__(self, settings: Settings, request_id: str, model: str) -> None:
-        if settings.encoding is None:
-            raise ProtocolError(f"the query has to tell the encoding: {', '.join(ENCODINGS)}")
         self.settings, self.request_id, self.model = settings, request_id, model
-        self.encoding: Encoding = settings.encoding
         self.words: list[HeardWord] = []  # told, and not final yet
         self.start_s = 0.0  # of what isn't final
         self.keyterms: tuple[tuple[str, float], ...] = settings.keyterms
@@ -175,11 +174,14 @@ class DeepgramProtocol:
         """
         if self.ended:
             raise ProtocolError("a message after CloseStream")
+        encoding = self.settings.encoding
         if isinstance(message, bytes):
-            data, width = self._half + message, sample_width(self.encoding)
+            if encoding is None:
+                return Opus(message)
+            data, width = self._half + message, sample_width(encoding)
             whole = len(data) // width * width
             self._half = data[whole:]
-            return Audio(decode_samples(data[:whole], self.encoding))
+            return Audio(decode_samples(data[:whole], encoding))
         try:
             values = json.loads(message)
         except (ValueError, RecursionError) as exc:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiossm.errors import ProtocolError
-from audiossm.protocol.encoding import ENCODINGS, Encoding, decode_samples
+from audiossm.protocol.encoding import ENCODINGS, OPUS_RATE, Encoding, Opus, decode_samples
 
 __all__ = [
     "EVENTS",
@@ -84,7 +84,7 @@ class Start(Message):
     type = "start"
     version: int = VERSION
     sample_rate: int = 16000
-    encoding: Encoding = "s16"
+    encoding: Encoding | Literal["opus"] = "s16"
     lookahead_ms: int = 320
     hotwords: tuple[tuple[str, float], ...] = ()  # [phrase, weight], or a phrase alone
     keep_s: float = 0.0  # how far ``rewind`` shall reach
@@ -99,7 +99,7 @@ class Resume(Message):
     version: int = VERSION
     handle: str
     seq: int
-    encoding: Encoding = "s16"
+    encoding: Encoding | Literal["opus"] = "s16"
     partials: bool = True
 
 
@@ -155,7 +155,7 @@ class Finish(Message):
     type = "finish"
 
 
-Request = Start | Resume | Audio | Flush | Hotwords | Rewind | Fork | Seen | Finish
+Request = Start | Resume | Audio | Opus | Flush | Hotwords | Rewind | Fork | Seen | Finish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,7 +339,7 @@ class ServerProtocol:
 
     def __init__(self) -> None:
         self.state: Literal["new", "open", "finished"] = "new"
-        self.encoding: Encoding = "s16"
+        self.encoding: Encoding | Literal["opus"] = "s16"
 
     def receive(self, message: str | bytes) -> Request:
         """Return what the client says.
@@ -350,6 +350,8 @@ class ServerProtocol:
         if isinstance(message, bytes):
             if self.state != "open":
                 raise ProtocolError(f"audio, but the stream is {self.state}")
+            if self.encoding == "opus":
+                return Opus(message)
             return Audio(decode_samples(message, self.encoding))
         request = cast(Request, _decode(message, REQUESTS))
         if isinstance(request, Start | Resume):
@@ -386,8 +388,12 @@ def decode_reply(message: str | bytes) -> Reply:
 def _check_opening(request: Start | Resume) -> None:
     if request.version != VERSION:
         raise ProtocolError(f"version {request.version}, but this server speaks {VERSION}")
-    if request.encoding not in ENCODINGS:
-        raise ProtocolError(f"encoding {request.encoding!r} is none of {', '.join(ENCODINGS)}")
+    if request.encoding not in (*ENCODINGS, "opus"):
+        known = ", ".join((*ENCODINGS, "opus"))
+        raise ProtocolError(f"encoding {request.encoding!r} is none of {known}")
+    if isinstance(request, Start) and request.encoding == "opus":
+        if request.sample_rate != OPUS_RATE:
+            raise ProtocolError(f"Opus has a sample_rate of {OPUS_RATE}, not {request.sample_rate}")
     if isinstance(request, Start) and not 8000 <= request.sample_rate <= 48000:
         raise ProtocolError(f"sample rate {request.sample_rate} is outside 8000..48000 Hz")
 
@@ -455,4 +461,4 @@ def _read_hotword(item: Any) -> tuple[str, float]:
 
 
 def _type(request: Request) -> str:
-    return "audio" if isinstance(request, Audio) else request.type
+    return "audio" if isinstance(request, Audio | Opus) else request.type

@@ -153,7 +153,8 @@ TALKS: dict[str, tuple[Callable[[], Answer], list[str | bytes]]] = {
     "sherpa": (serve_sherpa, [FLOATS, FLOATS[:5], FLOATS[5:], "Done"]),
     "kyutai": (
         serve_kyutai,
-        [pack("Init"), pack("Audio", pcm=[0.5, -0.5] * 960), pack("Marker", id=7)],
+        [pack("Init"), pack("Audio", pcm=[0.5, -0.5] * 960), pack("Marker", id=7)]
+        + [pack("OggOpus", data=b"OggS")],
     ),
     "deepgram": (
         serve_deepgram,

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
-from audiossm.errors import AudioSSMError, ProtocolError
+from audiossm.audio.opus import OpusStream
+from audiossm.errors import AudioSSMError, DependencyError, ProtocolError
 from audiossm.protocol import deepgram
+from audiossm.protocol.encoding import Opus
 from audiossm_apps.live.dialect import Conversation, converse, read_query
+from audiossm_apps.live.opus_decoding import decode_opus
 
 if TYPE_CHECKING:
     from audiossm_apps.live.service import Service
@@ -27,13 +30,14 @@ async def serve_deepgram(websocket: WebSocket, service: "Service") -> None:
     try:
         settings = deepgram.Settings.parse(read_query(websocket.query_params))
         protocol = deepgram.DeepgramProtocol(settings, request_id, service.model_name)
-    except ProtocolError as exc:
+        opus = OpusStream() if settings.encoding is None else None
+    except (DependencyError, ProtocolError) as exc:
         await websocket.send_denial_response(PlainTextResponse(f"{exc}\n", 400))
         return
     offered = websocket.scope.get("subprotocols", [])
     chosen = next((name for name in offered if name in ("token", "bearer")), None)
     await websocket.accept(chosen, [(b"dg-request-id", request_id.encode())])
-    await converse(_Session(websocket, service, protocol))
+    await converse(_Session(websocket, service, protocol, opus))
 
 
 class _Session(Conversation):
@@ -42,10 +46,14 @@ class _Session(Conversation):
     misuse_mark = "DATA-0000: "
 
     def __init__(
-        self, websocket: WebSocket, service: "Service", protocol: deepgram.DeepgramProtocol
+        self,
+        websocket: WebSocket,
+        service: "Service",
+        protocol: deepgram.DeepgramProtocol,
+        opus: OpusStream | None,
     ) -> None:
         super().__init__(websocket, service)
-        self.protocol = protocol
+        self.protocol, self.opus = protocol, opus
         self.writes = self.writes and protocol.settings.written
         self.digest = hashlib.sha256()
 
@@ -67,6 +75,10 @@ class _Session(Conversation):
             match protocol.receive(await self.receive()):
                 case deepgram.Audio(samples):
                     await self.send(protocol.hear(await self.hear(name, samples)))
+                case Opus(data):
+                    assert self.opus is not None
+                    async for samples in decode_opus(self.opus, data):
+                        await self.send(protocol.hear(await self.hear(name, samples)))
                 case deepgram.Finalize():
                     heard = await self.flush(name)
                     text = protocol.close_span(heard.words, heard.now_s, from_finalize=True)

@@ -16,7 +16,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from audiossm.errors import ConfigError, ServiceError
 from audiossm.protocol import native as n
-from audiossm.streaming import Endpoint, FolderStore, Word
+from audiossm.streaming import Endpoint, FolderStore, MemoryStore, Word
+from audiossm.streaming.store import StoreLostError
 from audiossm_apps.client import AsyncStream, SyncStream, connect, stream_address
 from audiossm_apps.live.gate import Caps, Gate, read_keys
 from live_service import ROUTES, live, run_live
@@ -130,6 +131,32 @@ def test_another_server_goes_on_after_a_graceful_end(tmp_path):
                     await stream.finish()
                     assert await read(stream) == alone(SPEECH)
                     assert second.engine.meters.resumed == 1
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_a_store_that_does_not_answer_for_a_moment_costs_no_stream():
+    class Lost(MemoryStore):
+        times = 2
+
+        def get(self, name: str) -> tuple[bytes, int] | None:
+            if self.times:
+                self.times -= 1
+                raise StoreLostError("nobody answers there")
+            return super().get(name)
+
+    async def main():
+        store = Lost()
+        async with live(store) as (first, address), live(store) as (second, other):
+            async with connect(address, encoding="f32") as stream:
+                await send(stream, SPEECH[:20000])
+                await stream.ready()
+                await first.drain()
+                stream.address = stream_address(other)
+                await send(stream, SPEECH[20000:])
+                await stream.finish()
+                assert await read(stream) == alone(SPEECH)
+            assert store.times == 0 and second.engine.meters.resumed == 1
 
     asyncio.run(asyncio.wait_for(main(), 60))
 
