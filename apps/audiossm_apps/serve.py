@@ -2,10 +2,7 @@
 
 import argparse
 import importlib.util
-import signal
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
 
 from audiossm.errors import ConfigError, DependencyError, OutputError
 from audiossm_apps.live.gate import Caps, Gate, read_keys
@@ -16,11 +13,6 @@ from audiossm_apps.options import (
     load_transcriber,
     positive,
 )
-
-if TYPE_CHECKING:
-    import uvicorn
-
-    from audiossm_apps.live.service import Service
 
 __all__ = ["add_command", "run"]
 
@@ -122,8 +114,6 @@ def run(args: argparse.Namespace) -> int:
             raise DependencyError(
                 f"serving needs the package {name}: pip install 'audiossm[serve]'"
             )
-    import uvicorn
-
     if (args.certificate is None) != (args.private_key is None):
         args.parser.error("--certificate and --private-key go together")
     gate = Gate(
@@ -137,64 +127,26 @@ def run(args: argparse.Namespace) -> int:
 
     from audiossm.streaming import Engine, EngineLimits, open_store
     from audiossm_apps.live.log_lines import log_to_stderr
+    from audiossm_apps.live.server import make_server
     from audiossm_apps.live.service import Service
-    from audiossm_apps.live.wire import Wire
 
     key = None if args.store_key is None else read_store_key(args.store_key)
     store = open_store(args.store or store_folder(), args.keep_s, key)
     limits = EngineLimits(capacity=args.capacity)
     service = Service(Engine(transcriber, store, args.workers, limits), gate)
     log_to_stderr()
-    config = uvicorn.Config(
-        service.app,
+    server = make_server(
+        service,
         host=args.host,
         port=args.port,
-        ws=Wire,
-        ws_max_size=gate.caps.max_message,
-        lifespan="on",
-        access_log=False,  # its lines have queries, which may hold keys
-        log_config=None,
-        timeout_graceful_shutdown=15,
         ssl_certfile=args.certificate,
         ssl_keyfile=args.private_key,
     )
-    server = make_server(config, service)
     try:
         server.run()
     except SystemExit as exc:  # uvicorn has said why on standard error
         raise OutputError(f"can't serve on {args.host}:{args.port}") from exc
     return 0
-
-
-def make_server(config: "uvicorn.Config", service: "Service") -> "uvicorn.Server":
-    """Return a server that keeps all streams before it lets its connections go."""
-    import asyncio
-
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        loop: asyncio.AbstractEventLoop | None = None
-
-        async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-            self.loop = asyncio.get_running_loop()
-            await super().startup(sockets)  # type: ignore[arg-type]
-            if self.started:
-                for listener in self.servers:
-                    for sock in listener.sockets:
-                        host, number = sock.getsockname()[:2]
-                        print(f"audiossm: serving on {host}:{number}", flush=True)
-
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if self.loop is None or self.should_exit or service.leaving.is_set():
-                super().handle_exit(signal.SIGINT, frame)  # a second signal doesn't wait
-                return
-            self.loop.call_soon_threadsafe(self._drain)
-
-        def _drain(self) -> None:
-            self.draining = asyncio.ensure_future(service.drain())
-            self.draining.add_done_callback(lambda _: setattr(self, "should_exit", True))
-
-    return Server(config)
 
 
 def store_folder() -> Path:

@@ -1,7 +1,8 @@
 """Websockets on the wire: uvicorn's protocol, with two corners of RFC 6455 that it leaves."""
 
+from typing import Any
+
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request
 
 __all__ = ["Wire"]
 
@@ -11,7 +12,7 @@ VERSION = "13"
 class Wire(WebSocketsSansIOProtocol):
     """The server's end of a connection, from its handshake to its last byte."""
 
-    def handle_connect(self, event: Request) -> None:
+    def handle_connect(self, event: Any) -> None:
         """Refuse other versions as section 4.4 says: with the one that is spoken here."""
         if event.headers.get_all("Sec-WebSocket-Version") in ([], [VERSION]):
             super().handle_connect(event)
