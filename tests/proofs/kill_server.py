@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import signal
 import socket
 import sys
@@ -38,6 +39,7 @@ from audiossm.streaming import stream as stream_events
 from audiossm_apps.client import connect
 
 SPEECH = Path(__file__).parent.parent / "speech"
+NGINX = Path(__file__).parents[2] / "apps" / "deploy" / "nginx.conf"
 KEEP_S = 5  # how far back streams go
 Told = tuple[str, float, float]
 
@@ -77,14 +79,19 @@ class Server:
 class Balancer:
     """One port in front of several servers: a new connection goes to the first one that is up."""
 
-    def __init__(self, servers: list[Server]) -> None:
-        self.servers = servers
+    def __init__(self, servers: list[Server], nginx: Path | None = None) -> None:
+        self.servers, self.nginx = servers, nginx
+        self.listener: asyncio.Server | None = None
+        self.proxy: asyncio.subprocess.Process | None = None
         self.up = [*servers]
         self.port = 0
 
     async def start(self) -> None:
         """Start all servers, and listen."""
         await asyncio.gather(*(server.start() for server in self.servers))
+        if self.nginx is not None:
+            self.port = await self._start_nginx(self.nginx)
+            return
         self.listener = await asyncio.start_server(self._take, "127.0.0.1", 0)
         self.port = self.listener.sockets[0].getsockname()[1]
 
@@ -99,8 +106,36 @@ class Balancer:
 
     async def stop(self, how: signal.Signals) -> int:
         """Listen no more and end all; return the highest exit code."""
-        self.listener.close()
+        if self.listener is not None:
+            self.listener.close()
+        if self.proxy is not None and self.proxy.returncode is None:
+            self.proxy.terminate()
+            await self.proxy.wait()
         return max(await asyncio.gather(*(server.stop(how) for server in self.servers)))
+
+    async def _start_nginx(self, folder: Path) -> int:
+        """Start nginx as it is deployed, but for TLS, and return its port."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        text = NGINX.read_text().replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
+        text = re.sub(r"^ *ssl_.*\n", "", text, flags=re.MULTILINE)
+        for number, server in zip(("8765", "8766"), self.servers, strict=True):
+            text = text.replace(f"127.0.0.1:{number}", f"127.0.0.1:{server.port}")
+        paths = "".join(
+            f"{kind}_temp_path {folder}/{kind};"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        main = f"daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;"
+        config = folder / "nginx.conf"
+        config.write_text(f"{main} events {{}} http {{ access_log off; {paths}\n{text}}}")
+        self.proxy = await asyncio.create_subprocess_exec("nginx", "-c", str(config))
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(OSError):
+                    (await asyncio.open_connection("127.0.0.1", port))[1].close()
+                    return port
+                await asyncio.sleep(0.05)
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -235,7 +270,8 @@ async def prove(args: argparse.Namespace, store: str, folder: Path) -> Tally:
     transcriber = Transcriber.load(args.model, readable=True)
     options = ["--store", store, "--capacity", str(4 * args.clients)]
     options += ["--model", args.model] if args.model else []
-    server = Balancer([Server(folder, options) for _ in range(args.servers)])
+    servers = [Server(folder, options) for _ in range(args.servers)]
+    server = Balancer(servers, folder if args.nginx else None)
     try:
         await server.start()
         talking = [
@@ -286,6 +322,9 @@ def main(argv: list[str] | None = None) -> int:
         "--store", metavar="DIR|URL", help="'redis' starts one (default: a new folder)"
     )
     parser.add_argument("--servers", type=int, default=1, metavar="N", help="that share the store")
+    parser.add_argument(
+        "--nginx", action="store_true", help="with two servers: through nginx as it is deployed"
+    )
     parser.add_argument("--drain", action="store_true", help="every second end is SIGTERM")
     parser.add_argument("--rewind", action="store_true", help="go back before the end")
     args = parser.parse_args(argv)
