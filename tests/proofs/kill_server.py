@@ -64,7 +64,7 @@ class Server:
             *self.command, stdout=asyncio.subprocess.PIPE, stderr=self.log
         )
         assert self.process.stdout is not None
-        line = await asyncio.wait_for(self.process.stdout.readline(), 120)
+        line = await asyncio.wait_for(self.process.stdout.readline(), 300)
         if b"serving" not in line:
             raise RuntimeError(f"the server said {line!r}: see its log")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from audiossm.errors import SessionError, SnapshotError
 from audiossm.nn import map_state
-from audiossm.streaming import Endpoint, Word
+from audiossm.streaming import Endpoint, Session, Word
 from audiossm.streaming.stream import Finished, Flushed, News, Refused, Rewound, Stream
 from tiny_model import make_transcriber, read_speech
 
@@ -114,6 +114,22 @@ def test_a_restored_stream_and_a_fork_go_back_as_far_over_flushes_and_hot_words(
         again = SPEECH[10900:]
         rest = other.push(again) + other.finish()
         assert rest and bare(rest) == bare(twin.push(again) + twin.finish())
+
+
+def test_a_restored_stream_knows_which_hot_words_stood_where():
+    stream = Stream(Session(MODEL, 16000, 320, "beam"), 60)
+    stream.push(SPEECH[:8000])
+    stream.set_hotwords([("zebra", 2.0)])
+    stream.push(SPEECH[8000:16000])
+    stream.set_hotwords([])
+    stream.push(SPEECH[16000:24000])
+    restored = Stream.restore(MODEL, stream.snapshot())
+    for back, words in ((1000, []), (9000, ["zebra"]), (9000, [])):  # to 23000, 14000 and 5000
+        for one in (stream, restored):
+            (item,) = one.rewind(back)
+            assert isinstance(item.event, Rewound)
+            assert [word.phrase for word in one.session.hotwords] == words
+    assert bare(restored.finish()) == bare(stream.finish())
 
 
 def test_how_far_back_one_can_go_is_no_matter_of_chunks():

@@ -122,7 +122,7 @@ function begin(sampleRate, isLive) {
 function showButtons() {
   const button = at("microphone");
   button.textContent = microphone ? "Stop the microphone" : "Start the microphone";
-  button.setAttribute("aria-pressed", String(microphone !== null));
+  button.dataset.on = String(microphone !== null);
   allow("microphone", current === null || microphone !== null);
   allow("choose", current === null && microphone === null);
   if (current === null) allow("cut", false);
