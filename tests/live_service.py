@@ -9,10 +9,21 @@ import uvicorn
 
 from audiossm.streaming import Engine, EngineLimits, MemoryStore, SnapshotStore
 from audiossm_apps.live.gate import Gate
+from audiossm_apps.live.server import make_config
 from audiossm_apps.live.service import Service
 from tiny_model import make_transcriber
 
-__all__ = ["live", "run_live"]
+__all__ = ["ROUTES", "live", "run_live"]
+
+# of every dialect's websocket
+ROUTES = (
+    "/v1/stream",
+    "/v1/realtime",
+    "/v1/listen?encoding=linear16",
+    "/vosk",
+    "/sherpa",
+    "/api/asr-streaming",
+)
 
 
 @contextlib.asynccontextmanager
@@ -23,15 +34,7 @@ async def live(
     limits = {"capacity": 8} | limits
     engine = Engine(make_transcriber(), store or MemoryStore(), 2, EngineLimits(**limits))
     service = Service(engine, gate)
-    config = uvicorn.Config(
-        service.app,
-        port=0,
-        ws="websockets-sansio",
-        ws_max_size=service.gate.caps.max_message,
-        log_level="critical",
-        lifespan="on",
-        timeout_graceful_shutdown=5,
-    )
+    config = make_config(service, port=0, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None
     task = asyncio.create_task(server._serve())

@@ -47,7 +47,12 @@ class ToyServer:
                 self.heard, self.controls, self.events = [], 0, []
                 self.keep()
                 reply = n.Started(
-                    seq=0, handle=self.handle, model="toy", sample_rate=16000, credit=self.credit
+                    seq=0,
+                    handle=self.handle,
+                    model="toy",
+                    sample_rate=16000,
+                    credit=self.credit,
+                    state_bytes=100,
                 )
                 return [encode(reply)]
             case n.Resume():
@@ -65,6 +70,7 @@ class ToyServer:
                     received=len(heard),
                     controls=self.controls,
                     credit=self.credit,
+                    state_bytes=100,
                 )
                 return [encode(reply), *map(encode, events[request.seq :])]
             case n.Audio(samples):

@@ -74,6 +74,7 @@ ONE_HOME = [
     "uvicorn",
     "websockets",
     "starlette",
+    "redis",
 ]
 
 

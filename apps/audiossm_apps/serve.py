@@ -2,14 +2,9 @@
 
 import argparse
 import importlib.util
-import logging
-import signal
-import sys
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
 
-from audiossm.errors import DependencyError, OutputError
+from audiossm.errors import ConfigError, DependencyError, OutputError
 from audiossm_apps.live.gate import Caps, Gate, read_keys
 from audiossm_apps.options import (
     add_decoder_option,
@@ -18,11 +13,6 @@ from audiossm_apps.options import (
     load_transcriber,
     positive,
 )
-
-if TYPE_CHECKING:
-    import uvicorn
-
-    from audiossm_apps.live.service import Service
 
 __all__ = ["add_command", "run"]
 
@@ -63,8 +53,14 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     parser.add_argument(
         "--store",
-        metavar="DIR",
-        help="folder of snapshots (default: audiossm/streams in the user's cache)",
+        metavar="DIR|URL",
+        help="where snapshots are kept: a folder, or redis://host:port/number, which servers of "
+        "several machines may share (default: audiossm/streams in the user's cache)",
+    )
+    parser.add_argument(
+        "--store-key",
+        metavar="FILE",
+        help="32 bytes that sign snapshots (default: made once, and kept in the store)",
     )
     parser.add_argument(
         "--keep-s",
@@ -121,8 +117,6 @@ def run(args: argparse.Namespace) -> int:
             raise DependencyError(
                 f"serving needs the package {name}: pip install 'audiossm[serve]'"
             )
-    import uvicorn
-
     if (args.certificate is None) != (args.private_key is None):
         args.parser.error("--certificate and --private-key go together")
     gate = Gate(
@@ -134,35 +128,23 @@ def run(args: argparse.Namespace) -> int:
         args.threads = 1  # a stream's steps are small: threads serve streams, not products
     transcriber = load_transcriber(args, readable=not args.raw)
 
-    from audiossm.streaming import Engine, EngineLimits, FolderStore
+    from audiossm.streaming import Engine, EngineLimits, open_store
+    from audiossm_apps.live.log_lines import log_to_stderr
+    from audiossm_apps.live.server import make_server
     from audiossm_apps.live.service import Service
 
-    store = FolderStore(args.store or store_folder(), args.keep_s)
+    key = None if args.store_key is None else read_store_key(args.store_key)
+    store = open_store(args.store or store_folder(), args.keep_s, key)
     limits = EngineLimits(capacity=args.capacity)
     service = Service(Engine(transcriber, store, args.workers, limits), gate)
-    log = logging.getLogger("audiossm")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    # it takes a refusal by HTTP for an unfinished handshake, and says so at every one
-    logging.getLogger("uvicorn.error").addFilter(
-        lambda record: "without completing handshake" not in record.getMessage()
-    )
-    config = uvicorn.Config(
-        service.app,
+    log_to_stderr()
+    server = make_server(
+        service,
         host=args.host,
         port=args.port,
-        ws="websockets-sansio",
-        ws_max_size=gate.caps.max_message,
-        lifespan="on",
-        access_log=False,  # its lines have queries, which may hold keys
-        log_level="warning",
-        timeout_graceful_shutdown=15,
         ssl_certfile=args.certificate,
         ssl_keyfile=args.private_key,
     )
-    server = make_server(config, service)
     try:
         server.run()
     except SystemExit as exc:  # uvicorn has said why on standard error
@@ -170,42 +152,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def make_server(config: "uvicorn.Config", service: "Service") -> "uvicorn.Server":
-    """Return a server that keeps all streams before it lets its connections go."""
-    import asyncio
-
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        loop: asyncio.AbstractEventLoop | None = None
-
-        async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-            self.loop = asyncio.get_running_loop()
-            await super().startup(sockets)  # type: ignore[arg-type]
-            if self.started:
-                for listener in self.servers:
-                    for sock in listener.sockets:
-                        host, number = sock.getsockname()[:2]
-                        print(f"audiossm: serving on {host}:{number}", flush=True)
-
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if self.loop is None or self.should_exit or service.leaving.is_set():
-                super().handle_exit(signal.SIGINT, frame)  # a second signal doesn't wait
-                return
-            self.loop.call_soon_threadsafe(self._drain)
-
-        def _drain(self) -> None:
-            self.draining = asyncio.ensure_future(service.drain())
-            self.draining.add_done_callback(lambda _: setattr(self, "should_exit", True))
-
-    return Server(config)
-
-
 def store_folder() -> Path:
     """Return where streams are kept by default."""
     from audiossm.graphs.stepper import cache_root
 
     return cache_root() / "streams"
+
+
+def read_store_key(path: str) -> bytes:
+    """Return what signs snapshots.
+
+    Raises:
+        ConfigError: it can't be read, or is too short or too long.
+    """
+    try:
+        key = Path(path).read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"{path}: can't read the key of the store ({exc.strerror})") from exc
+    if len(key) != 32:
+        raise ConfigError(f"{path}: a key of the store has 32 bytes, this one has {len(key)}")
+    return key
 
 
 def port(text: str) -> int:

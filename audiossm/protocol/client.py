@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiossm.errors import ProtocolError
-from audiossm.protocol.encoding import encode_samples, sample_width
+from audiossm.protocol.encoding import Encoding, encode_samples, sample_width
 from audiossm.protocol.native import (
     EVENTS,
     Ack,
@@ -54,7 +54,7 @@ class ClientProtocol:
     what ``outgoing`` returns after any call. Audio goes out as far as the server's credit reaches.
 
     Args:
-        start: the stream's settings.
+        start: the stream's settings; an encoding of samples.
 
     Attributes:
         handle: to resume the stream by, once the server has told it.
@@ -64,8 +64,11 @@ class ClientProtocol:
     """
 
     def __init__(self, start: Start) -> None:
+        if start.encoding == "opus":
+            raise ProtocolError("this client sends samples: of Opus it knows no lengths")
         self.start = start
-        self.width = sample_width(start.encoding)
+        self.encoding: Encoding = start.encoding
+        self.width = sample_width(self.encoding)
         self.handle: str | None = None
         self.seq = self.durable = self.durable_controls = 0
         self.taken = self.controls = 0  # what the caller has put in
@@ -114,7 +117,7 @@ class ClientProtocol:
 
     def send_audio(self, samples: NDArray[np.float32]) -> None:
         """Take samples in [-1, 1], in the stream's rate."""
-        self.send_bytes(encode_samples(samples, self.start.encoding))
+        self.send_bytes(encode_samples(samples, self.encoding))
 
     def send_bytes(self, data: bytes) -> None:
         """Take audio that is encoded already: whole samples."""

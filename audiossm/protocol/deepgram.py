@@ -1,4 +1,4 @@
-"""Deepgram's live dialect, version 1 (``/v1/listen``), of audio without a container.
+"""Deepgram's live dialect, version 1 (``/v1/listen``), of samples, or of Opus in Ogg or WebM.
 
 Settings are in the query: see ``Settings``. Binary messages are audio; text messages are
 
@@ -12,17 +12,33 @@ Settings are in the query: see ``Settings``. Binary messages are audio; text mes
 Results that are final tile the audio; one that isn't repeats all that isn't final yet.
 """
 
+import datetime
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from audiossm.errors import ProtocolError
-from audiossm.protocol.encoding import Encoding, decode_samples, sample_width
+from audiossm.protocol.encoding import OPUS_RATE, Encoding, Opus, decode_samples, sample_width
+from audiossm.protocol.heard import Heard, HeardWord
 
-__all__ = ["DeepgramProtocol", "HeardWord", "Settings", "format_prerecorded"]
+__all__ = [
+    "Audio",
+    "Close",
+    "Configure",
+    "DeepgramProtocol",
+    "Finalize",
+    "KeepAlive",
+    "Request",
+    "Settings",
+    "format_prerecorded",
+]
 
 ENCODINGS: dict[str, Encoding] = {"linear16": "s16", "mulaw": "mulaw", "alaw": "alaw"}
+CONTAINERS = ("opus", "ogg-opus", "webm-opus")  # or nothing is said
 # an answer without these would be another one than was asked for
 UNSUPPORTED = ("callback", "redact", "search", "replace", "diarize", "multichannel", "translate")
 NO = ("", "false", "0")
@@ -33,8 +49,8 @@ class Settings:
     """What the query asks for.
 
     Attributes:
-        encoding: ``linear16``, ``mulaw`` or ``alaw``; it must be told for a live stream.
-        sample_rate: Hz.
+        encoding: ``linear16``, ``mulaw`` or ``alaw``; None is Opus in Ogg or WebM.
+        sample_rate: Hz; that of Opus is its own.
         interim_results: tell what isn't final, too.
         written: ``punctuate`` or ``smart_format``: text as people write it.
         endpointing_s: so much silence after a word ends an utterance; None never does.
@@ -70,8 +86,9 @@ class Settings:
         if language.partition("-")[0] not in ("en", "multi"):
             raise ProtocolError(f"language {language[:20]!r}: this server understands English")
         name = one("encoding", "")
-        if name and name not in ENCODINGS:
-            raise ProtocolError(f"encoding {name[:20]!r} is none of {', '.join(ENCODINGS)}")
+        if name and name not in (*ENCODINGS, *CONTAINERS):
+            known = ", ".join((*ENCODINGS, *CONTAINERS))
+            raise ProtocolError(f"encoding {name[:20]!r} is none of {known}")
         if one("channels", "1") != "1":
             raise ProtocolError("a live stream has one channel here")
         rate = one("sample_rate", "16000")
@@ -83,7 +100,7 @@ class Settings:
             terms.append((word, 1.0))
         return Settings(
             encoding=ENCODINGS.get(name),
-            sample_rate=int(rate),
+            sample_rate=int(rate) if name in ENCODINGS else OPUS_RATE,
             interim_results=one("interim_results", "false").lower() not in NO,
             written=any(one(k, "false").lower() not in NO for k in ("punctuate", "smart_format")),
             endpointing_s=_milliseconds("endpointing", one("endpointing", "10")),
@@ -104,27 +121,42 @@ def _milliseconds(name: str, text: str) -> float | None:
 
 
 @dataclass(frozen=True)
-class HeardWord:
-    """A word with its times, in seconds; ``text`` as it is written, if that was asked for."""
+class Audio:
+    """Samples (samples,) float32."""
 
-    word: str
-    start_s: float
-    end_s: float
-    confidence: float
-    text: str | None = None
+    samples: NDArray[np.float32]
 
 
-Request = Literal["audio", "keepalive", "finalize", "configure", "close"]
+@dataclass(frozen=True)
+class KeepAlive:
+    """Nothing, but that somebody is there."""
+
+
+@dataclass(frozen=True)
+class Finalize:
+    """Tell all that can be told now."""
+
+
+@dataclass(frozen=True)
+class Configure:
+    """Have these hot words from here on; None leaves them as they are."""
+
+    keyterms: tuple[tuple[str, float], ...] | None
+
+
+@dataclass(frozen=True)
+class Close:
+    """Tell the rest."""
+
+
+Request = Audio | Opus | KeepAlive | Finalize | Configure | Close
 
 
 class DeepgramProtocol:
     """A server's end of one connection."""
 
     def __init__(self, settings: Settings, request_id: str, model: str) -> None:
-        if settings.encoding is None:
-            raise ProtocolError(f"the query has to tell the encoding: {', '.join(ENCODINGS)}")
         self.settings, self.request_id, self.model = settings, request_id, model
-        self.encoding: Encoding = settings.encoding
         self.words: list[HeardWord] = []  # told, and not final yet
         self.start_s = 0.0  # of what isn't final
         self.keyterms: tuple[tuple[str, float], ...] = settings.keyterms
@@ -134,79 +166,67 @@ class DeepgramProtocol:
         self._speaking = False
         self._told = ""
 
-    def receive(self, message: str | bytes) -> tuple[Request, Any]:
-        """Return what the client says: audio comes with its samples.
+    def receive(self, message: str | bytes) -> Request:
+        """Return what the client says.
 
         Raises:
             ProtocolError: nothing of this dialect.
         """
         if self.ended:
             raise ProtocolError("a message after CloseStream")
+        encoding = self.settings.encoding
         if isinstance(message, bytes):
-            data, width = self._half + message, sample_width(self.encoding)
+            if encoding is None:
+                return Opus(message)
+            data, width = self._half + message, sample_width(encoding)
             whole = len(data) // width * width
             self._half = data[whole:]
-            return "audio", decode_samples(data[:whole], self.encoding)
+            return Audio(decode_samples(data[:whole], encoding))
         try:
             values = json.loads(message)
         except (ValueError, RecursionError) as exc:
             raise ProtocolError("a text message is not JSON") from exc
         match values:
             case {"type": "KeepAlive"}:
-                return "keepalive", None
+                return KeepAlive()
             case {"type": "Finalize"}:
-                return "finalize", None
+                return Finalize()
             case {"type": "CloseStream"}:
                 self.ended = True
-                return "close", None
+                return Close()
             case {"type": "Configure"}:
                 terms = values.get("keyterms")
                 if terms is not None:
                     if not (isinstance(terms, list) and all(isinstance(t, str) for t in terms)):
                         raise ProtocolError("keyterms is a list of texts")
                     self.keyterms = tuple((term, 1.0) for term in terms)
-                return "configure", None if terms is None else self.keyterms
+                return Configure(None if terms is None else self.keyterms)
         raise ProtocolError("type is none of KeepAlive, Finalize, Configure, CloseStream")
 
-    def hear(
-        self, words: Sequence[HeardWord], tail: str, now_s: float, late_s: float
-    ) -> tuple[list[str], bool]:
-        """Answer audio; also say whether an utterance ends here, which ``close_span`` tells.
-
-        Args:
-            words: those that became final by it.
-            tail: what was heard after them.
-            now_s: where the audio stands.
-            late_s: how far behind that the words are.
-        """
-        out = []
-        self.words += words
-        if (words or tail) and not self._speaking:
+    def hear(self, heard: Heard) -> list[str]:
+        """Answer audio."""
+        out, settings = [], self.settings
+        self.words += heard.words
+        if (heard.words or heard.pending) and not self._speaking:
             self._speaking = True
-            if self.settings.vad_events:
-                at = words[0].start_s if words else now_s
+            if settings.vad_events:
+                at = heard.words[0].start_s if heard.words else heard.now_s
                 out.append(_dump({"type": "SpeechStarted", "channel": [0], "timestamp": at}))
-        if words:
-            self._last_end_s = words[-1].end_s
-        silence_s = 0.0 if self._last_end_s is None else now_s - late_s - self._last_end_s
-        end_s = self.settings.utterance_end_s
-        ends = (
-            self.settings.endpointing_s is not None
-            and bool(self.words)
-            and not tail
-            and silence_s >= self.settings.endpointing_s
-        )
-        if self.settings.interim_results and not ends:
-            text = self._text(tail)
+        if heard.words:
+            self._last_end_s = heard.words[-1].end_s
+        endpoint_s, end_s = settings.endpointing_s, settings.utterance_end_s
+        ends = endpoint_s is not None and bool(self.words) and heard.ends(endpoint_s)
+        if settings.interim_results and not ends:
+            text = self._text(heard.pending)
             if text != self._told:
                 self._told = text
-                out.append(self._results(tail, now_s, is_final=False))
-        if end_s is not None and self._speaking and not tail and silence_s >= end_s:
+                out.append(self._results(heard.pending, heard.now_s, is_final=False))
+        if end_s is not None and self._speaking and self._last_end_s and heard.ends(end_s):
             self._speaking = False
             last = {"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": self._last_end_s}
             if not self.words:
                 out.append(_dump(last))
-        return out, ends
+        return [*out, self.close_span((), heard.now_s, speech_final=True)] if ends else out
 
     def close_span(
         self,
@@ -226,7 +246,7 @@ class DeepgramProtocol:
         self.words, self.start_s, self._told = [], now_s, ""
         return text
 
-    def metadata(self, sha256: str, created: str, duration_s: float) -> str:
+    def metadata(self, sha256: str, created: datetime.datetime, duration_s: float) -> str:
         """Tell the end."""
         return _dump(
             {
@@ -234,7 +254,7 @@ class DeepgramProtocol:
                 "transaction_key": "deprecated",
                 "request_id": self.request_id,
                 "sha256": sha256,
-                "created": created,
+                "created": _format_time(created),
                 "duration": round(duration_s, 4),
                 "channels": 1,
             }
@@ -254,7 +274,7 @@ class DeepgramProtocol:
         )
 
     def _text(self, tail: str) -> str:
-        return " ".join([*(word.text or word.word for word in self.words), *tail.split()])
+        return " ".join([*(word.text for word in self.words), *tail.split()])
 
     def _results(
         self,
@@ -293,7 +313,7 @@ def format_prerecorded(
     request_id: str,
     model: str,
     sha256: str,
-    created: str,
+    created: datetime.datetime,
     duration_s: float,
 ) -> str:
     """Return the answer to a recording that was posted."""
@@ -303,7 +323,7 @@ def format_prerecorded(
                 "transaction_key": "deprecated",
                 "request_id": request_id,
                 "sha256": sha256,
-                "created": created,
+                "created": _format_time(created),
                 "duration": round(duration_s, 4),
                 "channels": 1,
                 "models": [request_id],
@@ -317,19 +337,23 @@ def format_prerecorded(
 def _alternative(words: Sequence[HeardWord], written: bool) -> dict[str, Any]:
     scores = [word.confidence for word in words]
     return {
-        "transcript": " ".join((written and word.text) or word.word for word in words),
+        "transcript": " ".join(word.text for word in words),
         "confidence": round(sum(scores) / len(scores), 4) if scores else 0.0,
         "words": [
             {
-                "word": word.word,
+                "word": word.plain or word.text,
                 "start": round(word.start_s, 4),
                 "end": round(word.end_s, 4),
                 "confidence": round(word.confidence, 4),
             }
-            | ({"punctuated_word": word.text or word.word} if written else {})
+            | ({"punctuated_word": word.text} if written else {})
             for word in words
         ],
     }
+
+
+def _format_time(time: datetime.datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def _dump(value: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
-"""Samples as bytes: linear in 16 bits or float32, and G.711 in its two laws."""
+"""Samples as bytes: linear in 16 bits or float32, and G.711 in its two laws; Opus unread."""
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal, get_args
 
@@ -8,13 +9,30 @@ from numpy.typing import NDArray
 
 from audiossm.errors import ProtocolError
 
-__all__ = ["ENCODINGS", "LOUDEST", "Encoding", "decode_samples", "encode_samples", "sample_width"]
+__all__ = [
+    "ENCODINGS",
+    "LOUDEST",
+    "OPUS_RATE",
+    "Encoding",
+    "Opus",
+    "decode_samples",
+    "encode_samples",
+    "sample_width",
+]
 
 Encoding = Literal["s16", "f32", "mulaw", "alaw"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 Samples = NDArray[np.float32]
 
 LOUDEST = 1e4  # what a session takes; full scale is 1
+OPUS_RATE = 48000  # Hz
+
+
+@dataclass(frozen=True)
+class Opus:
+    """Bytes of Ogg or WebM with Opus in it, cut anywhere; a decoder makes samples of them."""
+
+    data: bytes
 
 
 def sample_width(encoding: Encoding) -> int:

@@ -7,12 +7,18 @@ __all__ = ["Heard", "HeardWord"]
 
 @dataclass(frozen=True)
 class HeardWord:
-    """A final word, as it is written where there is a writer; times in seconds."""
+    """A final word; times in seconds.
+
+    Attributes:
+        text: as it is written where there is a writer.
+        plain: the word or words of a number without capitals and marks, where ``text`` has some.
+    """
 
     text: str
     start_s: float
     end_s: float
     confidence: float
+    plain: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@
 | ``Audio`` with ``pcm``: floats, mono, at 24000 Hz | ``Step`` with ``step_idx``, ``prs`` and
 ``buffered_pcm`` for every 1920 samples; ``Word`` with ``text`` and ``start_time``, and ``EndWord``
 with ``stop_time``, in seconds |
+| ``OggOpus`` with ``data``: bytes of Ogg | the same |
 | ``Marker`` with ``id`` | the words before it, then ``Marker`` with ``id`` |
 
 ``prs`` stand for pauses of 0.5, 1, 2 and 3 s. There, they are a model's guesses that the pause will
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiossm.errors import ProtocolError
-from audiossm.protocol.encoding import LOUDEST
+from audiossm.protocol.encoding import LOUDEST, Opus
 from audiossm.protocol.heard import Heard, HeardWord
 
 __all__ = ["SAMPLE_RATE", "Audio", "Init", "KyutaiProtocol", "Marker", "Request"]
@@ -51,7 +52,7 @@ class Marker:
     id: int
 
 
-Request = Init | Audio | Marker
+Request = Init | Audio | Opus | Marker
 
 
 class KyutaiProtocol:
@@ -83,9 +84,11 @@ class KyutaiProtocol:
                 return Audio(_read_samples(pcm))
             case {"type": "Marker", "id": int(number)} if not isinstance(number, bool):
                 return Marker(number)
-            case {"type": "OggOpus"}:
-                raise ProtocolError("OggOpus isn't served: send Audio")
-        raise ProtocolError("a message is none of Init, Audio with pcm, Marker with id")
+            case {"type": "OggOpus", "data": bytes(data)}:
+                return Opus(data)
+        raise ProtocolError(
+            "a message is none of Init, Audio with pcm, OggOpus with data, Marker with id"
+        )
 
     def hear(self, heard: Heard) -> list[bytes]:
         """Answer audio."""

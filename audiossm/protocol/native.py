@@ -14,8 +14,8 @@ this file explains them by example.
 | server says | about |
 |---|---|
 | ``started``, ``resumed`` | the stream's handle, and where it stands |
-| ``word``, ``written``, ``flushed``, ``hotwords_set``, ``rewound``, ``refused``, ``finished`` | an
-event; each has the next ``seq`` |
+| ``word``, ``written``, ``endpoint``, ``flushed``, ``hotwords_set``, ``rewound``, ``refused``,
+``finished`` | an event; each has the next ``seq`` |
 | ``partial``, ``ack``, ``forked``, ``error`` | no event; their ``seq`` is that of the newest one |
 """
 
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiossm.errors import ProtocolError
-from audiossm.protocol.encoding import ENCODINGS, Encoding, decode_samples
+from audiossm.protocol.encoding import ENCODINGS, OPUS_RATE, Encoding, Opus, decode_samples
 
 __all__ = [
     "EVENTS",
@@ -36,6 +36,7 @@ __all__ = [
     "VERSION",
     "Ack",
     "Audio",
+    "Endpoint",
     "Failure",
     "Finish",
     "Finished",
@@ -83,7 +84,7 @@ class Start(Message):
     type = "start"
     version: int = VERSION
     sample_rate: int = 16000
-    encoding: Encoding = "s16"
+    encoding: Encoding | Literal["opus"] = "s16"
     lookahead_ms: int = 320
     hotwords: tuple[tuple[str, float], ...] = ()  # [phrase, weight], or a phrase alone
     keep_s: float = 0.0  # how far ``rewind`` shall reach
@@ -98,7 +99,7 @@ class Resume(Message):
     version: int = VERSION
     handle: str
     seq: int
-    encoding: Encoding = "s16"
+    encoding: Encoding | Literal["opus"] = "s16"
     partials: bool = True
 
 
@@ -154,7 +155,7 @@ class Finish(Message):
     type = "finish"
 
 
-Request = Start | Resume | Audio | Flush | Hotwords | Rewind | Fork | Seen | Finish
+Request = Start | Resume | Audio | Opus | Flush | Hotwords | Rewind | Fork | Seen | Finish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +167,10 @@ class Reply(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Started(Reply):
-    """The stream began; ``credit`` samples may come."""
+    """The stream began; ``credit`` samples may come.
+
+    ``state_bytes`` is how large its snapshot is: all that the server has to keep of it.
+    """
 
     type = "started"
     version: int = VERSION
@@ -174,11 +178,15 @@ class Started(Reply):
     model: str
     sample_rate: int
     credit: int
+    state_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resumed(Reply):
-    """The stream goes on after ``received`` samples and ``controls`` controls."""
+    """The stream goes on after ``received`` samples and ``controls`` controls.
+
+    ``state_bytes`` is how large its newest snapshot is.
+    """
 
     type = "resumed"
     version: int = VERSION
@@ -188,6 +196,7 @@ class Resumed(Reply):
     received: int
     controls: int
     credit: int
+    state_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +220,22 @@ class Written(Reply):
     start_s: float
     end_s: float
     confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint(Reply):
+    """The end of a segment: every word before it is told, and what follows was said after it.
+
+    ``rule`` says why: ``pause``, ``length``, ``silence`` (long, and perhaps without words before)
+    or ``end`` (a flush, or the stream's end). ``time_s`` is where the stream is cut; ``start_s``
+    and ``end_s`` are of the segment's first and last word, null where it has none.
+    """
+
+    type = "endpoint"
+    rule: str
+    time_s: float
+    start_s: float | None = None
+    end_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,7 +328,7 @@ class Failure(Reply):
 REQUESTS: dict[str, type[Message]] = {
     kind.type: kind for kind in (Start, Resume, Flush, Hotwords, Rewind, Fork, Seen, Finish)
 }
-EVENTS = (Word, Written, Flushed, HotwordsSet, Rewound, Refused, Finished)
+EVENTS = (Word, Written, Endpoint, Flushed, HotwordsSet, Rewound, Refused, Finished)
 REPLIES: dict[str, type[Reply]] = {
     kind.type: kind for kind in (Started, Resumed, *EVENTS, Partial, Ack, Forked, Failure)
 }
@@ -314,7 +339,7 @@ class ServerProtocol:
 
     def __init__(self) -> None:
         self.state: Literal["new", "open", "finished"] = "new"
-        self.encoding: Encoding = "s16"
+        self.encoding: Encoding | Literal["opus"] = "s16"
 
     def receive(self, message: str | bytes) -> Request:
         """Return what the client says.
@@ -325,6 +350,8 @@ class ServerProtocol:
         if isinstance(message, bytes):
             if self.state != "open":
                 raise ProtocolError(f"audio, but the stream is {self.state}")
+            if self.encoding == "opus":
+                return Opus(message)
             return Audio(decode_samples(message, self.encoding))
         request = cast(Request, _decode(message, REQUESTS))
         if isinstance(request, Start | Resume):
@@ -361,8 +388,12 @@ def decode_reply(message: str | bytes) -> Reply:
 def _check_opening(request: Start | Resume) -> None:
     if request.version != VERSION:
         raise ProtocolError(f"version {request.version}, but this server speaks {VERSION}")
-    if request.encoding not in ENCODINGS:
-        raise ProtocolError(f"encoding {request.encoding!r} is none of {', '.join(ENCODINGS)}")
+    if request.encoding not in (*ENCODINGS, "opus"):
+        known = ", ".join((*ENCODINGS, "opus"))
+        raise ProtocolError(f"encoding {request.encoding!r} is none of {known}")
+    if isinstance(request, Start) and request.encoding == "opus":
+        if request.sample_rate != OPUS_RATE:
+            raise ProtocolError(f"Opus has a sample_rate of {OPUS_RATE}, not {request.sample_rate}")
     if isinstance(request, Start) and not 8000 <= request.sample_rate <= 48000:
         raise ProtocolError(f"sample rate {request.sample_rate} is outside 8000..48000 Hz")
 
@@ -401,6 +432,8 @@ def _decode(text: str, kinds: dict[str, type[M]], strict: bool = True) -> M:
 def _read(name: str, key: str, value: Any, kind: str) -> Any:
     """Check a field against its annotation."""
     whole = isinstance(value, int) and not isinstance(value, bool)
+    if "None" in kind and value is None:
+        return None
     if "int" in kind and whole and 0 <= value <= MAX_SEQ:
         return value
     if "bool" in kind and isinstance(value, bool):
@@ -428,4 +461,4 @@ def _read_hotword(item: Any) -> tuple[str, float]:
 
 
 def _type(request: Request) -> str:
-    return "audio" if isinstance(request, Audio) else request.type
+    return "audio" if isinstance(request, Audio | Opus) else request.type

@@ -11,7 +11,7 @@ from audiossm.streaming.events import Endpoint, Event, Token, Word, WrittenWord
 from audiossm.streaming.files import transcribe_channels, transcribe_stream
 from audiossm.streaming.seats import CardSeats
 from audiossm.streaming.session import Session
-from audiossm.streaming.store import FolderStore, MemoryStore, SnapshotStore
+from audiossm.streaming.store import FolderStore, MemoryStore, SnapshotStore, open_store
 from audiossm.streaming.stream import News, Stream
 from audiossm.streaming.table import Heard, StreamTable
 from audiossm.streaming.transcriber import Transcriber
@@ -49,6 +49,7 @@ __all__ = [
     "WrittenWord",
     "decode_stream",
     "encode_stream",
+    "open_store",
     "step_rows",
     "transcribe_channels",
     "transcribe_stream",

@@ -17,7 +17,7 @@ from audiossm.hotwords import HotWord, check_hotwords
 from audiossm.streaming.dispatcher import Dispatcher
 from audiossm.streaming.seats import CardSeats
 from audiossm.streaming.slot import Progress, Slot, Wish
-from audiossm.streaming.store import SnapshotStore
+from audiossm.streaming.store import SnapshotStore, next_epoch
 from audiossm.streaming.stream import News, Stream
 from audiossm.streaming.transcriber import Transcriber
 from audiossm.streaming.turns import EngineLimits
@@ -164,7 +164,7 @@ class Engine(Dispatcher):
             if found is None:
                 raise SessionError("no such stream is kept: it is over, or it was never here")
             data, epoch = found
-            revived.epoch = epoch + 1
+            revived.epoch = next_epoch(epoch)
             return Stream.restore(self.transcriber, data)
 
         revived = Slot(name, 1, 1, time.monotonic())

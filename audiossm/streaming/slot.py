@@ -31,6 +31,7 @@ class Progress:
         durable: samples that a kept snapshot has listened to.
         durable_controls: controls that it has.
         credit: samples that may come now.
+        state_bytes: how large the newest snapshot is.
         finished: the last event is told.
         failure: why the stream can't go on here, if it can't.
     """
@@ -44,6 +45,7 @@ class Progress:
     durable: int
     durable_controls: int
     credit: int
+    state_bytes: int
     finished: bool
     failure: str | None
 
@@ -63,8 +65,8 @@ class Wish:
 class Slot:
     """One stream's place.
 
-    Workers touch ``stream``, ``epoch`` and ``kept`` and ``posted``, in a turn; the event loop all
-    the rest; both the inbox, whose ends are safe.
+    Workers touch ``stream``, ``epoch``, ``kept``, ``state_bytes`` and ``posted``, in a turn; the
+    event loop all the rest; both the inbox, whose ends are safe.
     """
 
     def __init__(self, name: str, rate: int, max_backlog: int, now: float) -> None:
@@ -83,6 +85,7 @@ class Slot:
         self.kept = (-1, -1)  # received and controls of the newest snapshot in the store
         self.keeping = threading.Lock()  # held while one is written
         self.writing = False  # one is about to be
+        self.state_bytes = 0  # of the newest snapshot
         self.posted = 0  # number of the newest event that the event loop knows
         self.confirmed = 0
         self.partial = self.tail = ""
@@ -135,6 +138,7 @@ class Slot:
             durable=self.durable,
             durable_controls=self.durable_controls,
             credit=max(0, self.max_backlog - self.backlog),
+            state_bytes=self.state_bytes,
             finished=self.finished,
             failure=self.failure,
         )

@@ -1,7 +1,6 @@
 """Where snapshots of streams are kept: by name, signed, for a while."""
 
-import hashlib
-import hmac
+import logging
 import os
 import secrets
 import threading
@@ -10,15 +9,22 @@ from pathlib import Path
 from typing import Protocol
 
 from audiossm.errors import SnapshotError
+from audiossm.streaming.seal import HEAD_SIZE, KEY_SIZE, Seal, read_epoch
 
-__all__ = ["FolderStore", "MemoryStore", "SnapshotStore", "SupersededError"]
+__all__ = [
+    "FolderStore",
+    "MemoryStore",
+    "SnapshotStore",
+    "StoreLostError",
+    "SupersededError",
+    "next_epoch",
+    "open_store",
+]
 
-MAGIC = b"audiossm-kept-01"
-DIGEST_SIZE = hashlib.sha256().digest_size
-EPOCH_SIZE = 8
-HEAD_SIZE = len(MAGIC) + EPOCH_SIZE
-KEY_SIZE = 32
+logger = logging.getLogger(__name__)
+
 KEEP_S = 3600.0
+CHANCES = 1 << 20
 
 
 class SupersededError(SnapshotError):
@@ -28,11 +34,20 @@ class SupersededError(SnapshotError):
         super().__init__("this stream was resumed elsewhere: it can't go on here")
 
 
+class StoreLostError(SnapshotError):
+    """The store can't be reached, or takes nothing, now: another try may do."""
+
+
+def next_epoch(epoch: int) -> int:
+    """Return a higher epoch; of two owners who take one in the same moment, one has the higher."""
+    return (epoch // CHANCES + 1) * CHANCES + secrets.randbelow(CHANCES)
+
+
 class SnapshotStore(Protocol):
     """Keeps bytes by name. Threads may share one; several machines may, if it says so.
 
-    An epoch says who owns a name: each owner takes a higher one, and what an earlier owner still
-    writes is refused.
+    An epoch, below 2**53, says who owns a name: each owner takes the next one (``next_epoch``), and
+    what an earlier owner still writes is refused.
     """
 
     def put(self, name: str, data: bytes, epoch: int) -> None:
@@ -40,21 +55,26 @@ class SnapshotStore(Protocol):
 
         Raises:
             SupersededError: a higher epoch is there.
-            SnapshotError: it can't be kept.
+            StoreLostError: it can't be kept now.
         """
 
     def get(self, name: str) -> tuple[bytes, int] | None:
         """Return what is kept and its epoch; None if there is nothing, or not any more.
 
         Raises:
+            StoreLostError: it can't be read now.
             SnapshotError: it is damaged, or nobody with the key wrote it.
         """
 
     def renew(self, name: str) -> None:
-        """Keep it for as long again."""
+        """Keep it for as long again.
+
+        Raises:
+            StoreLostError: that can't be done now.
+        """
 
     def delete(self, name: str) -> None:
-        """Forget it, if it is there."""
+        """Forget it, if it is there; what can't be reached now is forgotten in its time."""
 
     def sweep(self) -> int:
         """Forget what was kept long enough; return how many."""
@@ -109,26 +129,27 @@ class FolderStore:
     Files are signed (HMAC-SHA256 over name, epoch and content) by a key that only the folder's
     owner can read; their names are made with it as well, so that a list of the folder gives no
     handle of a stream away. What isn't written or renewed for ``keep_s`` seconds is forgotten.
+    Without ``key`` the first process makes one and keeps it there.
 
     Raises:
         SnapshotError: the folder can't be made or written, or its key is none.
     """
 
-    def __init__(self, folder: str | Path, keep_s: float = KEEP_S) -> None:
+    def __init__(
+        self, folder: str | Path, keep_s: float = KEEP_S, key: bytes | None = None
+    ) -> None:
         self.folder, self.keep_s = Path(folder), keep_s
         self.lock = threading.Lock()
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.key = self._read_key()
+            key = self._read_key() if key is None else key
         except OSError as exc:
             raise SnapshotError(f"{folder}: can't keep snapshots there: {exc.strerror}") from exc
-        if len(self.key) != KEY_SIZE:
-            raise SnapshotError(f"{self.folder / 'key'}: not a key of {KEY_SIZE} bytes")
+        self.seal = Seal(key, str(self.folder / "key"))
 
     def put(self, name: str, data: bytes, epoch: int) -> None:
         """Keep ``data``."""
         path = self._path(name)
-        head = MAGIC + epoch.to_bytes(EPOCH_SIZE, "little")
         new = path.with_suffix(f".{secrets.token_hex(6)}.new")
         try:
             # two owners within one moment could still pass each other between look and move
@@ -136,13 +157,11 @@ class FolderStore:
                 if self._epoch(path) > epoch:
                     raise SupersededError
                 with open(new, "wb", opener=_private) as file:
-                    file.write(head)
-                    file.write(data)
-                    file.write(self._sign(name, head, data))
+                    file.write(self.seal.close(name, data, epoch))
                 new.replace(path)
         except OSError as exc:
             new.unlink(missing_ok=True)
-            raise SnapshotError(f"{path}: can't keep a snapshot: {exc.strerror}") from exc
+            raise StoreLostError(f"{path}: can't keep a snapshot: {exc.strerror}") from exc
 
     def get(self, name: str) -> tuple[bytes, int] | None:
         """Return what is kept."""
@@ -154,17 +173,8 @@ class FolderStore:
         except FileNotFoundError:
             return None
         except OSError as exc:
-            raise SnapshotError(f"{path}: can't read the snapshot: {exc.strerror}") from exc
-        head, data, mark = (
-            content[:HEAD_SIZE],
-            content[HEAD_SIZE:-DIGEST_SIZE],
-            content[-DIGEST_SIZE:],
-        )
-        if len(content) < HEAD_SIZE + DIGEST_SIZE or head[: len(MAGIC)] != MAGIC:
-            raise SnapshotError("what is kept under this name is no snapshot")
-        if not hmac.compare_digest(mark, self._sign(name, head, data)):
-            raise SnapshotError("the kept snapshot is damaged, or was signed with another key")
-        return data, int.from_bytes(head[len(MAGIC) :], "little")
+            raise StoreLostError(f"{path}: can't read the snapshot: {exc.strerror}") from exc
+        return self.seal.open(name, content)
 
     def renew(self, name: str) -> None:
         """Keep it for as long again."""
@@ -173,11 +183,14 @@ class FolderStore:
         except FileNotFoundError:
             return
         except OSError as exc:
-            raise SnapshotError(f"can't renew a snapshot: {exc.strerror}") from exc
+            raise StoreLostError(f"can't renew a snapshot: {exc.strerror}") from exc
 
     def delete(self, name: str) -> None:
         """Forget it."""
-        self._path(name).unlink(missing_ok=True)
+        try:
+            self._path(name).unlink(missing_ok=True)
+        except OSError as exc:
+            logger.warning("a snapshot stays for a while: %s", exc.strerror)
 
     def sweep(self) -> int:
         """Forget what is too old, also what a process left that died while it wrote."""
@@ -192,7 +205,7 @@ class FolderStore:
         return count
 
     def _path(self, name: str) -> Path:
-        return self.folder / f"{hmac.digest(self.key, name.encode(), 'sha256').hex()}.kept"
+        return self.folder / f"{self.seal.hide(name)}.kept"
 
     def _epoch(self, path: Path) -> int:
         try:
@@ -200,13 +213,7 @@ class FolderStore:
                 head = file.read(HEAD_SIZE)
         except FileNotFoundError:
             return 0
-        return int.from_bytes(head[len(MAGIC) :], "little")
-
-    def _sign(self, name: str, head: bytes, data: bytes) -> bytes:
-        mark = hmac.new(self.key, hashlib.sha256(name.encode()).digest(), "sha256")
-        mark.update(head)
-        mark.update(data)
-        return mark.digest()
+        return read_epoch(head)
 
     def _read_key(self) -> bytes:
         """Return the folder's key; the first process makes it."""
@@ -226,3 +233,19 @@ class FolderStore:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+def open_store(
+    where: str | Path, keep_s: float = KEEP_S, key: bytes | None = None
+) -> SnapshotStore:
+    """Return the store in a folder, or in a Redis by its address (``redis://``, ``rediss://``...).
+
+    Raises:
+        DependencyError: the package redis isn't installed.
+        SnapshotError: it can't be used.
+    """
+    if "://" not in str(where):
+        return FolderStore(where, keep_s, key)
+    from audiossm.streaming.redis_store import RedisStore
+
+    return RedisStore(str(where), keep_s, key)

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audiossm.decoding import Reading
 from audiossm.errors import ConfigError, HotwordError, SessionError, SnapshotError
 from audiossm.hotwords import HotWord
 from audiossm.models import LoadedRecogniser
-from audiossm.streaming.events import Event, Word, WrittenWord
+from audiossm.streaming.events import Endpoint, Event, Word, WrittenWord
+from audiossm.streaming.history import FLUSH, NOTHING, Act, History
 from audiossm.streaming.session import Session
 
 __all__ = ["Finished", "Flushed", "HotwordsSet", "News", "Refused", "Rewound", "Stream", "Told"]
 
 Samples = NDArray[np.float32]
 
-MAGIC = b"audiossm-stream1"
+MAGIC = b"audiossm-stream2"
 # who doesn't confirm so many events can't have the oldest ones again
 MAX_UNCONFIRMED = 10_000
-# a rewind starts at one of these, and listens again from there
-CHECKPOINT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Finished:
     received: int
 
 
-Told = Word | WrittenWord | Flushed | HotwordsSet | Rewound | Refused | Finished
+Told = Word | WrittenWord | Endpoint | Flushed | HotwordsSet | Rewound | Refused | Finished
 KINDS = {
     kind.__name__: kind
-    for kind in (Word, WrittenWord, Flushed, HotwordsSet, Rewound, Refused, Finished)
+    for kind in (Word, WrittenWord, Endpoint, Flushed, HotwordsSet, Rewound, Refused, Finished)
 }
 
 
@@ -76,15 +76,6 @@ class News:
 
     seq: int
     event: Told
-
-
-@dataclass(frozen=True)
-class _Checkpoint:
-    """Where a rewind can start: only samples came between this one and the next."""
-
-    position: int
-    seq: int
-    session: Session
 
 
 class Stream:
@@ -97,8 +88,9 @@ class Stream:
 
     Args:
         session: at its begin.
-        keep_s: how far back ``rewind`` reaches, in seconds; it costs a copy of the state for every
-            ``CHECKPOINT_S``. It is counted anew after ``restore``.
+        keep_s: how far back ``rewind`` reaches, in seconds, also in a fork and after ``restore``;
+            it costs a copy of the state for every 2 s, and a snapshot has one more state and the
+            samples (4 bytes each).
 
     Attributes:
         received: samples that came, those before a rewind counted.
@@ -111,9 +103,8 @@ class Stream:
         self.session, self.keep_s = session, keep_s
         self.received = self.controls = self.seq = 0
         self.unconfirmed: deque[News] = deque(maxlen=MAX_UNCONFIRMED)
-        self._checkpoints: deque[_Checkpoint] = deque()
-        self._kept: deque[Samples] = deque()  # what came after the first checkpoint
-        self._check_in()
+        keep = round(keep_s * session.sample_rate)
+        self._history = History(keep, session, 0) if keep else None
 
     @property
     def finished(self) -> bool:
@@ -141,16 +132,13 @@ class Stream:
         events = self.session.push(samples)
         self.received += len(samples)
         news = self._tell(events)
-        if self.keep_s:
-            self._kept.append(np.array(samples, np.float32))
-            last, rate = self._checkpoints[-1], self.session.sample_rate
-            if self.session.samples_received - last.position >= CHECKPOINT_S * rate:
-                self._check_in()
+        if self._history is not None:
+            self._history.push(samples, self.session, self.seq)
         return news
 
     def flush(self) -> list[News]:
         """Tell all that can be told of the samples so far."""
-        return self._control([*self.session.flush(), Flushed(self.received)])
+        return self._control([*self.session.flush(), Flushed(self.received)], FLUSH)
 
     def set_hotwords(self, hotwords: Iterable[str | tuple[str, float]]) -> list[News]:
         """Have these phrases, or (phrase, weight), from here on.
@@ -163,27 +151,24 @@ class Stream:
             )
         except (ConfigError, HotwordError) as exc:
             return self._control([Refused("hotwords", str(exc))])
-        return self._control([HotwordsSet(len(self.session.hotwords))])
+        words = self.session.hotwords
+        return self._control(
+            [HotwordsSet(len(words))], [(word.phrase, word.weight) for word in words]
+        )
 
     def rewind(self, num_samples: int) -> list[News]:
         """Stand where the stream stood ``num_samples`` ago; too far is told as ``Refused``."""
         if self.finished:
             raise SessionError("this stream is finished: it can't be rewound")
         now, rate = self.session.samples_received, self.session.sample_rate
-        target, first = now - num_samples, self._checkpoints[0].position if self.keep_s else now
-        if num_samples < 0 or target < first:
+        target, begin = now - num_samples, now if self._history is None else self._history.begin
+        if num_samples < 0 or target < begin or self._history is None:
             message = (
-                f"can't rewind by {num_samples / rate:g} s: {(now - first) / rate:g} s are kept"
+                f"can't rewind by {num_samples / rate:g} s: {(now - begin) / rate:g} s are kept"
             )
             return self._control([Refused("rewind", message)])
-        kept = np.concatenate([np.zeros(0, np.float32), *self._kept])[: target - first]
-        while self._checkpoints[-1].position > target:
-            self._checkpoints.pop()
-        last = self._checkpoints[-1]
-        self.session = last.session.fork()
-        again = _count(self.session.push(kept[last.position - first :]))
-        self._kept = deque([kept])
-        return self._control([Rewound(target, last.seq + again)])
+        self.session, keep = self._history.rewind(target)
+        return self._control([Rewound(target, keep)])
 
     def finish(self) -> list[News]:
         """Tell the rest and end the stream."""
@@ -196,27 +181,33 @@ class Stream:
 
     def fork(self) -> "Stream":
         """Return a second stream that goes on from here, with the same counts."""
-        fork = Stream(self.session.fork(), self.keep_s)
+        fork = Stream(self.session.fork())
+        fork.keep_s = self.keep_s
         fork.received, fork.controls, fork.seq = self.received, self.controls, self.seq
         fork.unconfirmed.extend(self.unconfirmed)
-        fork._restart_history()
+        fork._history = None if self._history is None else self._history.copy()
         return fork
 
     def snapshot(self) -> bytes:
-        """Return the stream as bytes that ``restore`` goes on from; without what a rewind needs."""
+        """Return the stream as bytes that ``restore`` goes on from."""
+        history = b""
+        if self._history is not None and not self.finished:
+            history = self._history.pack()
         header = json.dumps(
             {
                 "received": self.received,
                 "controls": self.controls,
                 "seq": self.seq,
                 "keep_s": self.keep_s,
+                "history": len(history),
                 "unconfirmed": [
                     [news.seq, type(news.event).__name__, asdict(news.event)]
                     for news in self.unconfirmed
                 ],
             }
         ).encode()
-        return MAGIC + len(header).to_bytes(8, "little") + header + self.session.snapshot()
+        size = len(header).to_bytes(8, "little")
+        return b"".join([MAGIC, size, header, history, self.session.snapshot()])
 
     @classmethod
     def restore(cls, transcriber: LoadedRecogniser, data: bytes) -> "Stream":
@@ -234,16 +225,19 @@ class Stream:
         try:
             header: dict[str, Any] = json.loads(data[start:end])
             counts = [int(header[name]) for name in ("received", "controls", "seq")]
-            keep_s = float(header["keep_s"])
+            keep_s, size = float(header["keep_s"]), int(header["history"])
             unconfirmed = [
-                News(int(seq), KINDS[kind](**fields)) for seq, kind, fields in header["unconfirmed"]
+                News(int(seq), _read_event(kind, fields))
+                for seq, kind, fields in header["unconfirmed"]
             ]
         except (KeyError, TypeError, ValueError, RecursionError) as exc:
             raise SnapshotError(f"the stream's snapshot is damaged ({exc!r})") from exc
-        stream = cls(Session.restore(transcriber, data[end:]), keep_s)
+        stream = cls(Session.restore(transcriber, data[end + size :]))
+        stream.keep_s = keep_s
         stream.received, stream.controls, stream.seq = counts
         stream.unconfirmed.extend(unconfirmed)
-        stream._restart_history()
+        if size:
+            stream._history = History.unpack(transcriber, data[end : end + size])
         return stream
 
     def _tell(self, events: Iterable[Event | Told]) -> list[News]:
@@ -256,31 +250,18 @@ class Stream:
         self.unconfirmed.extend(news)
         return news
 
-    def _control(self, events: Iterable[Event | Told]) -> list[News]:
+    def _control(self, events: Iterable[Event | Told], act: Act = NOTHING) -> list[News]:
         self.controls += 1
         news = self._tell(events)
-        self._check_in()
+        if self._history is not None and not self.finished:
+            self._history.control(act, self.session, self.seq)
         return news
 
-    def _check_in(self) -> None:
-        """Keep a place that a rewind can start from, and forget those too far back."""
-        if not self.keep_s:
-            return
-        position = self.session.samples_received
-        self._checkpoints.append(_Checkpoint(position, self.seq, self.session.fork()))
-        oldest = position - self.keep_s * self.session.sample_rate
-        if len(self._checkpoints) > 1 and self._checkpoints[1].position <= oldest:
-            kept = np.concatenate([np.zeros(0, np.float32), *self._kept])
-            first = self._checkpoints[0].position
-            while len(self._checkpoints) > 1 and self._checkpoints[1].position <= oldest:
-                self._checkpoints.popleft()
-            self._kept = deque([kept[self._checkpoints[0].position - first :]])
 
-    def _restart_history(self) -> None:
-        self._checkpoints.clear()
-        self._kept.clear()
-        self._check_in()
-
-
-def _count(events: Iterable[Event]) -> int:
-    return sum(isinstance(event, Told) for event in events)
+def _read_event(kind: str, fields: dict[str, Any]) -> Told:
+    """Turn what a snapshot has of an event into the event."""
+    if readings := fields.get("readings"):
+        fields["readings"] = tuple(Reading(**reading) for reading in readings)
+    elif kind == "Endpoint":
+        fields["readings"] = ()
+    return KINDS[kind](**fields)

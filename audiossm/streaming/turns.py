@@ -168,6 +168,7 @@ class Turns:
 
     def _write(self, slot: Slot, data: bytes, counts: tuple[int, int]) -> bool:
         with slot.keeping:
+            slot.state_bytes = len(data)
             if counts < slot.kept:
                 return True  # a newer one was faster
             try:

@@ -29,6 +29,7 @@ import soundfile
 import torch
 
 from audiossm.audio import resample
+from audiossm.audio.opus import OpusStream
 from audiossm.protocol import Encoding, decode_samples, encode_samples
 from audiossm.streaming import Transcriber
 
@@ -46,6 +47,7 @@ class Dialect:
     rate: int | None  # Hz; None is the recording's own
     ask: Callable[[str, bytes, int], str]
     plain: bool = False  # words without capitals and marks
+    opus: bool = False  # it sends Ogg with Opus, and the text is that of what a decoder makes of it
 
 
 def pieces(data: bytes, bytes_per_s: int) -> list[bytes]:
@@ -133,15 +135,14 @@ def _deepgram(address: str) -> Any:
     return DeepgramClient(api_key="none", environment=environment)
 
 
-def ask_deepgram_live(address: str, data: bytes, rate: int) -> str:
+def ask_deepgram_live(
+    address: str, data: bytes, rate: int, encoding: str | None = "linear16"
+) -> str:
     """Stream, and close."""
     texts = []
+    form: Any = {"encoding": encoding, "sample_rate": rate} if encoding else {}
     with _deepgram(address).listen.v1.connect(
-        model="nova-3",
-        encoding="linear16",
-        sample_rate=rate,
-        punctuate=True,
-        interim_results=True,
+        model="nova-3", punctuate=True, interim_results=True, **form
     ) as connection:
         for piece in pieces(data, rate * 2):
             connection.send_media(piece)
@@ -152,6 +153,11 @@ def ask_deepgram_live(address: str, data: bytes, rate: int) -> str:
             if message.type == "Results" and message.is_final:
                 texts.append(message.channel.alternatives[0].transcript)
     return " ".join(text for text in texts if text)
+
+
+def ask_deepgram_opus(address: str, data: bytes, rate: int) -> str:
+    """Stream Ogg, which says itself what it is."""
+    return ask_deepgram_live(address, data, rate, None)
 
 
 def ask_deepgram_posted(address: str, data: bytes, rate: int) -> str:
@@ -274,6 +280,7 @@ DIALECTS = [
     Dialect("openai, realtime, pcmu", "mulaw", 8000, ask_openai_pcmu),
     Dialect("openai, realtime, server_vad", "s16", 24000, ask_openai_turns),
     Dialect("deepgram-sdk, live", "s16", 16000, ask_deepgram_live),
+    Dialect("deepgram-sdk, live, opus", "s16", 48000, ask_deepgram_opus, opus=True),
     Dialect("deepgram-sdk, posted", "s16", None, ask_deepgram_posted),
     Dialect("vosk", "s16", 16000, ask_vosk, plain=True),
     Dialect("sherpa", "f32", 16000, ask_sherpa),
@@ -311,7 +318,13 @@ def compare(
     for name, (samples, rate) in recordings.items():
         wanted = dialect.rate or rate
         data = encode_samples(change_rate(samples, rate, wanted), dialect.encoding)
-        floats = encode_samples(decode_samples(data, dialect.encoding), "f32")
+        heard = decode_samples(data, dialect.encoding)
+        if dialect.opus:
+            file = io.BytesIO()
+            soundfile.write(file, heard, wanted, "OPUS", format="OGG")
+            data = file.getvalue()
+            heard = np.concatenate([*OpusStream().push(data)])
+        floats = encode_samples(heard, "f32")
         expected = transcriber.transcribe(io.BytesIO(wav(floats, wanted, "FLOAT")))
         text = " ".join(w.word if dialect.plain else w.text for w in expected.words)
         started = time.perf_counter()

@@ -2,18 +2,25 @@
 
     python tests/proofs/kill_server.py                 100 kills, the shipped model
     python tests/proofs/kill_server.py --kills 5       a quick try
+    python tests/proofs/kill_server.py --servers 2 --store redis --drain
+                                                       two servers, one Redis, half of them asked
 
-Each kill is SIGKILL to ``audiossm serve``; a new process takes over on the same port and folder of
-snapshots. Clients send the committed recordings in pieces of random sizes, at --speed times the
-pace of speech, with flushes at random places; each goes on to the next one. What a client was told
-must be what a session in this process is told of the same samples with the same flushes: every word
-and its times. The exit code is 1 if a word was lost, doubled or changed.
+Each kill is SIGKILL to ``audiossm serve``; a new process takes over on the same port and store of
+snapshots. With two servers the other one takes over at once, as behind a load balancer, which is
+written down here. With --drain, every second end is SIGTERM, as in a rolling restart: then the
+server has to end in peace. With --rewind clients also go back in their streams, some of them after
+a kill. Clients send the committed recordings in pieces of random sizes, at --speed times the pace
+of speech, with flushes at random places; each goes on to the next one. What a client was told must
+be what a stream in this process is told of the same samples with the same flushes: every word and
+its times. The exit code is 1 if a word was lost, doubled or changed.
 """
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
+import re
 import signal
 import socket
 import sys
@@ -26,11 +33,14 @@ import numpy as np
 import soundfile
 
 from audiossm.protocol.native import Rewound, Word, Written
-from audiossm.streaming import Transcriber, WrittenWord
+from audiossm.streaming import Stream, Transcriber, WrittenWord
 from audiossm.streaming import Word as PlainWord
+from audiossm.streaming import stream as stream_events
 from audiossm_apps.client import connect
 
 SPEECH = Path(__file__).parent.parent / "speech"
+NGINX = Path(__file__).parents[2] / "apps" / "deploy" / "nginx.conf"
+KEEP_S = 5  # how far back streams go
 Told = tuple[str, float, float]
 
 
@@ -44,7 +54,7 @@ class Server:
         self.log = open(folder / "server.log", "ab")
         self.command = [
             *(sys.executable, "-m", "audiossm_apps.cli", "serve", "--port", str(self.port)),
-            *("--store", str(folder / "streams"), *options),
+            *options,
         ]
         self.process: asyncio.subprocess.Process | None = None
 
@@ -54,7 +64,7 @@ class Server:
             *self.command, stdout=asyncio.subprocess.PIPE, stderr=self.log
         )
         assert self.process.stdout is not None
-        line = await asyncio.wait_for(self.process.stdout.readline(), 120)
+        line = await asyncio.wait_for(self.process.stdout.readline(), 300)
         if b"serving" not in line:
             raise RuntimeError(f"the server said {line!r}: see its log")
 
@@ -66,11 +76,90 @@ class Server:
         return await self.process.wait()
 
 
+class Balancer:
+    """One port in front of several servers: a new connection goes to the first one that is up."""
+
+    def __init__(self, servers: list[Server], nginx: Path | None = None) -> None:
+        self.servers, self.nginx = servers, nginx
+        self.listener: asyncio.Server | None = None
+        self.proxy: asyncio.subprocess.Process | None = None
+        self.up = [*servers]
+        self.port = 0
+
+    async def start(self) -> None:
+        """Start all servers, and listen."""
+        await asyncio.gather(*(server.start() for server in self.servers))
+        if self.nginx is not None:
+            self.port = await self._start_nginx(self.nginx)
+            return
+        self.listener = await asyncio.start_server(self._take, "127.0.0.1", 0)
+        self.port = self.listener.sockets[0].getsockname()[1]
+
+    async def replace(self, how: signal.Signals) -> int:
+        """End the server that is first in line, put another one first, and start it again."""
+        first = self.up[0]
+        if len(self.up) > 1:
+            self.up.append(self.up.pop(0))
+        code = await first.stop(how)
+        await first.start()
+        return code
+
+    async def stop(self, how: signal.Signals) -> int:
+        """Listen no more and end all; return the highest exit code."""
+        if self.listener is not None:
+            self.listener.close()
+        if self.proxy is not None and self.proxy.returncode is None:
+            self.proxy.terminate()
+            await self.proxy.wait()
+        return max(await asyncio.gather(*(server.stop(how) for server in self.servers)))
+
+    async def _start_nginx(self, folder: Path) -> int:
+        """Start nginx as it is deployed, but for TLS, and return its port."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        text = NGINX.read_text().replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
+        text = re.sub(r"^ *ssl_.*\n", "", text, flags=re.MULTILINE)
+        for number, server in zip(("8765", "8766"), self.servers, strict=True):
+            text = text.replace(f"127.0.0.1:{number}", f"127.0.0.1:{server.port}")
+        paths = "".join(
+            f"{kind}_temp_path {folder}/{kind};"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        main = f"daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;"
+        config = folder / "nginx.conf"
+        config.write_text(f"{main} events {{}} http {{ access_log off; {paths}\n{text}}}")
+        self.proxy = await asyncio.create_subprocess_exec("nginx", "-c", str(config))
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(OSError):
+                    (await asyncio.open_connection("127.0.0.1", port))[1].close()
+                    return port
+                await asyncio.sleep(0.05)
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            up, down = await asyncio.open_connection("127.0.0.1", self.up[0].port)
+        except OSError:
+            writer.transport.abort()
+            return
+
+        async def pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while data := await source.read(65536):
+                    sink.write(data)
+                    await sink.drain()
+            sink.close()
+
+        await asyncio.gather(pass_on(reader, down), pass_on(up, writer))
+
+
 @dataclass
 class Tally:
     """What happened."""
 
     kills: int = 0
+    drains: int = 0  # of these, those that were asked to end
     hit: int = 0  # streams that a kill interrupted
     streams: int = 0
     words: int = 0
@@ -80,7 +169,7 @@ class Tally:
 
 
 async def talk(
-    server: Server, transcriber: Transcriber, tally: Tally, seed: int, speed: float
+    server: Balancer, transcriber: Transcriber, tally: Tally, args: argparse.Namespace, seed: int
 ) -> None:
     """Stream one recording after the other until there were enough kills."""
     rng = random.Random(seed)
@@ -89,10 +178,11 @@ async def talk(
         audio, rate = soundfile.read(rng.choice(paths), dtype="float32", always_2d=True)
         samples = np.ascontiguousarray(audio[:, 0])
         flushes = sorted(rng.sample(range(1, len(samples)), rng.randint(0, 2)))
+        back = rng.randint(0, KEEP_S * rate) if args.rewind else 0
         tally.running += 1
-        told = await stream(server.port, samples, rate, flushes, rng, speed)
+        told = await stream(server.port, samples, rate, flushes, back, rng, args.speed)
         tally.running -= 1
-        expected = await asyncio.to_thread(alone, transcriber, samples, rate, flushes)
+        expected = await asyncio.to_thread(alone, transcriber, samples, rate, flushes, back)
         tally.streams += 1
         tally.words += len(expected)
         if told != expected:
@@ -100,13 +190,24 @@ async def talk(
 
 
 async def stream(
-    port: int, samples: np.ndarray, rate: int, flushes: list[int], rng: random.Random, speed: float
+    port: int,
+    samples: np.ndarray,
+    rate: int,
+    flushes: list[int],
+    back: int,
+    rng: random.Random,
+    speed: float,
 ) -> list[Told]:
-    """Send a recording and return the words that came."""
-    told: list[Told] = []
+    """Send a recording, and its last ``back`` samples again; return the words that stand."""
+    told: list[tuple[int, Told]] = []
 
     async with connect(
-        f"127.0.0.1:{port}", sample_rate=rate, encoding="f32", max_waiting_s=1.0, give_up_s=300
+        f"127.0.0.1:{port}",
+        sample_rate=rate,
+        encoding="f32",
+        max_waiting_s=1.0,
+        give_up_s=300,
+        keep_s=float(KEEP_S) if back else 0.0,
     ) as client:
 
         async def send() -> None:
@@ -119,75 +220,91 @@ async def stream(
                     await asyncio.sleep(size / rate / speed)
                 if stop < len(samples):
                     await client.flush()
+            if back:
+                await client.rewind(back / rate)
+                await client.send(samples[len(samples) - min(back, len(samples)) :])
             await client.finish()
 
         sending = asyncio.create_task(send())
         async for reply in client:
-            assert not isinstance(reply, Rewound)
             if isinstance(reply, Word):
-                told.append((reply.word, reply.start_s, reply.end_s))
+                told.append((reply.seq, (reply.word, reply.start_s, reply.end_s)))
             elif isinstance(reply, Written):
-                told.append((reply.text, reply.start_s, reply.end_s))
+                told.append((reply.seq, (reply.text, reply.start_s, reply.end_s)))
+            elif isinstance(reply, Rewound):
+                told = [item for item in told if item[0] <= reply.keep]
         await sending
-    return told
+    return [word for _, word in told]
 
 
 def alone(
-    transcriber: Transcriber, samples: np.ndarray, rate: int, flushes: list[int]
+    transcriber: Transcriber, samples: np.ndarray, rate: int, flushes: list[int], back: int
 ) -> list[Told]:
-    """What a session is told that nothing disturbs."""
-    session, events, at = transcriber.session(rate), [], 0
+    """What a stream is told that nothing disturbs."""
+    straight, at = Stream(transcriber.session(rate), KEEP_S if back else 0), 0
+    news = []
     for flush in flushes:
-        events += session.push(samples[at:flush]) + session.flush()
+        news += straight.push(samples[at:flush]) + straight.flush()
         at = flush
-    events += session.push(samples[at:]) + session.finish()
+    news += straight.push(samples[at:])
+    if back:
+        (item,) = straight.rewind(round(back / rate * rate))
+        if isinstance(item.event, stream_events.Rewound):
+            news = [past for past in news if past.seq <= item.event.keep]
+        news += straight.push(samples[len(samples) - min(back, len(samples)) :])
+    news += straight.finish()
     return [
         (
             event.word if isinstance(event, PlainWord) else event.text,
             round(event.start_s, 4),
             round(event.end_s, 4),
         )
-        for event in events
+        for event in (item.event for item in news)
         if isinstance(event, PlainWord | WrittenWord)
     ]
 
 
-async def prove(kills: int, clients: int, speed: float, model: str | None, seed: int) -> Tally:
-    """Kill a server so many times."""
-    rng, tally = random.Random(seed), Tally()
-    transcriber = Transcriber.load(model, readable=True)
-    with tempfile.TemporaryDirectory() as name:
-        options = ["--capacity", str(4 * clients), *(["--model", model] if model else [])]
-        server = Server(Path(name), options)
-        try:
-            await server.start()
-            talking = [
-                asyncio.create_task(talk(server, transcriber, tally, seed + turn, speed))
-                for turn in range(clients)
-            ]
-            while tally.kills < kills:
-                waiting = asyncio.create_task(asyncio.sleep(rng.uniform(0.2, 6.0)))
-                await asyncio.wait([waiting, *talking], return_when=asyncio.FIRST_COMPLETED)
-                for task in talking:
-                    if task.done():
-                        task.result()
-                await waiting
-                tally.hit += tally.running
-                await server.stop(signal.SIGKILL)
-                tally.kills += 1
-                await server.start()
-                if tally.kills % 10 == 0:
-                    print(f"{tally.kills} kills, {tally.streams} streams", flush=True)
-            tally.enough = True
-            await asyncio.wait_for(asyncio.gather(*talking), 300)
-            code = await server.stop(signal.SIGTERM)
-            if code:
-                tally.wrong.append(f"the last server ended with exit code {code}")
-        finally:
-            await server.stop(signal.SIGKILL)
-            server.log.close()
-            if tally.wrong:
-                print((Path(name) / "server.log").read_text()[-3000:], file=sys.stderr)
+async def prove(args: argparse.Namespace, store: str, folder: Path) -> Tally:
+    """Kill servers so many times."""
+    rng, tally = random.Random(args.seed), Tally()
+    transcriber = Transcriber.load(args.model, readable=True)
+    options = ["--store", store, "--capacity", str(4 * args.clients)]
+    options += ["--model", args.model] if args.model else []
+    servers = [Server(folder, options) for _ in range(args.servers)]
+    server = Balancer(servers, folder if args.nginx else None)
+    try:
+        await server.start()
+        talking = [
+            asyncio.create_task(talk(server, transcriber, tally, args, args.seed + turn))
+            for turn in range(args.clients)
+        ]
+        while tally.kills < args.kills:
+            waiting = asyncio.create_task(asyncio.sleep(rng.uniform(0.2, 6.0)))
+            await asyncio.wait([waiting, *talking], return_when=asyncio.FIRST_COMPLETED)
+            for task in talking:
+                if task.done():
+                    task.result()
+            await waiting
+            tally.hit += tally.running
+            asked = args.drain and tally.kills % 2 == 1
+            code = await server.replace(signal.SIGTERM if asked else signal.SIGKILL)
+            if asked and code:
+                tally.wrong.append(f"a server that was asked to end did so with exit code {code}")
+            tally.kills += 1
+            tally.drains += asked
+            if tally.kills % 10 == 0:
+                print(f"{tally.kills} kills, {tally.streams} streams", flush=True)
+        tally.enough = True
+        await asyncio.wait_for(asyncio.gather(*talking), 300)
+        code = await server.stop(signal.SIGTERM)
+        if code:
+            tally.wrong.append(f"the last server ended with exit code {code}")
+    finally:
+        await server.stop(signal.SIGKILL)
+        for one in server.servers:
+            one.log.close()
+        if tally.wrong:
+            print((folder / "server.log").read_text()[-3000:], file=sys.stderr)
     return tally
 
 
@@ -201,15 +318,33 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--speed", type=float, default=1.0, metavar="X")
     parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped one")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--store", metavar="DIR|URL", help="'redis' starts one (default: a new folder)"
+    )
+    parser.add_argument("--servers", type=int, default=1, metavar="N", help="that share the store")
+    parser.add_argument(
+        "--nginx", action="store_true", help="with two servers: through nginx as it is deployed"
+    )
+    parser.add_argument("--drain", action="store_true", help="every second end is SIGTERM")
+    parser.add_argument("--rewind", action="store_true", help="go back before the end")
     args = parser.parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     started = time.monotonic()
-    tally = asyncio.run(prove(args.kills, args.clients, args.speed, args.model, args.seed))
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        store = args.store or str(folder / "streams")
+        if store == "redis":
+            sys.path.append(str(Path(__file__).parents[1]))
+            from redis_server import run_redis
+
+            store = stack.enter_context(run_redis())[0]
+        tally = asyncio.run(prove(args, store, folder))
     for wrong in tally.wrong:
         print(wrong)
     passed = not tally.wrong and tally.hit and tally.words
     print(
-        f"{'pass' if passed else 'FAIL'}: {tally.kills} kills hit {tally.hit} streams; "
+        f"{'pass' if passed else 'FAIL'}: {tally.kills} kills ({tally.drains} of them SIGTERM) hit "
+        f"{tally.hit} streams; "
         f"{len(tally.wrong)} of {tally.streams} streams ({tally.words} words, written ones counted "
         f"again) were told otherwise; {time.monotonic() - started:.0f} s"
     )

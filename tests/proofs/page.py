@@ -6,7 +6,9 @@
 A headless Chromium gets the committed recording as its microphone, at the pace of speech, and opens
 the page of an ``audiossm serve``. The words on the page must be those that ``transcribe`` writes of
 the recording; so must they be when the connection is cut meanwhile, and when a file is opened. The
-page must say nothing in the console. The exit code is 1 otherwise.
+page must say nothing in the console. One of the three goes by keyboard alone: the tabulator has to
+reach everything, in the order of the page, each with an outline, and what a screen reader is told
+has to have names. The exit code is 1 otherwise.
 """
 
 import argparse
@@ -33,6 +35,9 @@ from audiossm.streaming import Transcriber
 AUDIO = Path(__file__).parents[2] / "assets" / "audio" / "first-light.flac"
 FIRST_WORDS = "the first light of morning".split()
 SILENCE_S = 2.0
+# where the tabulator goes, and what needs a name
+ORDER = ["microphone", "choose", "cut", "copy", "text", "SUMMARY"]
+NAMED = {"button", "meter", "textbox", "region", "heading", "DisclosureTriangle"}
 
 
 class Browser:
@@ -127,21 +132,80 @@ async def open_page(url: str, wav: Path, folder: Path) -> AsyncIterator[Browser]
         await process.wait()
 
 
+async def press(page: Browser, key: str) -> None:
+    """Press a key and let it go."""
+    text = {
+        "Enter": {"text": "\r", "windowsVirtualKeyCode": 13},
+        "Tab": {"windowsVirtualKeyCode": 9},
+    }
+    for kind in ("keyDown", "keyUp"):
+        await page.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, **text[key])
+
+
+async def go_by_keyboard(page: Browser) -> list[str]:
+    """Tab once around the page and then to the microphone; return what is wrong."""
+    wrong, seen = [], []
+    look = "(() => {{ const e = document.activeElement; return {0}; }})()"
+    for _ in range(20):
+        await press(page, "Tab")
+        name = await page.run(look.format("e.id || e.tagName"))
+        if name in seen or name == "BODY":
+            break
+        seen.append(name)
+        style = "getComputedStyle(e).outlineStyle + getComputedStyle(e).outlineWidth"
+        if await page.run(look.format(style)) != "solid3px":
+            wrong.append(f"{name} has no outline when it has the focus")
+    if seen != ORDER:
+        wrong.append(f"the tabulator goes {seen}, not {ORDER}")
+    await page.run("document.activeElement.blur()")
+    while await page.run(look.format("e.id")) != "microphone":
+        await press(page, "Tab")
+    return wrong
+
+
+async def find_nameless(page: Browser) -> list[str]:
+    """Return what a screen reader has no name for, and what it isn't told of."""
+    await page.call("Accessibility.enable")
+    nodes = (await page.call("Accessibility.getFullAXTree"))["nodes"]
+    shown = [node for node in nodes if not node["ignored"]]
+    roles = [node["role"]["value"] for node in shown]
+    wrong = [
+        f"a {node['role']['value']} without a name"
+        for node in shown
+        if node["role"]["value"] in NAMED and not node.get("name", {}).get("value")
+    ]
+    wrong += [f"there is no {role}" for role in ("main", "heading", "alert") if role not in roles]
+    live = [
+        prop["value"]["value"]
+        for node in shown
+        for prop in node.get("properties", [])
+        if prop["name"] == "live"
+    ]
+    if live.count("polite") < 2 or "assertive" not in live:
+        wrong.append(f"live regions are {live}: the text, the state and problems should be")
+    return wrong
+
+
 async def shoot(page: Browser, path: Path | None) -> None:
     """Save what the page looks like."""
     if path is not None:
-        image = await page.call("Page.captureScreenshot", format="png")
+        bottom = "document.querySelector('main').getBoundingClientRect().bottom"
+        clip = {"x": 0, "y": 0, "width": 900, "height": await page.run(bottom), "scale": 1}
+        image = await page.call("Page.captureScreenshot", format="png", clip=clip)
         path.write_bytes(base64.b64decode(image["data"]))
 
 
 async def hear(page: Browser, duration_s: float, cut: bool, screenshot: Path | None) -> str:
-    """Let the page listen to its microphone; return its words."""
-    await page.run("document.getElementById('microphone').click()")
+    """Let the page listen to its microphone, begun by the keyboard; return its words."""
+    wrong = await go_by_keyboard(page)
+    await press(page, "Enter")
     await page.until("state", "^live")
     await page.until("finals", "[a-z]")
     if cut:
         await page.run("document.getElementById('cut').click()")
         await page.until("state", "^lost")
+        await page.until("state", "^live again")
+        await asyncio.sleep(1.5)
     await shoot(page, screenshot)
     shown = f"{await page.text('finals')} {await page.text('tail')}".lower()
     if (words := shown.split())[: len(FIRST_WORDS)] != FIRST_WORDS[: len(words)]:
@@ -151,6 +215,8 @@ async def hear(page: Browser, duration_s: float, cut: bool, screenshot: Path | N
     print(f"  delay: {await page.text('delay')}; level {await page.text('level-text')}")
     await page.run("document.getElementById('microphone').click()")
     await page.until("state", "^finished")
+    if wrong := wrong + await find_nameless(page):
+        raise RuntimeError("; ".join(wrong))
     if cut and await page.text("resumed") == "0":
         raise RuntimeError("the connection was cut, but nothing was resumed")
     return await page.text("finals")

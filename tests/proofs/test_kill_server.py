@@ -8,6 +8,7 @@ import pytest
 
 from audiossm.checkpoint import save_model
 from audiossm.config import to_dict
+from redis_server import why_no_redis
 from tiny_model import make_transcriber
 
 FOLDER = Path(__file__).parent
@@ -22,9 +23,19 @@ def kill_server(monkeypatch):
     return module
 
 
-def test_no_word_is_lost_when_servers_are_killed(kill_server, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        pytest.param(
+            ["--servers", "2", "--store", "redis", "--drain", "--rewind", "--clients", "1"],
+            marks=pytest.mark.skipif(bool(why_no_redis()), reason=why_no_redis()),
+        ),
+    ],
+)
+def test_no_word_is_lost_when_servers_are_killed(kill_server, tmp_path, capsys, options):
     model = make_transcriber()
     config = {"recogniser": to_dict(model.config)}
     save_model(tmp_path / "tiny", "recogniser", "", config, model.network.state_dict())
     argv = ["--kills", "2", "--clients", "2", "--speed", "2", "--model", str(tmp_path / "tiny")]
-    assert kill_server.main(argv) == 0, capsys.readouterr().out
+    assert kill_server.main([*argv, *options]) == 0, capsys.readouterr().out

@@ -7,10 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiossm.errors import ProtocolError
-from audiossm.protocol.deepgram import DeepgramProtocol, HeardWord, Settings
+from audiossm.protocol.deepgram import (
+    Audio,
+    Close,
+    Configure,
+    DeepgramProtocol,
+    Finalize,
+    KeepAlive,
+    Settings,
+)
+from audiossm.protocol.heard import Heard, HeardWord
 
-HELLO = HeardWord("hello", 0.5, 0.9, 0.75, "Hello")
-WORLD = HeardWord("world", 1.0, 1.5, 0.5, "world.")
+HELLO = HeardWord("Hello", 0.5, 0.9, 0.75, "hello")
+WORLD = HeardWord("world.", 1.0, 1.5, 0.5, "world")
 
 
 def begin(**query: str) -> DeepgramProtocol:
@@ -25,17 +34,22 @@ def results(text: str) -> tuple[float, float, bool, bool, str]:
     return r["start"], r["duration"], r["is_final"], r["speech_final"], transcript
 
 
+def hear(
+    protocol: DeepgramProtocol, *words: HeardWord, pending: str = "", now_s: float, silence_s=0.0
+) -> list[str]:
+    return protocol.hear(Heard(words, pending, pending, now_s, silence_s))
+
+
 def test_interims_repeat_and_finals_tile():
     protocol = begin(interim_results="true", endpointing="500", punctuate="true")
-    (text,), ends = protocol.hear([], "hel", 0.8, 0.3)
-    assert results(text) == (0, 0.8, False, False, "hel") and not ends
-    (text,), ends = protocol.hear([HELLO], "wor", 1.2, 0.3)
-    assert results(text) == (0, 1.2, False, False, "Hello wor") and not ends
-    assert protocol.hear([], "wor", 1.3, 0.3) == ([], False)  # nothing new
-    (text,), ends = protocol.hear([WORLD], "", 1.9, 0.3)
-    assert not ends
-    assert protocol.hear([], "", 2.4, 0.3) == ([], True)
-    text = protocol.close_span([], 2.4, speech_final=True)
+    (text,) = hear(protocol, pending="hel", now_s=0.8)
+    assert results(text) == (0, 0.8, False, False, "hel")
+    (text,) = hear(protocol, HELLO, pending="wor", now_s=1.2)
+    assert results(text) == (0, 1.2, False, False, "Hello wor")
+    assert hear(protocol, pending="wor", now_s=1.3) == []  # nothing new
+    (text,) = hear(protocol, WORLD, now_s=1.9, silence_s=0.1)
+    assert results(text) == (0, 1.9, False, False, "Hello world.")
+    (text,) = hear(protocol, now_s=2.4, silence_s=0.6)
     assert results(text) == (0, 2.4, True, True, "Hello world.")
     assert json.loads(text)["channel"]["alternatives"][0]["words"][0] == {
         "word": "hello",
@@ -51,27 +65,32 @@ def test_interims_repeat_and_finals_tile():
 
 def test_without_interims_only_finals_are_told_in_plain_words():
     protocol = begin(endpointing="false")
-    assert protocol.hear([HELLO], "", 9.0, 0.3) == ([], False)
-    text = protocol.close_span([WORLD], 9.5)
+    assert hear(protocol, HeardWord("hello", 0.5, 0.9, 0.75), now_s=9.0, silence_s=8.0) == []
+    text = protocol.close_span([HeardWord("world", 1.0, 1.5, 0.5)], 9.5)
     assert results(text)[4] == "hello world"
     assert "punctuated_word" not in text
 
 
 def test_speech_and_its_end_are_told_if_they_are_asked_for():
     protocol = begin(vad_events="true", utterance_end_ms="1000", endpointing="10")
-    (text,), _ = protocol.hear([HELLO], "", 1.0, 0.0)
-    assert json.loads(text) == {"type": "SpeechStarted", "channel": [0], "timestamp": 0.5}
-    protocol.close_span([], 1.0)
-    (text,), _ = protocol.hear([], "", 2.0, 0.0)
+    started, final = hear(protocol, HELLO, now_s=1.0, silence_s=0.1)
+    assert json.loads(started) == {"type": "SpeechStarted", "channel": [0], "timestamp": 0.5}
+    assert results(final)[2:4] == (True, True)
+    (text,) = hear(protocol, now_s=2.0, silence_s=1.1)
     assert json.loads(text) == {"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": 0.9}
-    assert protocol.hear([], "", 3.0, 0.0) == ([], False)
+    assert hear(protocol, now_s=3.0, silence_s=2.1) == []
+
+
+def test_what_is_heard_and_taken_back_ends_nothing():
+    protocol = begin(utterance_end_ms="1000", endpointing="10")
+    assert hear(protocol, pending="he", now_s=1.0) == []
+    assert hear(protocol, now_s=3.0, silence_s=2.7) == []
 
 
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ({"encoding": "opus"}, "encoding 'opus' is none of"),
-        ({"encoding": ""}, "has to tell the encoding"),
+        ({"encoding": "flac"}, "encoding 'flac' is none of"),
         ({"sample_rate": "1"}, "outside 8000..48000"),
         ({"sample_rate": "x"}, "outside 8000..48000"),
         ({"channels": "2"}, "one channel"),
@@ -89,16 +108,17 @@ def test_what_is_not_served_is_refused(query, said):
 def test_messages():
     protocol = begin(keyterm="Anna")
     assert protocol.keyterms == (("Anna", 1.0),)
-    assert protocol.receive('{"type":"KeepAlive"}') == ("keepalive", None)
-    assert protocol.receive('{"type":"Finalize"}') == ("finalize", None)
-    assert protocol.receive('{"type":"Configure"}') == ("configure", None)
-    assert protocol.receive('{"type":"Configure","keyterms":["Karenina"]}')[1] == (
-        ("Karenina", 1.0),
-    )
+    assert protocol.receive('{"type":"KeepAlive"}') == KeepAlive()
+    assert protocol.receive('{"type":"Finalize"}') == Finalize()
+    assert protocol.receive('{"type":"Configure"}') == Configure(None)
+    terms = (("Karenina", 1.0),)
+    assert protocol.receive('{"type":"Configure","keyterms":["Karenina"]}') == Configure(terms)
     assert json.loads(protocol.configured(None))["keyterms"] == ["Karenina"]
     assert json.loads(protocol.configured("no"))["type"] == "ConfigureFailure"
-    assert len(protocol.receive(bytes(3))[1]) == 1 and len(protocol.receive(bytes(1))[1]) == 1
-    assert protocol.receive('{"type":"CloseStream"}') == ("close", None)
+    for odd, whole in ((3, 1), (1, 1)):  # a sample may be cut in two
+        audio = protocol.receive(bytes(odd))
+        assert isinstance(audio, Audio) and len(audio.samples) == whole
+    assert protocol.receive('{"type":"CloseStream"}') == Close()
     with pytest.raises(ProtocolError, match="after CloseStream"):
         protocol.receive(b"")
 

@@ -8,6 +8,7 @@ import pytest
 
 from audiossm.protocol import ServerProtocol
 from audiossm.protocol import native as n
+from audiossm.protocol.encoding import Opus
 from live_service import run_live
 from tiny_model import make_transcriber
 
@@ -27,7 +28,7 @@ def test_each_line_is_legal_where_it_stands(talk):
     for line in talk.splitlines():
         who, _, text = line.partition(" ")
         if audio := re.fullmatch(r"<(\d+) bytes>", text):
-            assert isinstance(server.receive(bytes(int(audio[1]))), n.Audio)
+            assert isinstance(server.receive(bytes(int(audio[1]))), n.Audio | Opus)
         elif who == "C>":
             server.receive(text)
         else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from starlette.datastructures import QueryParams
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from audiossm.errors import AudioSSMError, BusyError, ProtocolError
@@ -17,7 +18,7 @@ from audiossm_apps.live.gate import MessageRate
 if TYPE_CHECKING:
     from audiossm_apps.live.service import Service
 
-__all__ = ["Conversation", "converse"]
+__all__ = ["Conversation", "converse", "read_query", "to_words"]
 
 LOOKAHEAD_MS = 320
 
@@ -28,10 +29,12 @@ class Conversation:
     Attributes:
         dialect: its name, in logs.
         misuse_code: of the close, for messages that the dialect doesn't have.
+        misuse_mark: stands before its reason.
     """
 
     dialect: str
     misuse_code = 1007
+    misuse_mark = ""
 
     def __init__(self, websocket: WebSocket, service: "Service") -> None:
         self.websocket, self.service, self.engine = websocket, service, service.engine
@@ -72,7 +75,9 @@ class Conversation:
             else:
                 await self.websocket.send_bytes(message)
 
-    async def begin(self, sample_rate: int, hotwords: Iterable[str] = ()) -> str:
+    async def begin(
+        self, sample_rate: int, hotwords: Iterable[str | tuple[str, float]] = ()
+    ) -> str:
         """Return the stream's name; the first call begins it."""
         if self.name is None:
             self.name = await self.engine.open(
@@ -98,19 +103,17 @@ class Conversation:
         return self._sum_up(name, await self.engine.finish(name))
 
     def _sum_up(self, name: str, news: Iterable[News]) -> Heard:
-        words = []
-        for item in news:
-            event = item.event
+        events = [item.event for item in news]
+        for event in events:
             if isinstance(event, Word):
                 self.last_word_s = event.end_s
-            if isinstance(event, WrittenWord if self.writes else Word):
-                words.append(HeardWord(event.text, event.start_s, event.end_s, event.confidence))
+        words = to_words(events, self.writes)
         at = self.engine.progress(name)
         self.engine.confirm(name, at.seq)
         now_s = at.received / self.engine.sample_rate(name)
         silence_s = max(0.0, now_s - self.lookahead_ms / 1000 - self.last_word_s)
         pending = at.partial if self.writes else at.tail
-        return Heard(tuple(words), pending, at.tail, now_s, 0.0 if at.tail else silence_s)
+        return Heard(words, pending, at.tail, now_s, 0.0 if at.tail else silence_s)
 
 
 async def converse(conversation: Conversation) -> None:
@@ -129,7 +132,8 @@ async def converse(conversation: Conversation) -> None:
     except WebSocketDisconnect:
         code = 0
     except ProtocolError as exc:
-        code, reason, problem = conversation.misuse_code, str(exc), exc
+        code, problem = conversation.misuse_code, exc
+        reason = f"{conversation.misuse_mark}{exc}"
     except BusyError as exc:
         code, reason, problem = 1013, f"retry after {exc.retry_s:g} s", exc
     except AudioSSMError as exc:
@@ -146,3 +150,17 @@ async def converse(conversation: Conversation) -> None:
             if code != 1000:
                 await conversation.explain(problem)
             await websocket.close(code, reason.encode()[:120].decode(errors="ignore"))
+
+
+def to_words(events: Iterable[object], writes: bool) -> tuple[HeardWord, ...]:
+    """Return the words among events, as they are written or plain."""
+    return tuple(
+        HeardWord(event.text, event.start_s, event.end_s, event.confidence, event.word)
+        for event in events
+        if isinstance(event, WrittenWord if writes else Word)
+    )
+
+
+def read_query(query: QueryParams) -> dict[str, list[str]]:
+    """Return the values of each name in an address."""
+    return {name: query.getlist(name) for name in query}

@@ -5,14 +5,27 @@ import contextlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from audiossm.errors import AudioSSMError, BusyError, ProtocolError, SessionError, SnapshotError
+from audiossm.audio.opus import OpusStream
+from audiossm.errors import (
+    AudioSSMError,
+    BusyError,
+    DependencyError,
+    ProtocolError,
+    SessionError,
+    SnapshotError,
+)
 from audiossm.hotwords import HotWord
 from audiossm.protocol import ServerProtocol, native
-from audiossm.streaming import Engine, News, Word, WrittenWord
+from audiossm.protocol.encoding import Opus
+from audiossm.streaming import Endpoint, Engine, News, Word, WrittenWord
 from audiossm.streaming import stream as told
+from audiossm.streaming.store import StoreLostError
 from audiossm_apps.live.gate import MessageRate
+from audiossm_apps.live.opus_decoding import decode_opus
 
 if TYPE_CHECKING:
     from audiossm_apps.live.service import Service
@@ -26,6 +39,7 @@ FIRST_MESSAGE_S = 20.0
 KINDS: dict[type, type[native.Reply]] = {
     Word: native.Word,
     WrittenWord: native.Written,
+    Endpoint: native.Endpoint,
     told.Flushed: native.Flushed,
     told.HotwordsSet: native.HotwordsSet,
     told.Rewound: native.Rewound,
@@ -74,6 +88,7 @@ class _Connection:
         self.name: str | None = None
         self.token = self.sent = 0
         self.partials = True
+        self.opus: OpusStream | None = None
 
     async def run(self) -> None:
         request = await self._receive(FIRST_MESSAGE_S)
@@ -144,15 +159,24 @@ class _Connection:
                 self.name, self.sent = request.handle, request.seq
         except BusyError as exc:
             raise _End("full", str(exc), exc.retry_s) from exc
+        except StoreLostError as exc:
+            raise _End("failed", str(exc), 1.0) from exc
         except (SessionError, SnapshotError) as exc:
             raise _End("unknown", str(exc)) from exc
         except AudioSSMError as exc:
             raise _End("bad-message", str(exc)) from exc
         self.partials = request.partials
+        if request.encoding == "opus":
+            self.opus = self._open_opus()
         at, rate = engine.progress(self.name), engine.sample_rate(self.name)
         if isinstance(request, native.Start):
             reply: native.Reply = native.Started(
-                seq=0, handle=self.name, model=model, sample_rate=rate, credit=at.credit
+                seq=0,
+                handle=self.name,
+                model=model,
+                sample_rate=rate,
+                credit=at.credit,
+                state_bytes=at.state_bytes,
             )
         else:
             try:
@@ -169,8 +193,26 @@ class _Connection:
                 received=at.received,
                 controls=at.controls,
                 credit=at.credit,
+                state_bytes=at.state_bytes,
             )
         await self.websocket.send_text(native.encode(reply))
+
+    def _open_opus(self) -> OpusStream:
+        """Return a decoder that goes on where the stream stands."""
+        assert self.name is not None
+        if self.engine.sample_rate(self.name) != OpusStream.sample_rate:
+            raise _End("bad-message", f"Opus has {OpusStream.sample_rate} Hz, this stream hasn't")
+        try:
+            return OpusStream(self.engine.progress(self.name).received)
+        except DependencyError as exc:
+            raise _End("bad-message", str(exc)) from exc
+
+    async def _hear(self, name: str, samples: NDArray[np.float32]) -> None:
+        caps, rate = self.service.gate.caps, self.engine.sample_rate(name)
+        if self.engine.progress(name).received > caps.max_audio_s * rate:
+            raise _End("limit", f"a stream has {caps.max_audio_s:g} s at most")
+        await self.engine.room(name)
+        self.engine.submit(name, samples)
 
     async def _read(self, name: str) -> None:
         engine, caps = self.engine, self.service.gate.caps
@@ -182,10 +224,11 @@ class _Connection:
             try:
                 match request:
                     case native.Audio(samples):
-                        if engine.progress(name).received > caps.max_audio_s * rate:
-                            raise _End("limit", f"a stream has {caps.max_audio_s:g} s at most")
-                        await engine.room(name)
-                        engine.submit(name, samples)
+                        await self._hear(name, samples)
+                    case Opus(data):
+                        assert self.opus is not None
+                        async for samples in decode_opus(self.opus, data):
+                            await self._hear(name, samples)
                     case native.Flush():
                         engine.flush(name)
                     case native.Hotwords():
@@ -207,6 +250,8 @@ class _Connection:
                         await self.websocket.send_text(native.encode(forked))
             except BusyError as exc:
                 raise _End("full", str(exc), exc.retry_s) from exc
+            except ProtocolError as exc:  # what Opus turns out to be
+                raise _End(exc.code, str(exc)) from exc
             except AudioSSMError as exc:
                 raise _End("failed", str(exc)) from exc
 
@@ -259,7 +304,8 @@ class _Connection:
 def to_reply(news: News) -> native.Reply:
     """Turn an event of the engine into the message that tells it."""
     fields = asdict(news.event)
-    for name in ("start_s", "end_s", "confidence"):
-        if name in fields:
+    fields.pop("readings", None)  # none are asked for
+    for name in ("time_s", "start_s", "end_s", "confidence"):
+        if fields.get(name) is not None:
             fields[name] = round(fields[name], 4)
     return KINDS[type(news.event)](seq=news.seq, **fields)

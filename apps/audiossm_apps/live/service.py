@@ -16,7 +16,8 @@ from starlette.websockets import WebSocket
 
 from audiossm.protocol.openai_rest import format_error
 from audiossm.streaming import Engine
-from audiossm_apps.live.deepgram_socket import serve_deepgram, transcribe_posted
+from audiossm_apps.live.deepgram_http import transcribe_posted
+from audiossm_apps.live.deepgram_socket import serve_deepgram
 from audiossm_apps.live.gate import Gate
 from audiossm_apps.live.kyutai_socket import serve_kyutai
 from audiossm_apps.live.metrics import write_metrics

@@ -16,10 +16,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from audiossm.errors import ConfigError, ServiceError
 from audiossm.protocol import native as n
-from audiossm.streaming import FolderStore, Word
+from audiossm.streaming import Endpoint, FolderStore, MemoryStore, Word
+from audiossm.streaming.store import StoreLostError
 from audiossm_apps.client import AsyncStream, SyncStream, connect, stream_address
 from audiossm_apps.live.gate import Caps, Gate, read_keys
-from live_service import live, run_live
+from live_service import ROUTES, live, run_live
 from tiny_model import make_transcriber, read_speech
 
 SPEECH = read_speech()[:48000]
@@ -134,6 +135,32 @@ def test_another_server_goes_on_after_a_graceful_end(tmp_path):
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
+def test_a_store_that_does_not_answer_for_a_moment_costs_no_stream():
+    class Lost(MemoryStore):
+        times = 2
+
+        def get(self, name: str) -> tuple[bytes, int] | None:
+            if self.times:
+                self.times -= 1
+                raise StoreLostError("nobody answers there")
+            return super().get(name)
+
+    async def main():
+        store = Lost()
+        async with live(store) as (first, address), live(store) as (second, other):
+            async with connect(address, encoding="f32") as stream:
+                await send(stream, SPEECH[:20000])
+                await stream.ready()
+                await first.drain()
+                stream.address = stream_address(other)
+                await send(stream, SPEECH[20000:])
+                await stream.finish()
+                assert await read(stream) == alone(SPEECH)
+            assert store.times == 0 and second.engine.meters.resumed == 1
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
 def test_what_a_server_says_when_it_goes():
     async def test(service, address):
         async with open_socket(f"ws://{address}/v1/stream") as socket:
@@ -166,6 +193,77 @@ def test_partials_grow_and_acks_tell_how_far_it_is():
         assert all(a.durable <= b.durable for a, b in zip(acks, acks[1:], strict=False))
 
     run_live(test, snapshot_s=0.5)
+
+
+def test_the_state_is_told_and_does_not_grow():
+    async def test(service, address):
+        async with connect(address, encoding="f32") as stream:
+            await send(stream, SPEECH)
+            await stream.flush()
+            await stream.ready()
+            size = service.engine.progress(stream.protocol.handle).state_bytes
+            await stream.drop()
+            await stream.finish()
+            replies = [reply async for reply in stream]
+        (started,) = [reply for reply in replies if isinstance(reply, n.Started)]
+        (resumed,) = [reply for reply in replies if isinstance(reply, n.Resumed)]
+        assert started.state_bytes > 10_000 and size >= started.state_bytes
+        # what is new are events that weren't seen
+        assert abs(resumed.state_bytes - started.state_bytes) < 10_000
+
+    run_live(test)
+
+
+def test_endpoints_are_told_over_the_wire():
+    session = make_transcriber().session()
+    events = session.push(SPEECH) + session.flush() + session.finish()
+    expected = [(e.rule, e.time_s, e.start_s, e.end_s) for e in events if isinstance(e, Endpoint)]
+
+    async def test(_, address):
+        async with connect(address, encoding="f32") as stream:
+            await send(stream, SPEECH)
+            await stream.flush()
+            await stream.finish()
+            replies = [reply async for reply in stream]
+        ends = [reply for reply in replies if isinstance(reply, n.Endpoint)]
+        found = [(e.rule, e.time_s, e.start_s, e.end_s) for e in ends]
+        assert found == [
+            (rule, *(None if time is None else round(time, 4) for time in times))
+            for rule, *times in expected
+        ]
+        assert [rule for rule, *_ in found] == ["end"]
+
+    run_live(test)
+
+
+def test_a_rewind_on_another_server_is_the_same(tmp_path):
+    async def talk(address, store, second=None):
+        async with connect(address, encoding="f32", keep_s=10) as stream:
+            await send(stream, SPEECH[:24000])
+            await stream.flush()
+            if second is not None:
+                await stream.ready()
+                await store.drain()
+                stream.address = stream_address(second)
+            await stream.rewind(1.2)
+            await send(stream, SPEECH[4800:])
+            await stream.finish()
+            return [
+                (r.seq, r.type, getattr(r, "word", None))
+                async for r in stream
+                if isinstance(r, n.EVENTS)
+            ]
+
+    async def main():
+        async with live() as (service, address):
+            straight = await talk(address, service)
+        async with live(FolderStore(tmp_path)) as (first, address):
+            async with live(FolderStore(tmp_path)) as (second, other):
+                assert await talk(address, first, other) == straight
+                assert second.engine.meters.resumed == 1
+        assert any(kind == "rewound" for _, kind, _ in straight)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_hot_words_rewind_and_fork_over_the_wire():
@@ -397,29 +495,46 @@ junk = st.lists(
     | st.sampled_from(['{"type":"start"}', '{"type":"flush"}', '{"type":"finish"}', bytes(640)])
     | st.sampled_from(
         ['{"type":"rewind","seconds":1}', '{"type":"fork"}', '{"type":"seen","seq":9}']
+    )
+    | st.sampled_from(
+        [
+            *('{"config":{"sample_rate":8000}}', '{"reset":1}', '{"eof":1}', "Done"),
+            *('{"type":"Finalize"}', '{"type":"CloseStream"}'),
+            *('{"type":"session.update","session":{}}', '{"type":"input_audio_buffer.clear"}'),
+            b"\x81\xa4type\xa4Init",
+            b"\x82\xa4type\xa6Marker\xa2id\x01",
+            b"\x82\xa4type\xa5Audio\xa3pcm\x92\x00\x00",
+        ]
     ),
     max_size=8,
 )
 
 
-def test_any_messages_get_a_legal_answer_or_a_protocol_error():
+@pytest.mark.parametrize("route", ROUTES)
+def test_any_messages_get_a_legal_answer_or_a_protocol_error(route, caplog):
     async def test(service, address):
         async def say(messages: list[str | bytes]) -> None:
-            async with open_socket(f"ws://{address}/v1/stream") as socket:
+            async with open_socket(f"ws://{address}{route}") as socket:
                 try:
                     for message in messages:
                         await socket.send(message)
                     await socket.send("the end")
+                    if route == "/v1/realtime":  # its mistakes leave the connection open
+                        while json.loads(await socket.recv())["type"] != "error":
+                            pass
+                        await socket.close()
                     async with asyncio.timeout(10):
                         while True:
-                            n.decode_reply(await socket.recv())
+                            answer = await socket.recv()
+                            if route == "/v1/stream":
+                                n.decode_reply(answer)
                 except ConnectionClosed:
                     pass
-            assert socket.close_code in (1007, 1008)
+            assert socket.close_code in (1000, 1007, 1008)
 
         loop = asyncio.get_running_loop()
 
-        @settings(max_examples=40, deadline=None, derandomize=True)
+        @settings(max_examples=40 if route == "/v1/stream" else 15, deadline=None, derandomize=True)
         @given(junk)
         def fuzz(messages):
             asyncio.run_coroutine_threadsafe(say(messages), loop).result(20)
@@ -428,6 +543,7 @@ def test_any_messages_get_a_legal_answer_or_a_protocol_error():
         assert service.engine.meters.failed == 0
 
     run_live(test, capacity=100, idle_s=0.5)
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@
 const SEEN_EVERY = 16; // events
 const MAX_MESSAGE = 16000; // samples
 const EVENTS = new Set([
-  "word", "written", "flushed", "hotwords_set", "rewound", "refused", "finished",
+  "word", "written", "endpoint", "flushed", "hotwords_set", "rewound", "refused", "finished",
 ]);
 // what another try may help against
 const PASSING = new Set(["full", "going", "failed", "idle"]);

@@ -58,7 +58,10 @@ function begin(sampleRate, isLive) {
   at("delay").textContent = isLive ? "–" : "not measured: not live";
 
   stream.onreply = (reply) => {
-    if (reply.type === "started") at("model").textContent = reply.model;
+    if (reply.type === "started") {
+      at("model").textContent = reply.model;
+      at("size").textContent = `${Math.ceil(reply.state_bytes / 1024)} KiB`;
+    }
     if (reply.type === "refused") explain(reply.message);
     if (reply.type === "word" && isLive && !stream.protocol.finishing) {
       delays.push(stream.protocol.taken / sampleRate - reply.end_s);
@@ -119,7 +122,7 @@ function begin(sampleRate, isLive) {
 function showButtons() {
   const button = at("microphone");
   button.textContent = microphone ? "Stop the microphone" : "Start the microphone";
-  button.setAttribute("aria-pressed", String(microphone !== null));
+  button.dataset.on = String(microphone !== null);
   allow("microphone", current === null || microphone !== null);
   allow("choose", current === null && microphone === null);
   if (current === null) allow("cut", false);
