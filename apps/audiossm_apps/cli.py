@@ -17,6 +17,7 @@ from audiossm_apps import (
     models,
     pronounce,
     serve,
+    soak,
     stream,
     transcribe,
 )
@@ -47,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     pronounce.add_command(commands)
     serve.add_command(commands)
     stream.add_command(commands)
+    soak.add_command(commands)
     evaluate.add_command(commands)
     conformance.add_command(commands)
     export.add_command(commands)
