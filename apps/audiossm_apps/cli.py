@@ -13,6 +13,7 @@ from audiossm_apps import (
     conformance,
     evaluate,
     export,
+    loadtest,
     mic,
     models,
     pronounce,
@@ -48,6 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     pronounce.add_command(commands)
     serve.add_command(commands)
     stream.add_command(commands)
+    loadtest.add_command(commands)
     soak.add_command(commands)
     evaluate.add_command(commands)
     conformance.add_command(commands)

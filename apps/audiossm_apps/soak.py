@@ -159,7 +159,7 @@ def soak(
 
     total = round(seconds * RATE)
     length = min(round(WINDOW_S * RATE), -(-total // NUM_WINDOWS))
-    compared = min(round(REFERENCE_S * RATE), length // 3)
+    compared = min(round(REFERENCE_S * RATE), length)
     old, pieces = Stream(transcriber.session(RATE)), cut(clips, RATE * message_ms // 1000)
     at = kept = 0
     snapshot = old.snapshot()

@@ -27,6 +27,7 @@ class Progress:
         partial: what was heard and isn't told yet, as written words where there is a writer.
         tail: what was heard after the last plain word.
         received: samples that were taken in, perhaps not yet listened to.
+        heard: samples that were listened to.
         controls: controls that were taken in.
         durable: samples that a kept snapshot has listened to.
         durable_controls: controls that it has.
@@ -40,6 +41,7 @@ class Progress:
     partial: str
     tail: str
     received: int
+    heard: int
     controls: int
     durable: int
     durable_controls: int
@@ -131,6 +133,7 @@ class Slot:
             partial=self.partial,
             tail=self.tail,
             received=self.received,
+            heard=self.received - self.backlog,
             controls=self.controls,
             durable=self.durable,
             durable_controls=self.durable_controls,
