@@ -11,10 +11,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["RATE", "Clip", "add_clip_options", "read_clips", "shipped_clip"]
+__all__ = ["RATE", "Clip", "add_clip_options", "read_clips"]
 
 RATE = 16000
-CLIP_FILE = "first-light.flac"
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,14 @@ def read_clips(files: list[str], manifest: str | None = None) -> list[Clip]:
     from audiossm.evaluate.recording import read_recording
     from audiossm.manifest import Utterance, read_manifest
     from audiossm.protocol import decode_samples, encode_samples
+    from audiossm.streaming.capacity import shipped_clip
 
     utterances = [Utterance(key=name, text="", path=Path(name)) for name in files]
     if manifest is not None:
         utterances += read_manifest(manifest)
     if not utterances:
-        utterances = [Utterance(key=CLIP_FILE, text="", path=shipped_clip())]
+        path = shipped_clip()
+        utterances = [Utterance(key=path.name, text="", path=path)]
     clips = []
     for utterance in utterances:
         samples = read_recording(utterance).at_rate(RATE)
@@ -62,13 +63,3 @@ def read_clips(files: list[str], manifest: str | None = None) -> list[Clip]:
         # what a client sends is what both ends listen to
         clips.append(Clip(utterance.key, decode_samples(encode_samples(samples, "s16"), "s16")))
     return clips
-
-
-def shipped_clip() -> Path:
-    """Return where the clip is that comes with the package or stands in its checkout."""
-    import audiossm
-
-    package = Path(audiossm.__file__).resolve().parent
-    installed = package / "_assets" / "audio"
-    folder = installed if installed.is_dir() else package.parent / "assets" / "audio"
-    return folder / CLIP_FILE

@@ -1,5 +1,6 @@
 """A trained writer in memory: the network and its name."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -79,6 +80,10 @@ class LoadedWriter:
 
     def init_state(self) -> WriterState:
         """Return the state at the beginning of a text, which is a border."""
+        return self._beginning
+
+    @cached_property
+    def _beginning(self) -> WriterState:
         state = self.network.init_state(1)
         for _ in range(self.lookahead):
             _, state = self.step(BORDER, state)

@@ -11,17 +11,15 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
-import numpy as np
-
 from audiossm.errors import BusyError, SessionError, SnapshotError
-from audiossm.streaming.capacity import measure_capacity
+from audiossm.streaming.capacity import measure_capacity, warm_up
 from audiossm.streaming.meters import Meters
 from audiossm.streaming.pool import Pool
 from audiossm.streaming.slot import Slot, Wish
 from audiossm.streaming.store import MemoryStore, SnapshotStore
 from audiossm.streaming.stream import News, Stream
 from audiossm.streaming.transcriber import Transcriber
-from audiossm.streaming.turns import QUANTUM_S, EngineLimits, Outcome, Turns
+from audiossm.streaming.turns import EngineLimits, Outcome, Turns
 
 __all__ = ["Dispatcher"]
 
@@ -50,6 +48,7 @@ class Dispatcher:
         self.capacity = self.limits.capacity or 0
         self.meters = Meters()
         self.draining = False
+        self.is_coarse = False  # live audio is listened to in larger pieces
         self.slots: dict[str, Slot] = {}
         self._turns = Turns(self)
         self._swept = time.monotonic()
@@ -108,13 +107,10 @@ class Dispatcher:
 
     def _warm_up(self) -> None:
         """Load and compile what the first stream would wait for."""
+        warm_up(self.transcriber)
         if self.limits.capacity is None:
             self.capacity = measure_capacity(self.transcriber, self.num_workers)
             logger.info("measured a capacity of %d streams", self.capacity)
-        else:
-            session = self.transcriber.session()
-            session.push(np.zeros(int(QUANTUM_S * 16000), np.float32))
-            session.finish()
 
     async def _tick(self) -> None:
         """Look after what nobody else does."""
@@ -124,6 +120,7 @@ class Dispatcher:
                 self.meters.stuck += 1
                 self._fail(slot, f"a step took more than {self.limits.stuck_s:g} s: given up")
             now = time.monotonic()
+            self.is_coarse = self.num_resident > self.num_workers
             for slot in list(self.slots.values()):
                 self._look_after(slot, now)
             if now - self._swept > 60:
@@ -133,6 +130,9 @@ class Dispatcher:
 
     def _look_after(self, slot: Slot, now: float) -> None:
         idle_s = now - slot.last_used
+        if slot.inbox and idle_s > TICK_S:
+            slot.hurry = True  # what would complete the piece may never come
+            self._pool.wake(slot)
         if slot.inbox or slot.backlog or (slot.failure and slot.attached):
             return
         if slot.failure or (idle_s > self.limits.idle_s and not (slot.resident or slot.attached)):
@@ -225,7 +225,7 @@ class Dispatcher:
             slot.last_used = time.monotonic()
         # whoever doesn't look at a future needn't hear of what went wrong: the slot tells
         wish.future.add_done_callback(_look_at)
-        slot.inbox.append(wish)
+        slot.put(wish)
         self._pool.wake(slot)
         return wish.future
 

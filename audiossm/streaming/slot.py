@@ -58,6 +58,7 @@ class Wish:
     act: Callable[[], Any] | None = None
     samples: Samples | None = None
     keep: bool = False  # a snapshot afterwards
+    prompt: bool = False  # samples whose news somebody waits for
     whole: bool = True  # False: more samples of this push come in another turn
     told: list[News] = field(default_factory=list)
 
@@ -76,6 +77,7 @@ class Slot:
         self.inbox: deque[Wish] = deque()
         self.current: list[Wish] = []  # of the newest turn
         self.lock = threading.Lock()  # of these two
+        self.hurry = False  # samples waited long enough for others
         self.resident = True  # has a state in memory, or is about to
         self.ending = False  # the wish to finish was taken in
         self.attached = 1  # who is on the other end; 0 is nobody
@@ -94,9 +96,22 @@ class Slot:
         self.changed = asyncio.Event()
         self.begun = asyncio.Event()
 
-    def take(self, quantum: int) -> list[Wish]:
-        """Take the wishes of one turn: some pushes, ``quantum`` samples in all, or one other."""
+    def put(self, wish: Wish) -> None:
+        """Add a wish."""
         with self.lock:
+            self.inbox.append(wish)
+
+    def take(self, quantum: int, grain: int = 1) -> list[Wish]:
+        """Take the wishes of one turn: some pushes, ``quantum`` samples in all, or one other.
+
+        While nobody waits for the news of a push, a turn has a multiple of ``grain`` samples, and
+        there is none before there are so many.
+        """
+        with self.lock:
+            if not self.hurry and not any(w.samples is None or w.prompt for w in self.inbox):
+                there = sum(len(w.samples) for w in self.inbox if w.samples is not None)
+                quantum = min(quantum, there // grain * grain)
+            self.hurry = False
             self.current = self._take(quantum)
             return self.current
 

@@ -15,12 +15,15 @@ from audiossm.streaming.store import SnapshotStore, SupersededError
 from audiossm.streaming.stream import News, Stream
 from audiossm.streaming.transcriber import Transcriber
 
-__all__ = ["QUANTUM_S", "EngineLimits", "Outcome", "Turns"]
+__all__ = ["GRAIN_S", "QUANTUM_S", "EngineLimits", "Outcome", "Turns"]
 
 logger = logging.getLogger(__name__)
 
 # so much audio a turn: less than a graph's threshold, so that live streams stay with the graphs
 QUANTUM_S = 0.48
+# where there are more streams than threads, audio waits until there is so much: the graph of four
+# frames takes half the time of four times that of one
+GRAIN_S = 0.16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,7 @@ class Owner(Protocol):
     limits: EngineLimits
     meters: Meters
     writer: Executor
+    is_coarse: bool
 
     def is_abandoned(self) -> bool: ...
     def told_kept(self, slot: Slot, error: Exception | None) -> None: ...
@@ -85,7 +89,8 @@ class Turns:
 
     def take(self, slot: Slot) -> Outcome | None:
         """Do one turn of a stream's wishes, if it has some, and return what came of it."""
-        wishes = slot.take(max(1, round(QUANTUM_S * slot.rate)))
+        grain = max(1, round(GRAIN_S * slot.rate)) if self.owner.is_coarse else 1
+        wishes = slot.take(max(1, round(QUANTUM_S * slot.rate)), grain)
         if not wishes:
             return None
         started = time.monotonic()
