@@ -57,7 +57,9 @@ class Dispatcher:
         """Warm the model up, measure the capacity if it isn't given, and begin."""
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._warm_up)
-        self._pool: Pool[Slot] = Pool(self.num_workers, self._turn, self.meters.wait.add)
+        self._pool: Pool[Slot] = Pool(
+            self.num_workers, self._turn, self.meters.wait.add, lambda slot: slot.is_urgent
+        )
         self.writer: Executor = ThreadPoolExecutor(2, "audiossm-store")
         self._ticking = asyncio.create_task(self._tick())
         return self
@@ -238,7 +240,12 @@ class Dispatcher:
     ) -> "asyncio.Future[list[News]]":
         slot = self._usable(name)
         slot.controls += 1
-        wish = Wish(self._loop.create_future(), act=lambda: act(self._turns.awake(slot)), keep=keep)
+        wish = Wish(
+            self._loop.create_future(),
+            act=lambda: act(self._turns.awake(slot)),
+            keep=keep,
+            urgent=slot.favour(time.monotonic()),  # somebody waits for the answer
+        )
         return self._ask(slot, wish)
 
     async def _begin(self, make: Callable[[], Stream], rate: int, slot: Slot | None = None) -> str:

@@ -16,6 +16,9 @@ __all__ = ["Progress", "Slot", "Wish"]
 
 Samples = NDArray[np.float32]
 
+FAVOUR_S = 0.5
+MAX_BEFORE = 8  # wishes
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -59,6 +62,7 @@ class Wish:
     samples: Samples | None = None
     keep: bool = False  # a snapshot afterwards
     prompt: bool = False  # samples whose news somebody waits for
+    urgent: bool = False  # it, and what is before it, goes before other streams' wishes
     whole: bool = True  # False: more samples of this push come in another turn
     told: list[News] = field(default_factory=list)
 
@@ -78,6 +82,7 @@ class Slot:
         self.current: list[Wish] = []  # of the newest turn
         self.lock = threading.Lock()  # of these two
         self.hurry = False  # samples waited long enough for others
+        self.favoured = -FAVOUR_S  # when a wish was urgent
         self.resident = True  # has a state in memory, or is about to
         self.ending = False  # the wish to finish was taken in
         self.attached = 1  # who is on the other end; 0 is nobody
@@ -100,6 +105,22 @@ class Slot:
         """Add a wish."""
         with self.lock:
             self.inbox.append(wish)
+
+    def favour(self, now: float) -> bool:
+        """Whether a wish may go before those of others: now and then, so that nobody starves."""
+        if now - self.favoured < FAVOUR_S:
+            return False
+        self.favoured = now
+        return True
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it has an urgent wish, and little before that."""
+        with self.lock:
+            for place, wish in enumerate(self.inbox):
+                if wish.urgent:
+                    return place < MAX_BEFORE
+        return False
 
     def take(self, quantum: int, grain: int = 1) -> list[Wish]:
         """Take the wishes of one turn: some pushes, ``quantum`` samples in all, or one other.
