@@ -44,7 +44,7 @@ class EngineLimits:
 
     capacity: int | None = None
     max_backlog_s: float = 10.0
-    max_wait_s: float = 0.5
+    max_wait_s: float = 0.25
     idle_s: float = 60.0
     spare_s: float = 5.0
     snapshot_s: float = 3.0
