@@ -221,9 +221,7 @@ class Load:
                 await socket.close()
             self.tally.pongs.append(time.monotonic() - asked)
 
-    async def _listen(
-        self, socket: Any, call: Call, script: _Script, sent: list[float]
-    ) -> None:
+    async def _listen(self, socket: Any, call: Call, script: _Script, sent: list[float]) -> None:
         tally, size = self.tally, len(script.messages[0]) // 2
         limit_s = script.clip.seconds + ANSWER_S
         async with asyncio.timeout(limit_s):

@@ -37,8 +37,8 @@ __all__ = ["Window", "add_command", "judge", "run", "soak"]
 DESCRIPTION = """\
 Send hours of speech through one session as fast as it goes, and check that nothing grows: resident
 memory, the size of a snapshot, and a step's time beside that of a session that has just begun; and
-that words go on coming. The last quarter is compared with the first. Prints a line a minute; the exit code is 1 if something
-isn't flat. Ctrl-C ends it early, and judges what there is."""
+that words go on coming. The last quarter is compared with the first. Prints a line a minute; the
+exit code is 1 if something isn't flat. Ctrl-C ends it early, and judges what there is."""
 
 WINDOW_S = 60.0
 SILENCE_S = 1.0  # after each clip, so that segments end
@@ -185,7 +185,9 @@ def soak(
     while at < total:
         new = Stream(transcriber.session(RATE))
         begin, end = at, min(at + length, total)
-        words, times, pairs = 0, [], []
+        words = 0
+        times: list[float] = []
+        pairs: list[float] = []
         while at < end:
             piece = next(pieces)
             at += len(piece)

@@ -72,7 +72,7 @@ def test_a_call_that_breaks_off_is_counted(monkeypatch):
         monkeypatch.setattr(Session, "push", fail)
         tally = await Load(address, [CLIP], 100, None).run(2, 0.5)
         assert len(tally.drops) == 1 and "on purpose" in tally.drops[0]
-        assert "1 calls broke off" in judge(tally)[0]
+        assert any("1 calls broke off" in problem for problem in judge(tally))
 
     run_live(test)
 
@@ -98,9 +98,7 @@ def test_a_report_names_each_problem():
         "finals' p99 400 ms, limit 350"
     ]
     assert judge(make_tally(plain, pongs=[0.5]), max_p99_ms=350) == ["pings' p99 500 ms, limit 350"]
-    assert judge(make_tally(plain), overload=True) == [
-        "nobody was refused: that is no overload"
-    ]
+    assert judge(make_tally(plain), overload=True) == ["nobody was refused: that is no overload"]
     assert judge(Tally()) == ["no words came"]
 
 
@@ -129,6 +127,8 @@ def test_the_command_starts_a_server_and_reports(tmp_path, capsys):
 def test_the_command_says_when_there_is_no_server(capsys):
     argv = ["loadtest", str(SPEECH / "bread.flac"), "--server", "127.0.0.1:9"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("audiossm_apps.loadtest.load_transcriber", lambda *_, **__: make_transcriber())
+        patch.setattr(
+            "audiossm_apps.loadtest.load_transcriber", lambda *_, **__: make_transcriber()
+        )
         assert main(argv) == 1
     assert "no such service" in capsys.readouterr().err
