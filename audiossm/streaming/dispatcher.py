@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from statistics import fmean
 from typing import Any, Self, TypeVar
 
 from audiossm.errors import BusyError, SessionError, SnapshotError
@@ -83,6 +84,13 @@ class Dispatcher:
     def backlog_s(self) -> float:
         """Audio that waits, in seconds, of all streams."""
         return sum(slot.backlog / slot.rate for slot in self.slots.values())
+
+    @property
+    def lag_s(self) -> float:
+        """Audio of a live stream that waits, in seconds, on average."""
+        now = time.monotonic()
+        lags = [slot.backlog / slot.rate for slot in self.slots.values() if slot.is_live(now)]
+        return fmean(lags) if lags else 0.0
 
     @property
     def is_full(self) -> bool:
@@ -174,6 +182,8 @@ class Dispatcher:
         wait_s = self.meters.wait.recent_s if self._pool.num_waiting else 0.0
         if wait_s > self.limits.max_wait_s:
             raise BusyError(f"overloaded: audio waits for {wait_s:.1f} s", retry_s)
+        if (lag_s := self.lag_s) > self.limits.max_lag_s:
+            raise BusyError(f"overloaded: {lag_s:.1f} s of a stream's audio wait", retry_s)
         if self.num_resident < self.capacity:
             return None
         now = time.monotonic()
@@ -267,6 +277,7 @@ class Dispatcher:
         slot.rate = stream.session.sample_rate
         slot.max_backlog = math.ceil(self.limits.max_backlog_s * slot.rate)
         slot.received, slot.controls = stream.received, stream.controls
+        slot.base, slot.since = stream.received, time.monotonic()
         slot.ending = stream.finished
         return slot.name
 

@@ -275,6 +275,8 @@ class Engine(Dispatcher):
     async def close(self, name: str) -> None:
         """Forget a stream, here and in the store."""
         slot = self.slots.get(name)
-        if slot is not None:
-            self._forget(slot)
-        await asyncio.to_thread(self.store.delete, name)
+        if slot is None:
+            await asyncio.to_thread(self.store.delete, name)
+            return
+        self._forget(slot)
+        await asyncio.to_thread(self._turns.drop, slot)

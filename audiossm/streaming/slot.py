@@ -16,6 +16,7 @@ __all__ = ["Progress", "Slot", "Wish"]
 
 Samples = NDArray[np.float32]
 
+LIVE_PACE = 1.25
 FAVOUR_S = 0.5
 MAX_BEFORE = 8  # wishes
 
@@ -86,12 +87,14 @@ class Slot:
         self.resident = True  # has a state in memory, or is about to
         self.ending = False  # the wish to finish was taken in
         self.attached = 1  # who is on the other end; 0 is nobody
-        self.last_used = now
+        self.last_used = self.since = now
+        self.base = 0  # samples that it had received then
         self.turn = self.seq = self.received = self.controls = self.backlog = 0
         self.durable = self.durable_controls = 0
         self.kept = (-1, -1)  # received and controls of the newest snapshot in the store
         self.keeping = threading.Lock()  # held while one is written
         self.writing = False  # one is about to be
+        self.dropped = False  # nothing shall be kept any more
         self.posted = 0  # number of the newest event that the event loop knows
         self.confirmed = 0
         self.partial = self.tail = ""
@@ -100,6 +103,10 @@ class Slot:
         self.news: deque[News] = deque(maxlen=MAX_UNCONFIRMED)
         self.changed = asyncio.Event()
         self.begun = asyncio.Event()
+
+    def is_live(self, now: float) -> bool:
+        """Whether samples come at the pace of speech, or slower: a file comes faster."""
+        return self.received - self.base <= self.rate * (LIVE_PACE * (now - self.since) + 1.0)
 
     def put(self, wish: Wish) -> None:
         """Add a wish."""

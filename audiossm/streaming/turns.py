@@ -34,6 +34,7 @@ class EngineLimits:
         capacity: streams with a state in memory; None measures what the machine can do.
         max_backlog_s: audio of one stream that may wait.
         max_wait_s: while turns wait longer in the line than this, nobody new is let in.
+        max_lag_s: nor while live streams have more audio than this waiting, on average.
         idle_s: a stream that is used as long ago moves to the store.
         spare_s: the same, when somebody else needs its room.
         snapshot_s: so much audio, or so much time, between a stream's snapshots.
@@ -45,6 +46,7 @@ class EngineLimits:
     capacity: int | None = None
     max_backlog_s: float = 10.0
     max_wait_s: float = 0.25
+    max_lag_s: float = 0.35
     idle_s: float = 60.0
     spare_s: float = 5.0
     snapshot_s: float = 3.0
@@ -171,10 +173,16 @@ class Turns:
 
         self.owner.writer.submit(write)
 
+    def drop(self, slot: Slot) -> None:
+        """Forget what is kept of a stream, and what is about to be."""
+        with slot.keeping:
+            slot.dropped = True
+            self.owner.store.delete(slot.name)
+
     def _write(self, slot: Slot, data: bytes, counts: tuple[int, int]) -> bool:
         with slot.keeping:
-            if counts < slot.kept:
-                return True  # a newer one was faster
+            if slot.dropped or counts < slot.kept:
+                return True  # nobody wants it, or a newer one was faster
             try:
                 self.owner.store.put(slot.name, data, slot.epoch)
             except SupersededError:

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from audiossm.errors import BusyError
 from audiossm.streaming import Engine, EngineLimits, capacity
 from audiossm.streaming.dispatcher import TICK_S
 from audiossm.streaming.pool import Pool
@@ -121,6 +122,25 @@ def test_with_more_streams_than_threads_audio_is_heard_in_grains_and_nothing_is_
             assert engine.progress(names[0]).heard == 2 * piece
             # nothing follows: what is less than a grain is heard all the same
             await asyncio.wait_for(engine.submit(names[0], SPEECH[:100]), 10)
+
+    asyncio.run(main())
+
+
+def test_nobody_is_let_in_while_live_streams_lag_but_a_file_is_no_lag():
+    async def main() -> None:
+        async with Engine(make_transcriber(), None, 1, EngineLimits(capacity=9)) as engine:
+            name = await engine.open()
+            slot = engine.slots[name]
+            slot.received = slot.backlog = 9600  # 0.6 s, within a second of its begin
+            assert slot.is_live(time.monotonic()) and engine.lag_s == 0.6
+            with pytest.raises(BusyError, match="0.6 s of a stream's audio"):
+                await engine.open()
+            slot.received = slot.backlog = 160_000
+            assert not slot.is_live(time.monotonic()) and engine.lag_s == 0
+            slot.since -= 8  # they came in 8 s
+            assert slot.is_live(time.monotonic()) and engine.lag_s == 10
+            slot.backlog = 0
+            await engine.open()
 
     asyncio.run(main())
 
