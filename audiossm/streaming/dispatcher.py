@@ -268,7 +268,8 @@ class Dispatcher:
             return slot.stream
 
         try:
-            stream = await self._ask(slot, Wish(self._loop.create_future(), act=begin, keep=True))
+            wish = Wish(self._loop.create_future(), act=begin, keep=True, urgent=True)
+            stream = await self._ask(slot, wish)
         except BaseException:
             self._forget(slot)
             raise
