@@ -13,7 +13,7 @@ wheel=$(echo "$work"/audiossm-*-py3-none-any.whl)
 "$python" -m zipfile -l "$wheel" > "$work/files"
 for name in audiossm/py.typed audiossm_kernels/__init__.py audiossm_apps/cli.py licenses/LICENSE \
     licenses/NOTICE audiossm/_assets/lexicon/english.txt.xz \
-    audiossm/_assets/lm/books/ngrams.safetensors; do
+    audiossm/_assets/lm/books/ngrams.safetensors audiossm/_assets/audio/first-light.flac; do
     grep -q "$name" "$work/files" || { echo "packaging: the wheel lacks $name" >&2; exit 1; }
 done
 for file in apps/audiossm_apps/live/page/*; do

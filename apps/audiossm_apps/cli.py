@@ -13,10 +13,12 @@ from audiossm_apps import (
     conformance,
     evaluate,
     export,
+    loadtest,
     mic,
     models,
     pronounce,
     serve,
+    soak,
     stream,
     transcribe,
 )
@@ -47,6 +49,8 @@ def make_parser() -> argparse.ArgumentParser:
     pronounce.add_command(commands)
     serve.add_command(commands)
     stream.add_command(commands)
+    loadtest.add_command(commands)
+    soak.add_command(commands)
     evaluate.add_command(commands)
     conformance.add_command(commands)
     export.add_command(commands)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audiossm.errors import AudioError, ModelError
+from audiossm.errors import AudioError, ConfigError, ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,9 +72,9 @@ def run(args: argparse.Namespace) -> int:
     from audiossm.graphs import cache_folder
     from audiossm.graphs.exporter import export_graph
     from audiossm.graphs.int8 import quantise_graph
-    from audiossm.models import LoadedRecogniser
+    from audiossm.models import LoadedRecogniser, LoadedWriter
 
-    kind = ModelFolder.open(args.model).kind
+    kind, frames = ModelFolder.open(args.model).kind, args.frames
     todo: list[tuple[Step[Any], list[Tensor]]]
     if kind == "codec":
         codec = LoadedCodec.load(args.model, backend="torch")
@@ -85,12 +85,16 @@ def run(args: argparse.Namespace) -> int:
         recogniser = LoadedRecogniser.load(args.model, backend="torch")
         rate, step = recogniser.sample_rate, recogniser.ways.step
         todo = [(step, _read(args.int8, rate, step.unit))]
+    elif kind == "writer":
+        if args.int8:
+            raise ConfigError(f"{args.model}: a writer has no graphs of 8 bits")
+        todo, frames = [(LoadedWriter.load(args.model).ways.step, [])], [1]
     else:
         raise ModelError(f"{args.model}: a {kind} model has no step to export")
     for step, inputs in todo:
         folder = args.out or cache_folder(step)
         folder.mkdir(parents=True, exist_ok=True)
-        for num_frames in args.frames:
+        for num_frames in frames:
             path = folder / step.file_name(num_frames)
             print(f"exporting {path.name}, which takes about a minute", file=sys.stderr)
             data = export_graph(step, num_frames)

@@ -21,9 +21,10 @@ def compiled(function: F) -> F:
 def entry(function: F) -> F:
     """Compile a function of numbers, arrays and named tuples when it is first called.
 
-    The machine code is kept on the disk: beside the module, or among the user's cache files.
+    The machine code is kept on the disk: beside the module, or among the user's cache files. Other
+    threads run meanwhile.
     """
-    options = {"no_cfunc_wrapper": True, "error_model": "numpy"}
+    options = {"no_cfunc_wrapper": True, "error_model": "numpy", "nogil": True}
     try:
         return cast(F, njit(cache=True, **options)(function))
     except RuntimeError:  # nowhere to write: it is compiled anew in each process

@@ -139,8 +139,16 @@ class Writer(StreamingModule[WriterState]):
             raise ShapeError(
                 f"Writer: words must be (batch, words >= 1, {NUM_FEATURES}), not {(*x.shape,)}"
             )
-        embedded = self.dropout(F.embedding(x, self.embedding.weight).sum(-2))
-        y, conv = self.conv.step(embedded.transpose(1, 2), state.conv)
+        return self.step_embedded(self.embed(x), state)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Sum the rows of (batch, words, features) int64: (batch, words, d_embedding)."""
+        rows: Tensor = self.dropout(F.embedding(x, self.embedding.weight).sum(-2))
+        return rows
+
+    def step_embedded(self, x: Tensor, state: WriterState) -> tuple[Tensor, WriterState]:
+        """Do what ``step`` does, from what ``embed`` returned."""
+        y, conv = self.conv.step(x.transpose(1, 2), state.conv)
         hidden, layers = y.transpose(1, 2).float(), []
         for layer, before in zip(self.blocks(), state.layers, strict=True):
             hidden, after = layer.step(hidden, before)

@@ -282,10 +282,11 @@ class Finished(Reply):
 
 @dataclass(frozen=True, kw_only=True)
 class Partial(Reply):
-    """What was heard after the newest event; it may change."""
+    """What was heard after the newest event, of ``heard`` samples in all; it may change."""
 
     type = "partial"
     text: str
+    heard: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,19 +9,18 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from statistics import fmean
 from typing import Any, Self, TypeVar
 
-import numpy as np
-
 from audiossm.errors import BusyError, SessionError, SnapshotError
-from audiossm.streaming.capacity import measure_capacity
+from audiossm.streaming.capacity import measure_capacity, warm_up
 from audiossm.streaming.meters import Meters
 from audiossm.streaming.pool import Pool
 from audiossm.streaming.slot import Slot, Wish
 from audiossm.streaming.store import MemoryStore, SnapshotStore
 from audiossm.streaming.stream import News, Stream
 from audiossm.streaming.transcriber import Transcriber
-from audiossm.streaming.turns import QUANTUM_S, EngineLimits, Outcome, Turns
+from audiossm.streaming.turns import EngineLimits, Outcome, Turns
 
 __all__ = ["Dispatcher"]
 
@@ -50,6 +49,7 @@ class Dispatcher:
         self.capacity = self.limits.capacity or 0
         self.meters = Meters()
         self.draining = False
+        self.is_coarse = False  # live audio is listened to in larger pieces
         self.slots: dict[str, Slot] = {}
         self._turns = Turns(self)
         self._swept = time.monotonic()
@@ -58,7 +58,9 @@ class Dispatcher:
         """Warm the model up, measure the capacity if it isn't given, and begin."""
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._warm_up)
-        self._pool: Pool[Slot] = Pool(self.num_workers, self._turn, self.meters.wait.add)
+        self._pool: Pool[Slot] = Pool(
+            self.num_workers, self._turn, self.meters.wait.add, lambda slot: slot.is_urgent
+        )
         self.writer: Executor = ThreadPoolExecutor(2, "audiossm-store")
         self._ticking = asyncio.create_task(self._tick())
         return self
@@ -82,6 +84,13 @@ class Dispatcher:
     def backlog_s(self) -> float:
         """Audio that waits, in seconds, of all streams."""
         return sum(slot.backlog / slot.rate for slot in self.slots.values())
+
+    @property
+    def lag_s(self) -> float:
+        """Audio of a live stream that waits, in seconds, on average."""
+        now = time.monotonic()
+        lags = [slot.backlog / slot.rate for slot in self.slots.values() if slot.is_live(now)]
+        return fmean(lags) if lags else 0.0
 
     @property
     def is_full(self) -> bool:
@@ -108,13 +117,10 @@ class Dispatcher:
 
     def _warm_up(self) -> None:
         """Load and compile what the first stream would wait for."""
+        warm_up(self.transcriber)
         if self.limits.capacity is None:
             self.capacity = measure_capacity(self.transcriber, self.num_workers)
             logger.info("measured a capacity of %d streams", self.capacity)
-        else:
-            session = self.transcriber.session()
-            session.push(np.zeros(int(QUANTUM_S * 16000), np.float32))
-            session.finish()
 
     async def _tick(self) -> None:
         """Look after what nobody else does."""
@@ -124,6 +130,7 @@ class Dispatcher:
                 self.meters.stuck += 1
                 self._fail(slot, f"a step took more than {self.limits.stuck_s:g} s: given up")
             now = time.monotonic()
+            self.is_coarse = self.num_resident > self.num_workers
             for slot in list(self.slots.values()):
                 self._look_after(slot, now)
             if now - self._swept > 60:
@@ -133,6 +140,9 @@ class Dispatcher:
 
     def _look_after(self, slot: Slot, now: float) -> None:
         idle_s = now - slot.last_used
+        if slot.inbox and idle_s > TICK_S:
+            slot.hurry = True  # what would complete the piece may never come
+            self._pool.wake(slot)
         if slot.inbox or slot.backlog or (slot.failure and slot.attached):
             return
         if slot.failure or (idle_s > self.limits.idle_s and not (slot.resident or slot.attached)):
@@ -172,6 +182,8 @@ class Dispatcher:
         wait_s = self.meters.wait.recent_s if self._pool.num_waiting else 0.0
         if wait_s > self.limits.max_wait_s:
             raise BusyError(f"overloaded: audio waits for {wait_s:.1f} s", retry_s)
+        if (lag_s := self.lag_s) > self.limits.max_lag_s:
+            raise BusyError(f"overloaded: {lag_s:.1f} s of a stream's audio wait", retry_s)
         if self.num_resident < self.capacity:
             return None
         now = time.monotonic()
@@ -225,7 +237,7 @@ class Dispatcher:
             slot.last_used = time.monotonic()
         # whoever doesn't look at a future needn't hear of what went wrong: the slot tells
         wish.future.add_done_callback(_look_at)
-        slot.inbox.append(wish)
+        slot.put(wish)
         self._pool.wake(slot)
         return wish.future
 
@@ -238,7 +250,12 @@ class Dispatcher:
     ) -> "asyncio.Future[list[News]]":
         slot = self._usable(name)
         slot.controls += 1
-        wish = Wish(self._loop.create_future(), act=lambda: act(self._turns.awake(slot)), keep=keep)
+        wish = Wish(
+            self._loop.create_future(),
+            act=lambda: act(self._turns.awake(slot)),
+            keep=keep,
+            urgent=slot.favour(time.monotonic()),  # somebody waits for the answer
+        )
         return self._ask(slot, wish)
 
     async def _begin(self, make: Callable[[], Stream], rate: int, slot: Slot | None = None) -> str:
@@ -251,7 +268,8 @@ class Dispatcher:
             return slot.stream
 
         try:
-            stream = await self._ask(slot, Wish(self._loop.create_future(), act=begin, keep=True))
+            wish = Wish(self._loop.create_future(), act=begin, keep=True, urgent=True)
+            stream = await self._ask(slot, wish)
         except BaseException:
             self._forget(slot)
             raise
@@ -260,6 +278,7 @@ class Dispatcher:
         slot.rate = stream.session.sample_rate
         slot.max_backlog = math.ceil(self.limits.max_backlog_s * slot.rate)
         slot.received, slot.controls = stream.received, stream.controls
+        slot.base, slot.since = stream.received, time.monotonic()
         slot.ending = stream.finished
         return slot.name
 

@@ -188,8 +188,13 @@ class Engine(Dispatcher):
         if slot is not None and slot.attached == token:
             slot.attached = 0
 
-    def submit(self, name: str, samples: Samples) -> "asyncio.Future[list[News]]":
-        """Do what ``push`` does, in the background, and return what will hold the news."""
+    def submit(
+        self, name: str, samples: Samples, *, prompt: bool = False
+    ) -> "asyncio.Future[list[News]]":
+        """Do what ``push`` does, in the background, and return what will hold the news.
+
+        Where there are many streams, samples may wait a moment for more, unless ``prompt``.
+        """
         slot = self._usable(name)
         samples = np.asarray(samples)
         if samples.ndim != 1 or samples.dtype.kind != "f":
@@ -200,7 +205,8 @@ class Engine(Dispatcher):
         check_samples(samples, slot.received, slot.rate)
         slot.received += len(samples)
         slot.backlog += len(samples)
-        return self._ask(slot, Wish(self._loop.create_future(), samples=samples))
+        wish = Wish(self._loop.create_future(), samples=samples, prompt=prompt)
+        return self._ask(slot, wish)
 
     async def push(self, name: str, samples: Samples) -> list[News]:
         """Take the next samples, (samples,) float in [-1, 1], and return what became final by them.
@@ -209,7 +215,7 @@ class Engine(Dispatcher):
             AudioError: they are no sound; the stream is as before.
             BusyError: the stream slept, and there is no room to wake it.
         """
-        return await self.submit(name, samples)
+        return await self.submit(name, samples, prompt=True)
 
     def flush(self, name: str) -> "asyncio.Future[list[News]]":
         """Tell all that can be told of the samples so far; ``Flushed`` comes last."""
@@ -300,6 +306,8 @@ class Engine(Dispatcher):
     async def close(self, name: str) -> None:
         """Forget a stream, here and in the store."""
         slot = self.slots.get(name)
-        if slot is not None:
-            self._forget(slot)
-        await asyncio.to_thread(self.store.delete, name)
+        if slot is None:
+            await asyncio.to_thread(self.store.delete, name)
+            return
+        self._forget(slot)
+        await asyncio.to_thread(self._turns.drop, slot)

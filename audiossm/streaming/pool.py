@@ -18,12 +18,17 @@ class Pool(Generic[J]):
         num_workers: threads.
         turn: runs one turn of a job and returns whether it has more to do; it must not raise.
         waited: is told how long, in seconds, each turn was in the line.
+        is_urgent: whether a job goes to the front of the line now; by default none does.
     """
 
     def __init__(
-        self, num_workers: int, turn: Callable[[J], bool], waited: Callable[[float], None]
+        self,
+        num_workers: int,
+        turn: Callable[[J], bool],
+        waited: Callable[[float], None],
+        is_urgent: Callable[[J], bool] = lambda _: False,
     ) -> None:
-        self._turn, self._waited = turn, waited
+        self._turn, self._waited, self._is_urgent = turn, waited, is_urgent
         self._condition = threading.Condition()
         self._line: deque[tuple[J, float]] = deque()
         # jobs in the line or in a turn; True if they were woken since
@@ -36,12 +41,17 @@ class Pool(Generic[J]):
     def wake(self, job: J) -> None:
         """Give a job a turn, if it isn't in the line; one that is in a turn gets another one."""
         with self._condition:
-            if job in self._known:
-                self._known[job] = True
-            else:
+            if job not in self._known:
                 self._known[job] = False
-                self._line.append((job, time.monotonic()))
-                self._condition.notify()
+                self._queue(job)
+                return
+            self._known[job] = True
+            if self._is_urgent(job):
+                for place in self._line:
+                    if place[0] is job:
+                        self._line.remove(place)
+                        self._line.appendleft(place)
+                        break
 
     @property
     def num_waiting(self) -> int:
@@ -78,6 +88,14 @@ class Pool(Generic[J]):
         for worker in self._workers:
             worker.join(max(0.0, until - time.monotonic()))
 
+    def _queue(self, job: J) -> None:
+        place = job, time.monotonic()
+        if self._is_urgent(job):
+            self._line.appendleft(place)
+        else:
+            self._line.append(place)
+        self._condition.notify()
+
     def _hire(self) -> None:
         worker = _Worker(self._work)
         self._workers.append(worker)
@@ -101,8 +119,7 @@ class Pool(Generic[J]):
                 worker.job = None
                 if more or self._known[job]:
                     self._known[job] = False
-                    self._line.append((job, time.monotonic()))
-                    self._condition.notify()
+                    self._queue(job)
                 else:
                     del self._known[job]
 

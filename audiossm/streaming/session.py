@@ -312,7 +312,7 @@ class Session:
         check_arrays(arrays, self._arrays())
         self.resample_state = fill_state(self.resample_state, "resampler", arrays)
         self.buffer_state = fill_state(self.buffer_state, "buffer", arrays)
-        self.network_state = fill_state(self.network_state, "network", arrays)
+        self.network_state = fill_state(self.stepper.state, "network", arrays)
         inner = self.decoder_state.decoder
         self.decoder_state = SegmentState(
             inner._make(arrays[f"decoder.{name}"] for name in inner._fields),

@@ -16,6 +16,10 @@ __all__ = ["Progress", "Slot", "Wish"]
 
 Samples = NDArray[np.float32]
 
+LIVE_PACE = 1.25
+FAVOUR_S = 0.5
+MAX_BEFORE = 8  # wishes
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -27,6 +31,7 @@ class Progress:
         partial: what was heard and isn't told yet, as written words where there is a writer.
         tail: what was heard after the last plain word.
         received: samples that were taken in, perhaps not yet listened to.
+        heard: samples that were listened to.
         controls: controls that were taken in.
         durable: samples that a kept snapshot has listened to.
         durable_controls: controls that it has.
@@ -41,6 +46,7 @@ class Progress:
     partial: str
     tail: str
     received: int
+    heard: int
     controls: int
     durable: int
     durable_controls: int
@@ -58,6 +64,8 @@ class Wish:
     act: Callable[[], Any] | None = None
     samples: Samples | None = None
     keep: bool = False  # a snapshot afterwards
+    prompt: bool = False  # samples whose news somebody waits for
+    urgent: bool = False  # it, and what is before it, goes before other streams' wishes
     whole: bool = True  # False: more samples of this push come in another turn
     told: list[News] = field(default_factory=list)
 
@@ -76,16 +84,20 @@ class Slot:
         self.inbox: deque[Wish] = deque()
         self.current: list[Wish] = []  # of the newest turn
         self.lock = threading.Lock()  # of these two
+        self.hurry = False  # samples waited long enough for others
+        self.favoured = -FAVOUR_S  # when a wish was urgent
         self.resident = True  # has a state in memory, or is about to
         self.ending = False  # the wish to finish was taken in
         self.attached = 1  # who is on the other end; 0 is nobody
-        self.last_used = now
+        self.last_used = self.since = now
+        self.base = 0  # samples that it had received then
         self.turn = self.seq = self.received = self.controls = self.backlog = 0
         self.durable = self.durable_controls = 0
         self.kept = (-1, -1)  # received and controls of the newest snapshot in the store
         self.keeping = threading.Lock()  # held while one is written
         self.writing = False  # one is about to be
         self.state_bytes = 0  # of the newest snapshot
+        self.dropped = False  # nothing shall be kept any more
         self.posted = 0  # number of the newest event that the event loop knows
         self.confirmed = 0
         self.partial = self.tail = ""
@@ -95,9 +107,42 @@ class Slot:
         self.changed = asyncio.Event()
         self.begun = asyncio.Event()
 
-    def take(self, quantum: int) -> list[Wish]:
-        """Take the wishes of one turn: some pushes, ``quantum`` samples in all, or one other."""
+    def is_live(self, now: float) -> bool:
+        """Whether samples come at the pace of speech, or slower: a file comes faster."""
+        return self.received - self.base <= self.rate * (LIVE_PACE * (now - self.since) + 1.0)
+
+    def put(self, wish: Wish) -> None:
+        """Add a wish."""
         with self.lock:
+            self.inbox.append(wish)
+
+    def favour(self, now: float) -> bool:
+        """Whether a wish may go before those of others: now and then, so that nobody starves."""
+        if now - self.favoured < FAVOUR_S:
+            return False
+        self.favoured = now
+        return True
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it has an urgent wish, and little before that."""
+        with self.lock:
+            for place, wish in enumerate(self.inbox):
+                if wish.urgent:
+                    return place < MAX_BEFORE
+        return False
+
+    def take(self, quantum: int, grain: int = 1) -> list[Wish]:
+        """Take the wishes of one turn: some pushes, ``quantum`` samples in all, or one other.
+
+        While nobody waits for the news of a push, a turn has a multiple of ``grain`` samples, and
+        there is none before there are so many.
+        """
+        with self.lock:
+            if not self.hurry and not any(w.samples is None or w.prompt for w in self.inbox):
+                there = sum(len(w.samples) for w in self.inbox if w.samples is not None)
+                quantum = min(quantum, there // grain * grain)
+            self.hurry = False
             self.current = self._take(quantum)
             return self.current
 
@@ -134,6 +179,7 @@ class Slot:
             partial=self.partial,
             tail=self.tail,
             received=self.received,
+            heard=self.received - self.backlog,
             controls=self.controls,
             durable=self.durable,
             durable_controls=self.durable_controls,

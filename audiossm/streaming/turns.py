@@ -15,12 +15,15 @@ from audiossm.streaming.store import SnapshotStore, SupersededError
 from audiossm.streaming.stream import News, Stream
 from audiossm.streaming.transcriber import Transcriber
 
-__all__ = ["QUANTUM_S", "EngineLimits", "Outcome", "Turns"]
+__all__ = ["GRAIN_S", "QUANTUM_S", "EngineLimits", "Outcome", "Turns"]
 
 logger = logging.getLogger(__name__)
 
 # so much audio a turn: less than a graph's threshold, so that live streams stay with the graphs
 QUANTUM_S = 0.48
+# where there are more streams than threads, audio waits until there is so much: the graph of four
+# frames takes half the time of four times that of one
+GRAIN_S = 0.16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,7 @@ class EngineLimits:
         capacity: streams with a state in memory; None measures what the machine can do.
         max_backlog_s: audio of one stream that may wait.
         max_wait_s: while turns wait longer in the line than this, nobody new is let in.
+        max_lag_s: nor while live streams have more audio than this waiting, on average.
         idle_s: a stream that is used as long ago moves to the store.
         spare_s: the same, when somebody else needs its room.
         snapshot_s: so much audio, or so much time, between a stream's snapshots.
@@ -41,7 +45,8 @@ class EngineLimits:
 
     capacity: int | None = None
     max_backlog_s: float = 10.0
-    max_wait_s: float = 0.5
+    max_wait_s: float = 0.25
+    max_lag_s: float = 0.35
     idle_s: float = 60.0
     spare_s: float = 5.0
     snapshot_s: float = 3.0
@@ -72,6 +77,7 @@ class Owner(Protocol):
     limits: EngineLimits
     meters: Meters
     writer: Executor
+    is_coarse: bool
 
     def is_abandoned(self) -> bool: ...
     def told_kept(self, slot: Slot, error: Exception | None) -> None: ...
@@ -85,7 +91,8 @@ class Turns:
 
     def take(self, slot: Slot) -> Outcome | None:
         """Do one turn of a stream's wishes, if it has some, and return what came of it."""
-        wishes = slot.take(max(1, round(QUANTUM_S * slot.rate)))
+        grain = max(1, round(GRAIN_S * slot.rate)) if self.owner.is_coarse else 1
+        wishes = slot.take(max(1, round(QUANTUM_S * slot.rate)), grain)
         if not wishes:
             return None
         started = time.monotonic()
@@ -166,11 +173,17 @@ class Turns:
 
         self.owner.writer.submit(write)
 
+    def drop(self, slot: Slot) -> None:
+        """Forget what is kept of a stream, and what is about to be."""
+        with slot.keeping:
+            slot.dropped = True
+            self.owner.store.delete(slot.name)
+
     def _write(self, slot: Slot, data: bytes, counts: tuple[int, int]) -> bool:
         with slot.keeping:
             slot.state_bytes = len(data)
-            if counts < slot.kept:
-                return True  # a newer one was faster
+            if slot.dropped or counts < slot.kept:
+                return True  # nobody wants it, or a newer one was faster
             try:
                 self.owner.store.put(slot.name, data, slot.epoch)
             except SupersededError:

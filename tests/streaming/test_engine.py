@@ -471,3 +471,21 @@ def test_a_slow_store_holds_nobody_up_and_an_old_snapshot_never_follows_a_newer_
         assert Stream.restore(MODEL, store.get(name)[0]).controls == 1
 
     run(test, store=store, snapshot_s=0.2)
+
+
+def test_a_closed_stream_leaves_nothing_in_a_slow_store():
+    class Slow(MemoryStore):
+        def put(self, name: str, data: bytes, epoch: int) -> None:
+            time.sleep(0.05)
+            super().put(name, data, epoch)
+
+    store = Slow()
+
+    async def test(engine: Engine) -> None:
+        name = await engine.open()
+        await engine.push(name, SPEECH)
+        await engine.finish(name)  # its snapshot is still being written
+        await engine.close(name)
+
+    run(test, store=store)  # to the end of all threads
+    assert not store.kept

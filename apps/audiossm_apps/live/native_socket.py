@@ -286,7 +286,7 @@ class _Connection:
         if self.partials and at.partial != self.partial and self.sent == at.seq:
             self.partial = at.partial
             await self.websocket.send_text(
-                native.encode(native.Partial(seq=self.sent, text=at.partial))
+                native.encode(native.Partial(seq=self.sent, text=at.partial, heard=at.heard))
             )
         if ack:
             # after the events: who reads that samples are durable has all that they told
