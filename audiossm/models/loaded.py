@@ -187,20 +187,25 @@ class LoadedRecogniser:
         """Seconds in a label frame."""
         return self.config.encoder.frame_size / self.sample_rate
 
-    def word_span(self, start: int, end: int, lookahead_ms: int) -> tuple[float, float]:
+    def word_span(
+        self, start: int, end: int, lookahead_ms: int, *, by_phones: bool = False
+    ) -> tuple[float, float]:
         """Return from when to when a word is said, in seconds.
 
         Args:
-            start: label frame of its first letter's spike.
-            end: label frame after its last letter's spike.
+            start: label frame of its first letter's, or phone's, spike.
+            end: label frame after its last letter's, or phone's, spike.
             lookahead_ms: the stream's; the model's offsets depend on it, if it has any.
+            by_phones: the spikes are those of phones.
         """
         offsets, option = self.offsets, self.lookaheads_ms.index(lookahead_ms)
-        if not offsets.letters_start:
+        starts = offsets.phones_start if by_phones else offsets.letters_start
+        ends = offsets.phones_end if by_phones else offsets.letters_end
+        if not starts:
             return start * self.label_frame_s, end * self.label_frame_s
-        first = max(start + offsets.letters_start[option], 0.0)
+        first = max(start + starts[option], 0.0)
         # a frame at least, also of a word that seems to lie before the beginning
-        last = max(end + offsets.letters_end[option], first + 1.0)
+        last = max(end + ends[option], first + 1.0)
         return first * self.label_frame_s, last * self.label_frame_s
 
     @property
