@@ -82,7 +82,7 @@ def test_a_word_that_is_cut_off_is_the_likeliest_that_begins_so(decoder):
     # surer than a word of the lexicon is dear: otherwise nothing was said there
     heard = hear_phones("ai.si.da.s", sure=1 - 1e-11)
     found, state = decoder.decode(heard, decoder.init_state(0))
-    assert text_of(found) + decoder.partial(state) == "i see the sea"
+    assert f"{text_of(found)} {decoder.partial(state)}" == "i see the sea"
     assert text_of([*found, *decoder.finish(state)]) == "i see the sea"
 
 

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from audiossm.decoding import choose_decoder, find_decoder, make_decoder
 from audiossm.decoding import ngram as ngrams
+from audiossm.decoding import units
 from audiossm.errors import ConfigError, SnapshotError
 from audiossm.lexicon import Lexicon
 from audiossm.models import Calibration, SpikeOffsets
+from audiossm.pronouncer import Pronunciation
 from audiossm.streaming import Event, Session, Token, Word
 from session_runs import plain, run_pieces
 from small_ngrams import make_ngrams
@@ -26,6 +28,16 @@ few = settings(max_examples=5, deadline=None, derandomize=True)
 places = st.integers(0, len(SPEECH))
 
 
+class Spelled:
+    """A pronouncer that says words as they are written."""
+
+    def __init__(self, lexicon: Lexicon) -> None:
+        del lexicon
+
+    def pronounce_words(self, words: list[str]) -> list[Pronunciation]:
+        return [Pronunciation(word, tuple(word), "model") for word in words]
+
+
 @pytest.fixture(autouse=True, scope="module")
 def lexicon() -> Iterator[None]:
     """Words in the tiny model's three phones, and sentences of them."""
@@ -34,6 +46,7 @@ def lexicon() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Lexicon, "load", lambda: Lexicon(SAID))
         patch.setattr(ngrams.NgramModel, "load", lambda: small)
+        patch.setattr(units, "Pronouncer", Spelled)
         yield
     make_decoder.cache_clear()
 
@@ -66,8 +79,7 @@ def test_the_words_depend_on_samples_and_flush_positions_only(flushes, sizes):
     assert plain(run(sizes, flushes, restore=True)) == plain(whole)
 
 
-def test_hot_words_come_and_go_also_over_a_snapshot(monkeypatch):
-    monkeypatch.setattr("audiossm.decoding.units.Pronouncer", Spelled)
+def test_hot_words_come_and_go_also_over_a_snapshot():
     session = begin()
     for at, hotwords in ((0, ["natta"]), (9000, []), (16000, ["tat", "natta"])):
         session.set_hotwords(hotwords)
@@ -76,27 +88,19 @@ def test_hot_words_come_and_go_also_over_a_snapshot(monkeypatch):
     assert session.finish()
 
 
-class Spelled:
-    """A pronouncer that says words as they are written."""
-
-    def __init__(self, lexicon: Lexicon) -> None:
-        del lexicon
-
-    def pronounce_words(self, words):
-        return [type("Said", (), {"phones": tuple(word)}) for word in words]
-
-
 def test_a_snapshot_goes_to_no_other_decoder():
     data = begin().snapshot()
     assert Session.restore(MODEL, data).decoder_name == "phones"
-    with pytest.raises(SnapshotError, match="another"):
+    with pytest.raises(SnapshotError, match="of model"):
         Session.restore(make_transcriber(3), data)
 
 
 def test_words_have_the_times_of_their_phones(monkeypatch):
     plain_words = [event for event in run([9000]) if isinstance(event, Word)]
     letters, phones = (-9.0,) * 3, (-4.0,) * 3
-    offsets = SpikeOffsets(letters, letters, phones, phones, phones)
+    offsets = SpikeOffsets(
+        letters_start=letters, letters_end=letters, phones_start=phones, phones_end=phones
+    )
     monkeypatch.setattr(MODEL, "offsets", offsets)
     words = [event for event in run([9000]) if isinstance(event, Word)]
     assert [word.start_s for word in words] == pytest.approx(
