@@ -235,8 +235,7 @@ class BeamDecoder:
         end = frame + len(rows)
         skipped = min(max(emit_from - frame, 0), len(rows))
         if skipped:
-            heard = frame + skipped > 0
-            previous = int(rows[skipped - 1].argmax()) if heard else BLANK
+            previous = int(rows[skipped - 1].argmax()) if frame + skipped > 0 else BLANK
             state = self._begin(frame + skipped, emit_from, previous)
             rows = rows[skipped:]
         state = state.duplicate()

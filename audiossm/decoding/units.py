@@ -27,6 +27,8 @@ class Spelling(NamedTuple):
 class Units(Protocol):
     """What labels are to a search; label 0 is the blank."""
 
+    def __hash__(self) -> int: ...
+
     @property
     def vocabulary(self) -> Vocabulary:
         """The model's pieces, of which partial words and new words are written."""

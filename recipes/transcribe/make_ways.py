@@ -83,12 +83,13 @@ class Parting:
     def part_line(self, words: Sequence[str], groups: Sequence[Sequence[str]]) -> list[Phones]:
         """Return each word's phones; nothing, if they are said otherwise than anywhere else."""
         best: dict[tuple[int, int], tuple[float, list[Phones]]] = {(0, 0): (0.0, [])}
+        more_words = len(words) - len(groups)
         for number, group in enumerate(groups):
-            for start in range(len(words)):
+            for start in range(number, number + more_words + 1):
                 if (start, number) not in best:
                     continue
                 cost, parts = best[start, number]
-                for end in range(start + 1, min(start + MOST_JOINED, len(words)) + 1):
+                for end in range(start + 1, min(start + MOST_JOINED, number + more_words + 1) + 1):
                     more, new = self.part_group(words[start:end], tuple(group))
                     old = best.get((end, number + 1))
                     if old is None or cost + more < old[0]:
