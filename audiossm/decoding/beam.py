@@ -76,7 +76,7 @@ class BeamConfig:
     history: int = 8192  # labels of all hypotheses that aren't final
 
 
-BY_PHONES = BeamConfig(said=0.5)
+BY_PHONES = BeamConfig(lm_weight=1.4, word_bonus=0.0, said=0.5)
 
 
 class BeamState(NamedTuple):
