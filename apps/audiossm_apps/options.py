@@ -64,7 +64,7 @@ def add_decoder_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--decoder",
         choices=["phones", "beam", "greedy"],
-        help="beam: words of a lexicon, weighed by a language model; phones: the same, by how words "
+        help="beam: words of a lexicon, weighed by a language model; phones: the same, by how they "
         "are said; greedy: each frame's best letter (default: beam if the model spells in letters, "
         "phones if it hears them at its top)",
     )

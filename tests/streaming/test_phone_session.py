@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiossm.decoding import choose_decoder, find_decoder, make_decoder
+from audiossm.decoding import choose_decoder, find_decoder, make_decoder, units
 from audiossm.decoding import ngram as ngrams
-from audiossm.decoding import units
 from audiossm.errors import ConfigError, SnapshotError
 from audiossm.lexicon import Lexicon
 from audiossm.models import Calibration, SpikeOffsets
