@@ -10,6 +10,8 @@ from audiossm.errors import ModelError
 __all__ = ["MAIN_STRESS", "PHONES", "SIDE_STRESS", "Lexicon", "drop_stress", "read_pronunciations"]
 
 LEXICON_FILE = "english.txt.xz"
+WAYS_FILE = "ways.txt.xz"
+PRIOR = 2.0  # how often the lexicon's own way to say a word was heard, at least
 MAIN_STRESS, SIDE_STRESS = "ˈ", "ˌ"  # what a stressed vowel begins with
 # what espeak-ng's voice en-us says English words with
 PHONES = tuple(
@@ -24,11 +26,13 @@ class Lexicon:
     """Words, reduced as ``audiossm.text.normalise_text`` does, and their phones (IPA).
 
     ``assets/lexicon`` holds a line for each: the word, a tab, its phones parted by spaces. Lines
-    that begin with ``#`` say how it was made.
+    that begin with ``#`` say how it was made. Another file there holds words that are said in
+    several ways beside others ("the", "for a"): a word and, parted by tabs, how often each was
+    counted and its phones without stress.
     """
 
-    def __init__(self, phones: dict[str, str]) -> None:
-        self._phones = phones
+    def __init__(self, phones: dict[str, str], ways: dict[str, str] | None = None) -> None:
+        self._phones, self._ways = phones, ways or {}
 
     @staticmethod
     @cache
@@ -38,7 +42,8 @@ class Lexicon:
         Raises:
             ModelError: it is missing or damaged.
         """
-        return Lexicon(read_pronunciations(shipped_lexicon()))
+        path = shipped_lexicon()
+        return Lexicon(read_pronunciations(path), read_pronunciations(path.with_name(WAYS_FILE)))
 
     def pronounce(self, word: str) -> tuple[str, ...] | None:
         """Return the phones of a plain word, the commonest way it is said; None if unknown.
@@ -47,6 +52,25 @@ class Lexicon:
         """
         phones = self._phones.get(word)
         return None if phones is None else tuple(phones.split())
+
+    def ways(self, word: str) -> tuple[tuple[tuple[str, ...], float], ...]:
+        """Return all ways to say a plain word, and the share of each; none if it is unknown.
+
+        Vowels have no marks of stress.
+        """
+        counts: dict[tuple[str, ...], float] = {}
+        if word in self._phones:
+            counts[drop_stress(self._phones[word].split())] = PRIOR
+        for way in filter(None, self._ways.get(word, "").split("\t")):
+            count, *phones = way.split(" ")
+            counts[tuple(phones)] = counts.get(tuple(phones), 0.0) + float(count)
+        total = sum(counts.values())
+        return tuple((phones, count / total) for phones, count in counts.items())
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All words, sorted."""
+        return tuple(sorted(self._phones))
 
     def __len__(self) -> int:
         return len(self._phones)

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from audiossm.decoding import DecodedToken, DecodedWord
 from audiossm.decoding.beam import BeamDecoder, BeamState
+from audiossm.decoding.units import Letters
 from audiossm.text import CHARACTERS, Vocabulary
 from contract import random_split
 
 VOCABULARY = Vocabulary(CHARACTERS)
+LETTERS = Letters(VOCABULARY)
 ROWS = {piece: i for i, piece in enumerate(CHARACTERS)} | {".": 0, "_": 1}
 Found = list[DecodedToken | DecodedWord]
 # every sequence of three words was seen: what the language model remembers tells all the words

@@ -1,6 +1,7 @@
 """The lexicon: words as they are said in sentences."""
 
 import ctypes.util
+import json
 import lzma
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from audiossm import lexicon
 from audiossm.checkpoint import ModelFolder, model_names
 from audiossm.decoding.ngram import NgramModel
 from audiossm.errors import ModelError
-from audiossm.lexicon import PHONES, Lexicon, drop_stress, shipped_lexicon
+from audiossm.lexicon import PHONES, WAYS_FILE, Lexicon, drop_stress, shipped_lexicon
 from audiossm.text import normalise_text
 
 TOOL = Path(__file__).parent.parent / "recipes" / "transcribe" / "make_lexicon.py"
@@ -84,6 +85,24 @@ def test_it_says_how_it_was_made_and_is_small():
     assert "make_lexicon.py" in lzma.decompress(data).decode().split("\na\t")[0]
 
 
+def test_a_word_may_be_said_in_several_ways():
+    ways = dict(Lexicon.load().ways("the"))
+    assert list(ways) == [("ð", "ə"), ("ð", "ɪ")]
+    assert sum(ways.values()) == pytest.approx(1) and ways["ð", "ə"] > ways["ð", "ɪ"] > 0.1
+    assert Lexicon.load().ways("hello") == ((("h", "ə", "l", "oʊ"), 1.0),)
+    assert Lexicon.load().ways("audiossm") == ()
+
+
+def test_all_ways_are_of_its_words_in_its_phones():
+    data = shipped_lexicon().with_name(WAYS_FILE).read_bytes()
+    lines = lzma.decompress(data).decode().splitlines()
+    assert len(lines) > 200 and len(data) < 1e5
+    for line in lines:
+        word = line.split("\t")[0]
+        assert Lexicon.load().pronounce(word) is not None
+        assert {phone for way, _ in Lexicon.load().ways(word) for phone in way} <= set(PHONES)
+
+
 def test_it_is_read_once():
     assert Lexicon.load() is Lexicon.load()
 
@@ -122,3 +141,16 @@ def test_a_lexicon_is_made_of_what_is_said_in_sentences(tmp_path):
         "kettle": "k ˈɛ ɾ əl",
         "the": "ð ə",
     }
+
+
+@pytest.mark.skipif(ctypes.util.find_library("espeak-ng") is None, reason="needs libespeak-ng")
+def test_ways_are_counted_also_of_words_that_are_said_as_one(tmp_path):
+    manifest, out = tmp_path / "talk.jsonl", tmp_path / "ways.txt.xz"
+    texts = ["it is far away", "far be it", "it is far", "wait for me", "wait for a day", "a day"]
+    rows = ({"key": str(i), "text": text, "path": "x.wav"} for i, text in enumerate(texts))
+    manifest.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    command = [sys.executable, TOOL.with_name("make_ways.py"), manifest, "--out", out]
+    subprocess.run([*command, "--least", "1"], check=True)
+    lines = dict(line.split("\t", 1) for line in lzma.open(out, "rt", encoding="utf-8"))
+    assert lines["far"] == "2 f ɑːɹ\t1 f ɑː ɹ\n"
+    assert "1 f ɚ" in lines["for"]

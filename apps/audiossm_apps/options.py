@@ -63,9 +63,10 @@ def add_decoder_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--decoder``."""
     parser.add_argument(
         "--decoder",
-        choices=["beam", "greedy"],
-        help="beam: words of a lexicon, weighed by a language model; greedy: each frame's best "
-        "letter (default: beam, if the model spells in letters)",
+        choices=["phones", "beam", "greedy"],
+        help="beam: words of a lexicon, weighed by a language model; phones: the same, by how they "
+        "are said; greedy: each frame's best letter (default: beam if the model spells in letters, "
+        "phones if it hears them at its top)",
     )
 
 

@@ -6,6 +6,7 @@ from audiossm.decoding.decoder import (
     Decoder,
     DecoderName,
     choose_decoder,
+    find_decoder,
     make_decoder,
 )
 from audiossm.decoding.endpoints import EndpointRules, Segmenter, SegmentState
@@ -30,5 +31,6 @@ __all__ = [
     "align_labels",
     "best_labels",
     "choose_decoder",
+    "find_decoder",
     "make_decoder",
 ]

@@ -2,9 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -13,13 +12,16 @@ from torch import Tensor
 
 from audiossm.decoding.confidence import weigh_word
 from audiossm.decoding.costs import Weights
+from audiossm.decoding.entries import add_words, make_knowledge
 from audiossm.decoding.history import (
     BEFORE,
     FRAME,
+    HISTORY_COLUMNS,
     HISTORY_SCORES,
     LABEL,
     NO_FRAME,
     SCORE,
+    WORD,
     History,
     Told,
 )
@@ -31,22 +33,22 @@ from audiossm.decoding.hypotheses import (
     IN_BLANK,
     IN_LABEL,
     LAST,
+    LENGTH,
+    NODE,
     PHRASE,
     ROOT,
     TAIL,
     Beam,
     best_row,
 )
-from audiossm.decoding.knowledge import NOTHING, Knowledge
+from audiossm.decoding.knowledge import NOTHING, likeliest_word
 from audiossm.decoding.ngram import MARKS, SENTENCE_START, UNKNOWN, NgramModel
 from audiossm.decoding.phrases import make_phrases
-from audiossm.decoding.search import close_words, match_phrases, rank_endings, search
-from audiossm.decoding.trie import Trie
+from audiossm.decoding.search import close_words, match_words, rank_endings, search
+from audiossm.decoding.units import Spelling, Units, spell_parts
 from audiossm.decoding.words import DecodedToken, DecodedWord, Reading
-from audiossm.errors import ConfigError
 from audiossm.hotwords import HotWord
 from audiossm.models import Calibration
-from audiossm.text import Vocabulary
 
 __all__ = ["BeamConfig", "BeamDecoder", "BeamState"]
 
@@ -61,16 +63,20 @@ class BeamConfig:
     lm_weight: float = 1.0
     word_bonus: float = 0.25
     spelled: float = -18.0  # a word that isn't in the lexicon
-    letter: float = -1.0  # each of its letters
+    letter: float = -1.0  # each of its letters or phones
     new_word: float = -15.0  # but if it is of a hot word's phrase
     hot: float = 3.0  # each rare word of a phrase that is written
     hot_letter: float = 0.7  # each of its letters
     blank: float = -0.7  # each frame without a label, where one could be
     join: float = -6.0  # a word begins, but no break was heard
     split: float = -3.0  # a break was heard, but the word goes on
+    said: float = 1.0  # times the log-probability of a pronunciation
     pause_frames: int = 40  # without a label, after which words are final
     longest_wait: int = 250  # frames after which words are final in any case
     history: int = 8192  # labels of all hypotheses that aren't final
+
+
+BY_PHONES = BeamConfig(lm_weight=1.4, word_bonus=0.0, said=0.5)
 
 
 class BeamState(NamedTuple):
@@ -107,32 +113,40 @@ class BeamDecoder:
     ``longest_wait`` frames. What is told depends on the frames alone, not on how they come.
 
     Args:
-        vocabulary: the model's pieces: the blank, the word break and single letters.
+        units: what the model's labels are, letters or phones.
         ngrams: language model and lexicon.
         config: weights.
         hotwords: what is written more readily, as ``check_hotwords`` returns it.
-        calibration: tells how sure a word is; without, it is its letters' geometric mean.
+        calibration: tells how sure a word is; without, it is its labels' geometric mean.
     """
 
     def __init__(
         self,
-        vocabulary: Vocabulary,
+        units: Units,
         ngrams: NgramModel,
         config: BeamConfig | None = None,
         hotwords: Sequence[HotWord] = (),
         calibration: Calibration | None = None,
     ) -> None:
-        if not vocabulary.spells_letters:
-            raise ConfigError("beam search needs a model whose pieces are single letters")
         config = config or BeamConfig()
-        self.vocabulary, self.ngrams, self.config = vocabulary, ngrams, config
+        self.units, self.ngrams, self.config = units, ngrams, config
         self.calibration = calibration
-        self.hash = hashlib.sha256(f"{ngrams.hash} {config}".encode()).hexdigest()
-        self.known = join_arrays(vocabulary, ngrams)
+        self.hash = hashlib.sha256(f"{units.name} {ngrams.hash} {config}".encode()).hexdigest()
+        self.words: tuple[str, ...] = (*MARKS, *ngrams.lexicon)
+        self.known = make_knowledge(units, ngrams, lm_weight=config.lm_weight, said=config.said)
+        ways, numbers = spell_parts(units, hotwords), {}
+        if hotwords and not units.spells:
+            # new is what isn't in the first tree
+            known = zip(ways, units.spell([*ways]), strict=True)
+            new = {word for word, row in known if not row} | (ways.keys() - set(self.words))
+            numbers = {word: number for number, word in enumerate((*self.words, *sorted(new)))}
+            self._add_words({word: ways[word] for word in sorted(new)})
         self.phrases = make_phrases(
             hotwords,
-            vocabulary,
+            units,
             ngrams,
+            ways,
+            numbers,
             lm_weight=config.lm_weight,
             new_word=config.new_word,
             bonus=config.hot,
@@ -145,19 +159,38 @@ class BeamDecoder:
             letter=np.float32(config.letter),
             new_word=np.float32(config.new_word),
             blank=np.float32(config.blank),
-            join=np.float32(config.join),
+            join=np.float32(config.join if units.spells else 0.0),
             split=np.float32(config.split),
             beam=np.float32(config.beam),
             least=np.float32(config.least),
-            word_break=np.int32(vocabulary.word_break),
+            word_break=np.int32(units.word_break),
             unknown=np.int32(UNKNOWN),
+            spells=np.int32(units.spells),
             pause=np.int32(config.pause_frames),
             longest_wait=np.int32(config.longest_wait),
         )
 
+    def _add_words(self, ways: Mapping[str, Sequence[Spelling]]) -> None:
+        """Have these words, too."""
+        if ways:
+            self.words += tuple(ways)
+            self.known = add_words(
+                self.known,
+                self.units,
+                ways,
+                lm_weight=self.config.lm_weight,
+                new_word=self.config.new_word,
+                said=self.config.said,
+            )
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The names of its labels."""
+        return self.units.symbols
+
     def with_hotwords(self, hotwords: Sequence[HotWord]) -> Self:
         """Return a decoder like this one that has these hot words instead."""
-        return type(self)(self.vocabulary, self.ngrams, self.config, hotwords, self.calibration)
+        return type(self)(self.units, self.ngrams, self.config, hotwords, self.calibration)
 
     def adopt(self, state: BeamState) -> BeamState:
         """Return a state of other hot words' decoder as one to go on from.
@@ -165,7 +198,7 @@ class BeamDecoder:
         A phrase may begin with the word in progress, but not before it.
         """
         state = state.duplicate()
-        match_phrases(self.phrases, self.weights, state.beam, state.history)
+        match_words(self.known, self.phrases, self.weights, state.beam, state.history)
         return state
 
     def init_state(self, late_frames: int) -> BeamState:
@@ -182,7 +215,7 @@ class BeamDecoder:
             beam_ints=np.zeros((width, BEAM_COLUMNS), np.int32),
             beam_floats=np.full((width, 2), DEAD, np.float32),
             history_size=np.zeros(1, np.int32),
-            history_entries=np.zeros((capacity, 3), np.int32),
+            history_entries=np.zeros((capacity, HISTORY_COLUMNS), np.int32),
             history_scores=np.zeros((capacity, HISTORY_SCORES), np.float32),
         )
         first = state.beam_ints[0]
@@ -194,14 +227,15 @@ class BeamDecoder:
     def decode(
         self, log_probs: Tensor, state: BeamState
     ) -> tuple[list[DecodedToken | DecodedWord], BeamState]:
-        """Advance by some frames, (label frames, pieces); tell what became final by them."""
-        rows = log_probs.to("cpu").numpy().astype(np.float32)
+        """Advance by some frames, (label frames, symbols); tell what became final by them."""
+        first = self.units.first_column
+        heard = log_probs[:, first : first + len(self.units.symbols)]
+        rows = np.ascontiguousarray(heard.to("cpu").numpy(), np.float32)
         frame, emit_from = int(state.frame[0]), int(state.emit_from[0])
         end = frame + len(rows)
         skipped = min(max(emit_from - frame, 0), len(rows))
         if skipped:
-            heard = frame + skipped > 0
-            previous = int(rows[skipped - 1].argmax()) if heard else BLANK
+            previous = int(rows[skipped - 1].argmax()) if frame + skipped > 0 else BLANK
             state = self._begin(frame + skipped, emit_from, previous)
             rows = rows[skipped:]
         state = state.duplicate()
@@ -222,13 +256,17 @@ class BeamDecoder:
         """Return the best ways to read what is not final yet, the best first."""
         if number == 0:
             return []
-        ranks = np.empty(int(state.beam_size[0]), np.float64)
-        rank_endings(self.known, self.phrases, self.weights, state.beam, ranks)
+        shape = int(state.beam_size[0]), int(self.known.most_words)
+        ranks, words = np.empty(shape, np.float64), np.empty(shape, np.int32)
+        rank_endings(self.known, self.phrases, self.weights, state.beam, ranks, words)
         best: dict[str, float] = {}
         # the first one is what ``close`` tells
-        for row in np.argsort(-ranks, kind="stable").tolist():
-            text = self._spell(state, int(state.beam_ints[row, TAIL])).strip()
-            best.setdefault(text, float(ranks[row]))
+        for at in np.argsort(-ranks, axis=None, kind="stable").tolist():
+            if ranks.flat[at] == -math.inf:
+                break
+            row = at // shape[1]
+            text = self._write(state, int(state.beam_ints[row, TAIL]), int(words.flat[at]))
+            best.setdefault(text.strip(), float(ranks.flat[at]))
         total = float(np.logaddexp.reduce(list(best.values())))
         return [Reading(text, rank - total) for text, rank in best.items()][:number]
 
@@ -243,64 +281,65 @@ class BeamDecoder:
         return self._begin(int(state.frame[0]), frame, BLANK)
 
     def partial(self, state: BeamState) -> str:
-        """Return what is not final yet of the best hypothesis."""
-        return self._spell(state, int(state.beam_ints[best_row(state.beam), TAIL]))
+        """Return what is not final yet of the best hypothesis; of phones the likeliest word."""
+        row, word = best_row(state.beam), NOTHING
+        if not self.units.spells and state.beam_ints[row, LENGTH]:
+            word = likeliest_word(self.known, int(state.beam_ints[row, NODE]))
+        return self._write(state, int(state.beam_ints[row, TAIL]), word)
 
-    def _spell(self, state: BeamState, at: int) -> str:
-        """Return the text of an entry of the history and those before it."""
-        pieces = []
+    def _write(self, state: BeamState, at: int, word: int) -> str:
+        """Return the text of an entry of the history, those before it, and a word after it."""
+        entries: list[list[int]] = []
         while at != NOTHING:
-            pieces.append(int(state.history_entries[at, LABEL]))
+            entries.append(state.history_entries[at].tolist())
             at = int(state.history_entries[at, BEFORE])
-        return self.vocabulary.decode(reversed(pieces))
+        entries.reverse()
+        texts, begin = [], 0
+        for end, entry in enumerate(entries):
+            if entry[LABEL] == self.units.word_break:
+                texts.append(self._name(entries[begin:end], entry[WORD]))
+                begin = end + 1
+        texts.append(self._name(entries[begin:], word))
+        return " ".join(text for text in texts if text)
+
+    def _name(self, entries: Sequence[Sequence[int]], word: int) -> str:
+        """Return a word by its labels, or by its number, or by its letters if none has it."""
+        vocabulary, word_break = self.units.vocabulary, self.units.word_break
+        if self.units.spells:
+            return vocabulary.decode(entry[LABEL] for entry in entries)
+        if word != NOTHING:
+            return self.words[word]
+        letters = [entry[LABEL] - word_break - 1 for entry in entries if entry[FRAME] == NO_FRAME]
+        return vocabulary.decode(letters)
 
     def _prepare(self, num_frames: int) -> Told:
         # a label takes a frame, and perhaps a break that was not heard stands before it
         capacity = 2 * (self.config.history + num_frames)
         return Told(
             np.zeros(1, np.int32),
-            np.zeros((capacity, 3), np.int32),
+            np.zeros((capacity, HISTORY_COLUMNS), np.int32),
             np.zeros((capacity, HISTORY_SCORES), np.float32),
         )
 
     def _tell(self, told: Told) -> list[DecodedToken | DecodedWord]:
         found: list[DecodedToken | DecodedWord] = []
-        begin = 0
-        num, word_break = int(told.size[0]), self.vocabulary.word_break
-        labels, frames = told.entries[:num, LABEL].tolist(), told.entries[:num, FRAME].tolist()
-        scores = told.scores[:num]
-        for at, (label, frame) in enumerate(zip(labels, frames, strict=True)):
-            if frame != NO_FRAME:
-                found.append(DecodedToken(label, frame, math.exp(scores[at, SCORE])))
-            if label != word_break:
+        begin, num = 0, int(told.size[0])
+        entries, scores = told.entries[:num].tolist(), told.scores[:num]
+        for at, entry in enumerate(entries):
+            if entry[FRAME] != NO_FRAME:
+                confidence = math.exp(scores[at, SCORE])
+                found.append(DecodedToken(entry[LABEL], entry[FRAME], confidence))
+            if entry[LABEL] != self.units.word_break:
                 continue
-            if at > begin:
-                evidence = weigh_word(scores[begin : at + 1])
-                confidence = math.exp(scores[begin:at, SCORE].mean(dtype=np.float64))
+            frames = [row[FRAME] for row in entries[begin:at] if row[FRAME] != NO_FRAME]
+            if frames:
+                evidence = np.concatenate(
+                    [scores[begin : begin + len(frames)], scores[at : at + 1]]
+                )
+                confidence = math.exp(evidence[:-1, SCORE].mean(dtype=np.float64))
                 if self.calibration is not None:
-                    confidence = self.calibration.judge(evidence)
-                word = self.vocabulary.decode(labels[begin:at])
-                found.append(DecodedWord(word, frames[begin], frames[at - 1] + 1, confidence))
+                    confidence = self.calibration.judge(weigh_word(evidence))
+                word = self._name(entries[begin:at], entry[WORD])
+                found.append(DecodedWord(word, frames[0], frames[-1] + 1, confidence))
             begin = at + 1
         return found
-
-
-@cache
-def join_arrays(vocabulary: Vocabulary, ngrams: NgramModel) -> Knowledge:
-    """Spell the lexicon in the model's pieces."""
-    num_words = len(ngrams.lexicon)
-    ids = np.arange(len(MARKS), len(MARKS) + num_words, dtype=np.int32)
-    index = {ord(piece): i for i, piece in enumerate(vocabulary.pieces) if len(piece) == 1}
-    spellings = [word.translate(index) for word in ngrams.lexicon]
-    spelled = [[ord(char) for char in word] for word in spellings]
-    trie = Trie(spelled, ids, ngrams.probs[ids])
-    return Knowledge(
-        trie.first,
-        trie.labels,
-        trie.words,
-        trie.best,
-        ngrams.first,
-        ngrams.words,
-        ngrams.probs,
-        ngrams.backoffs,
-    )

@@ -14,6 +14,7 @@ from audiossm.decoding.greedy import BLANK_ID
 from audiossm.decoding.words import DecodedEndpoint, DecodedToken, DecodedWord, Reading, Rule
 from audiossm.errors import ConfigError
 from audiossm.hotwords import HotWord
+from audiossm.text import Vocabulary
 
 __all__ = ["EndpointRules", "SegmentState", "Segmenter"]
 
@@ -86,7 +87,7 @@ class Segmenter:
         decoder: from frames to words.
         rules: when a segment ends; with None it does at the end and at flushes only.
         frame_s: seconds in a label frame.
-        word_break: id of the label between words.
+        vocabulary: the model's pieces, which the first columns of frames are of.
         nbest: how many readings of a segment's end are told with it; 0 is none.
 
     Raises:
@@ -98,13 +99,13 @@ class Segmenter:
         decoder: Decoder[Any],
         rules: EndpointRules | None,
         frame_s: float,
-        word_break: int,
+        vocabulary: Vocabulary,
         nbest: int = 0,
     ) -> None:
         if nbest < 0:
             raise ConfigError(f"nbest is {nbest}, expected 0 or more")
         self.decoder, self.rules, self.frame_s = decoder, rules, frame_s
-        self.word_break, self.nbest = word_break, nbest
+        self.vocabulary, self.nbest = vocabulary, nbest
         never = EndpointRules(silence_s=math.inf, pause_s=math.inf, longest_s=math.inf)
         limits = rules or never
         self.silence = limits.silence_s / frame_s
@@ -116,10 +117,15 @@ class Segmenter:
         """The decoder's."""
         return self.decoder.hash
 
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The decoder's."""
+        return self.decoder.symbols
+
     def with_hotwords(self, hotwords: Sequence[HotWord]) -> Self:
         """Return one like this with these hot words instead."""
         decoder = self.decoder.with_hotwords(hotwords)
-        return type(self)(decoder, self.rules, self.frame_s, self.word_break, self.nbest)
+        return type(self)(decoder, self.rules, self.frame_s, self.vocabulary, self.nbest)
 
     def adopt(self, state: SegmentState) -> SegmentState:
         """Return a state of other hot words' decoder as one to go on from."""
@@ -131,7 +137,7 @@ class Segmenter:
         return SegmentState(self.decoder.init_state(late_frames), marks.pack())
 
     def decode(self, log_probs: Tensor, state: SegmentState) -> tuple[Found, SegmentState]:
-        """Advance by some frames, (label frames, pieces); tell what became final by them."""
+        """Advance by some frames, (label frames, symbols); tell what became final by them."""
         decoder, marks = state.decoder, Marks.unpack(state.marks)
         found: Found = []
         done = 0
@@ -142,7 +148,8 @@ class Segmenter:
             found.extend(self._count(items, marks))
             done = end
 
-        for at, label in enumerate(log_probs.argmax(dim=-1).tolist(), 1):
+        letters = log_probs[:, : len(self.vocabulary)]
+        for at, label in enumerate(letters.argmax(dim=-1).tolist(), 1):
             rule = self._hear(label, marks)
             if rule is None:
                 continue
@@ -184,11 +191,12 @@ class Segmenter:
         marks.frame += 1
         if frame < marks.emit_from:
             return None
-        if label not in (BLANK_ID, self.word_break):
+        word_break = self.vocabulary.word_break
+        if label not in (BLANK_ID, word_break):
             marks.first = frame if marks.first == NEVER else marks.first
             marks.since, marks.is_broken, marks.is_told = frame + 1, 0, 0
             return None
-        marks.is_broken |= label == self.word_break
+        marks.is_broken |= label == word_break
         silence = frame + 1 - marks.since
         if marks.first == NEVER:
             return "silence" if silence >= self.silence and not marks.is_told else None

@@ -65,6 +65,11 @@ class GreedyDecoder:
         self.pause_frames = pause_frames
         self.max_pieces = max_pieces
 
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The pieces."""
+        return self.vocabulary.pieces
+
     def with_hotwords(self, hotwords: Sequence[HotWord]) -> Self:
         """Return itself: it has no hot words.
 
@@ -98,8 +103,8 @@ class GreedyDecoder:
     def decode(
         self, log_probs: Tensor, state: GreedyState
     ) -> tuple[list[DecodedToken | DecodedWord], GreedyState]:
-        """Advance by some frames, (label frames, pieces)."""
-        return self.step(*best_labels(log_probs), state)
+        """Advance by some frames, (label frames, symbols), of which the first are pieces."""
+        return self.step(*best_labels(log_probs[:, : len(self.vocabulary)]), state)
 
     def step(
         self, labels: NDArray[np.int32], scores: NDArray[np.float32], state: GreedyState

@@ -13,11 +13,13 @@ from audiossm.decoding.compiled import compiled
 from audiossm.decoding.knowledge import NOTHING
 
 __all__ = [
+    "HISTORY_COLUMNS",
     "HISTORY_SCORES",
     "MARGIN",
     "NO_FRAME",
     "SCORE",
     "SHARE",
+    "WORD",
     "WORTH",
     "History",
     "Told",
@@ -28,8 +30,9 @@ __all__ = [
     "weigh",
 ]
 
-NO_FRAME = -1  # of a word break that was not heard
-BEFORE, LABEL, FRAME = 0, 1, 2  # columns
+NO_FRAME = -1  # of a word break, or a letter, that was not heard
+# columns; WORD is the number of the word that a break ends, or ``NOTHING`` if its letters tell it
+BEFORE, LABEL, FRAME, WORD, HISTORY_COLUMNS = 0, 1, 2, 3, 4
 # columns of scores: the label's log-probability in its frame; by how much it is below the frame's
 # likeliest label; what the word before a break is worth to the language model; and the smallest
 # share that the hypotheses which go on from the entry had of the probability of all
@@ -43,7 +46,7 @@ class History(NamedTuple):
     """The tree; only its first ``size[0]`` entries mean something."""
 
     size: Ints  # (1,)
-    entries: Ints  # (capacity, 3): the entry before, label, frame
+    entries: Ints  # (capacity, HISTORY_COLUMNS)
     scores: Floats  # (capacity, HISTORY_SCORES)
 
 
@@ -51,7 +54,7 @@ class Told(NamedTuple):
     """Labels that became final, in order of time; only the first ``size[0]`` mean something."""
 
     size: Ints  # (1,)
-    entries: Ints  # (capacity, 3): the first column is unused
+    entries: Ints  # (capacity, HISTORY_COLUMNS): the first column is unused
     scores: Floats  # (capacity, HISTORY_SCORES)
 
 
@@ -61,6 +64,7 @@ def remember(
     before: int,
     label: int,
     frame: int,
+    word: int,
     score: np.float32,
     margin: np.float32,
     worth: np.float32,
@@ -70,6 +74,7 @@ def remember(
     history.entries[at, BEFORE] = before
     history.entries[at, LABEL] = label
     history.entries[at, FRAME] = frame
+    history.entries[at, WORD] = word
     history.scores[at, SCORE], history.scores[at, MARGIN] = score, margin
     history.scores[at, WORTH], history.scores[at, SHARE] = worth, np.float32(1.0)
     history.size[0] = at + 1
@@ -131,6 +136,7 @@ def tell(history: History, tails: Ints, entry: int, told: Told) -> None:
         place -= 1
         told.entries[place, LABEL] = history.entries[at, LABEL]
         told.entries[place, FRAME] = history.entries[at, FRAME]
+        told.entries[place, WORD] = history.entries[at, WORD]
         for column in range(HISTORY_SCORES):
             told.scores[place, column] = history.scores[at, column]
         at = history.entries[at, BEFORE]
@@ -157,6 +163,7 @@ def forget(history: History, tails: Ints, told: int) -> None:
         history.entries[new, BEFORE] = place[before] if before >= 0 else NOTHING
         history.entries[new, LABEL] = history.entries[old, LABEL]
         history.entries[new, FRAME] = history.entries[old, FRAME]
+        history.entries[new, WORD] = history.entries[old, WORD]
         for column in range(HISTORY_SCORES):
             history.scores[new, column] = history.scores[old, column]
         new += 1

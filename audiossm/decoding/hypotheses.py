@@ -1,9 +1,9 @@
 """Hypotheses of a search: what each one stands for, in rows of arrays, compiled.
 
-A hypothesis is a node of the trie (a word's first letters, or ``SPELLED``: letters that no word
-begins with), what the language model remembers, how far a phrase has come, and its newest label.
-Those alike in all of these go on as one: their probabilities are added, and the likelier one's
-history is kept.
+A hypothesis is a node of the trie (a word's first letters or phones, or ``SPELLED``: letters that
+no word begins with), what the language model remembers, how far a phrase has come, and its newest
+label. Those alike in all of these go on as one: their probabilities are added, and the likelier
+one's history is kept.
 """
 
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from audiossm.decoding.compiled import compiled, entry
 from audiossm.decoding.history import BEFORE, FRAME, History
+from audiossm.decoding.knowledge import NOTHING
 
 __all__ = [
     "BLANK",
@@ -26,6 +27,7 @@ __all__ = [
     "best_row",
     "drop_stale",
     "insist",
+    "keep_row",
     "offer",
 ]
 
@@ -36,7 +38,9 @@ ROOT, SPELLED = 0, -1  # nodes
 # the letters of the word in progress; PHRASE is a node of the phrases, or NOTHING; TAIL is the
 # newest entry of the history
 NODE, LAST, SPELLING, LENGTH, CONTEXT, PHRASE, TAIL, BEAM_COLUMNS = 0, 1, 2, 3, 4, 7, 8, 9
-ADDED, JOINED, POOL_COLUMNS = 9, 10, 11  # and of a pool's: the history's next label, if any
+# and of a pool's: the history's next label, if any; whether a break that was not heard stands
+# before it; and the number of the word that ends, or NOTHING
+ADDED, JOINED, ENDED, POOL_COLUMNS = 9, 10, 11, 12
 # columns of floats: log-probability of all ways that end in a blank, and in the newest label; of a
 # pool's: of the likeliest way, of the next label itself, and what the word that ends is worth
 IN_BLANK, IN_LABEL, LIKELIEST, SCORE, ENDING, POOL_FLOATS = 0, 1, 2, 3, 4, 5
@@ -131,6 +135,7 @@ def begin_candidate(pool: Pool, beam: Beam, row: int, after: Ints, is_ended: int
         pool.ints[new, column] = beam.ints[row, column]
     pool.ints[new, ADDED] = BLANK
     pool.ints[new, JOINED] = 0
+    pool.ints[new, ENDED] = NOTHING
     if is_ended:
         pool.ints[new, NODE], pool.ints[new, SPELLING], pool.ints[new, LENGTH] = ROOT, 0, 0
         for i in range(len(after)):
@@ -144,7 +149,8 @@ def offer(
 ) -> None:
     """Take the row after the last as a candidate, or add its probability to the one like it."""
     likeliest = max(in_blank, in_label)
-    if likeliest <= DEAD:
+    # there is room for all but what no lexicon has: words that all sound alike
+    if likeliest <= DEAD or pool.size[0] >= len(pool.floats) - 1:
         return
     ints, floats, new = pool.ints, pool.floats, pool.size[0]
     digest = np.int64(0)

@@ -1,13 +1,13 @@
-"""What a search knows of words: their spellings and n-grams as arrays, compiled."""
+"""What a search knows of words: how they are spelled or said, and n-grams, as arrays, compiled."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audiossm.decoding.compiled import compiled
+from audiossm.decoding.compiled import compiled, entry
 
-__all__ = ["NOTHING", "Knowledge", "find", "predict"]
+__all__ = ["NOTHING", "Knowledge", "find", "likeliest_word", "predict"]
 
 NOTHING = -1  # the number of no node, n-gram or entry
 
@@ -16,16 +16,30 @@ Floats = NDArray[np.float32]
 
 
 class Knowledge(NamedTuple):
-    """A ``Trie`` (the first four) and an ``NgramModel``, whose attributes these are."""
+    """A ``Trie`` (the first five) and an ``NgramModel``, whose attributes these are, and more.
+
+    A word's number is that of its 1-gram. Other words, which the model knows nothing of, have
+    higher ones.
+    """
 
     first_child: Ints
     labels: Ints
-    words: Ints
     best: Floats
+    first_word: Ints
+    words: Ints
+    worths: Floats  # (words,): of this word in this way, beside what the language model says
+    scores: Floats  # (words,): what ``best`` is the highest of
+    most_words: np.int32  # that end in one node
+    num_nodes: np.int32  # of the first tree: those of a second one follow
+    other_root: np.int32  # where the words of a second tree begin, or the first one's root
     first_ngram: Ints
     ngram_words: NDArray[np.uint16]
     probs: Floats
     backoffs: Floats
+    num_words: np.int32  # that the language model knows; its marks are words, too
+    first_letter: Ints  # (other words + 1,): where its letters are
+    letters: Ints
+    longest: np.int32  # most letters of another word
 
 
 @compiled
@@ -70,3 +84,20 @@ def predict(known: Knowledge, context: Ints, word: int, after: Ints) -> np.float
         ):
             after[size] = NOTHING
     return score
+
+
+@entry
+def likeliest_word(known: Knowledge, node: int) -> int:
+    """Return the number of the likeliest word, in no context, that ends or goes on in a node."""
+    while True:
+        found = NOTHING
+        for at in range(known.first_word[node], known.first_word[node + 1]):
+            if found < 0 or known.scores[at] > known.scores[found]:
+                found = at
+        next_node = NOTHING
+        for child in range(known.first_child[node], known.first_child[node + 1]):
+            if next_node < 0 or known.best[child] > known.best[next_node]:
+                next_node = child
+        if found >= 0 and (next_node < 0 or known.scores[found] >= known.best[next_node]):
+            return int(known.words[found])
+        node = next_node

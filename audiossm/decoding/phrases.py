@@ -10,7 +10,8 @@ exact. A prefix that fails goes on as its longest end that begins with a word (A
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, product
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +21,13 @@ from audiossm.decoding.compiled import compiled
 from audiossm.decoding.hypotheses import DEAD, ROOT
 from audiossm.decoding.knowledge import NOTHING, find
 from audiossm.decoding.ngram import MARKS, NgramModel
-from audiossm.decoding.trie import NO_WORD, Trie
+from audiossm.decoding.trie import Trie
+from audiossm.decoding.units import Spelling, Units
 from audiossm.hotwords import HotWord
-from audiossm.text import Vocabulary
 
 __all__ = ["Phrases", "make_phrases", "walk"]
+
+MAX_WAYS = 16  # to say a phrase
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -33,6 +36,8 @@ Floats = NDArray[np.float32]
 class Phrases(NamedTuple):
     """A ``Trie`` of the phrases' letters and word breaks; node 0 is before a phrase's first word.
 
+    Of phones rather: what ends a word is then the number after the last label, plus the word's.
+
     The last three are log-probabilities, or tell, of the word in progress in that node.
     """
 
@@ -40,7 +45,7 @@ class Phrases(NamedTuple):
     labels: Ints  # (nodes,)
     fallback: Ints  # (nodes,): the node to go on from where no child fits, or NOTHING
     ahead: Floats  # (nodes,): what the word in progress, and its phrase, may be worth
-    gain: Floats  # (nodes,): the bonus of the phrase that ends with this word, or 0
+    gain: Floats  # (nodes,): the bonus of the phrase that ends where its last word is told, or 0
     is_new: NDArray[np.uint8]  # (nodes,): this is a whole word that the lexicon lacks
 
 
@@ -55,33 +60,40 @@ NO_PHRASES = Phrases(
 
 
 @compiled
-def walk(phrases: Phrases, node: int, label: int, word_break: int) -> int:
-    """Return the node after a label; ``NOTHING`` is inside a word that no phrase goes on with."""
+def walk(phrases: Phrases, node: int, label: int, ends: bool) -> int:
+    """Return the node after a label, which may end a word.
+
+    ``NOTHING`` is inside a word that no phrase goes on with.
+    """
     while node >= 0:
         low, high = phrases.first_child[node], phrases.first_child[node + 1]
         child = find(phrases.labels, low, high, label)
         if child >= 0:
             return child
         node = phrases.fallback[node]
-    return ROOT if label == word_break else NOTHING
+    return ROOT if ends else NOTHING
 
 
 def make_phrases(
     hotwords: Sequence[HotWord],
-    vocabulary: Vocabulary,
+    units: Units,
     ngrams: NgramModel,
+    ways: Mapping[str, Sequence[Spelling]],
+    numbers: Mapping[str, int],
     *,
     lm_weight: float,
     new_word: float,
     bonus: float,
     letter_bonus: float,
 ) -> Phrases:
-    """Spell hot words in the model's pieces.
+    """Spell hot words in letters or phones.
 
     Args:
         hotwords: in plain letters, sorted, no two alike.
-        vocabulary: the model's pieces.
+        units: what the search hears.
         ngrams: language model and lexicon.
+        ways: how their words are spelled.
+        numbers: of these words, where labels don't tell them.
         lm_weight: what its log-probabilities are multiplied with.
         new_word: what a word that the lexicon lacks is worth.
         bonus: of a rare word in a phrase of weight 1; a common word gets less.
@@ -89,10 +101,6 @@ def make_phrases(
     """
     if not hotwords:
         return NO_PHRASES
-    hotwords = sorted(hotwords, key=lambda word: vocabulary.encode(word.phrase))
-    spellings = [vocabulary.encode(word.phrase) for word in hotwords]
-    numbers = np.arange(len(hotwords), dtype=np.int32)
-    trie = Trie(spellings, numbers, np.zeros(len(hotwords), np.float32))
     parts = {part for word in hotwords for part in word.phrase.split()}
     scores = {part: _score_word(part, ngrams, lm_weight) for part in parts}
     full = {part: bonus + letter_bonus * len(part) for part in parts}
@@ -100,26 +108,42 @@ def make_phrases(
         word.weight * sum(_find_bonus(scores[part], full[part]) for part in word.phrase.split())
         for word in hotwords
     ]
+    rows = sorted(
+        (tuple(label for labels, _ in row for label in labels), number, row)
+        for number, word in enumerate(hotwords)
+        for row in _list_rows(word.phrase.split(), ways, units, numbers)
+    )
+    if not rows:
+        return NO_PHRASES
+    ids = np.array([number for _, number, _ in rows], np.int32)
+    trie = Trie([spelling for spelling, *_ in rows], ids, np.zeros(len(rows), np.float32))
     gain = np.zeros(len(trie), np.float32)
     ahead = np.full(len(trie), DEAD, np.float32)
     is_new = np.zeros(len(trie), np.uint8)
-    for word, spelling, worth in zip(hotwords, spellings, bonuses, strict=True):
+    for spelling, number, row in rows:
         node, given, heard = ROOT, 0.0, 0
-        for part in word.phrase.split():
-            score = scores[part]
-            part_worth = new_word if score is None else score
-            for label in spelling[heard : heard + len(part) + (heard > 0)]:
-                node, heard = _child(trie, node, label), heard + 1
-                pending = max(worth - given, 0.0) * heard / len(spelling)
-                in_word = part_worth if label != vocabulary.word_break else 0.0
-                ahead[node] = max(ahead[node], in_word + pending)
-            is_new[node] |= score is None
-            if trie.words[node] != NO_WORD:
+
+        def give(node: int, given: float) -> float:
+            """Note what is worth here, if a phrase ends; return what was given so far."""
+            for entry in range(trie.first_word[node], trie.first_word[node + 1]):
                 # what a phrase is worth that this one begins with isn't given twice
-                whole = bonuses[trie.words[node]]
+                whole = bonuses[trie.words[entry]]
                 gain[node] = max(whole - given, 0.0)
                 given = max(given, whole)
-    fallback = _find_fallbacks(trie, vocabulary.word_break)
+            return given
+
+        for labels, part in row:
+            score = scores[part] if part else 0.0
+            part_worth = new_word if score is None else score
+            for label in labels:
+                node, heard = _child(trie, node, label), heard + 1
+                given = given if part else give(node, given)
+                pending = max(bonuses[number] - given, 0.0) * heard / len(spelling)
+                ahead[node] = max(ahead[node], part_worth + pending)
+            if part:
+                is_new[node] |= units.spells and score is None
+                given = give(node, given)
+    fallback = _find_fallbacks(trie, units.word_break, units.spells)
     for node in range(1, len(trie)):  # those of a node have lower numbers
         shorter = fallback[node]
         if shorter > ROOT:
@@ -127,6 +151,24 @@ def make_phrases(
             ahead[node] = max(ahead[node], ahead[shorter])
             is_new[node] |= is_new[shorter]
     return Phrases(trie.first, trie.labels, fallback, ahead, gain, is_new)
+
+
+def _list_rows(
+    parts: Sequence[str],
+    ways: Mapping[str, Sequence[Spelling]],
+    units: Units,
+    numbers: Mapping[str, int],
+) -> Iterator[tuple[tuple[tuple[int, ...], str], ...]]:
+    """Yield the ways to spell a phrase: each word's labels with it, and what ends it without.
+
+    Where labels don't tell the words, what ends one does, and the last one has such a label, too.
+    """
+    for choice in islice(product(*(ways[part] for part in parts)), MAX_WAYS):
+        row = []
+        for part, way in zip(parts, choice, strict=True):
+            ender = units.word_break + (0 if units.spells else numbers[part])
+            row += [(way.labels, part), ((ender,), "")]
+        yield tuple(row[:-1] if units.spells else row)
 
 
 def _child(trie: Trie, node: int, label: int) -> int:
@@ -147,7 +189,7 @@ def _find_bonus(score: float | None, full: float) -> float:
     return full if score is None else min(-score, full)
 
 
-def _find_fallbacks(trie: Trie, word_break: int) -> Ints:
+def _find_fallbacks(trie: Trie, word_break: int, spells: bool) -> Ints:
     """Return for each node the longest end of its prefix that begins with one of its later words.
 
     That is a node, the root if the next word may begin a phrase, or ``NOTHING`` inside a word.
@@ -163,6 +205,7 @@ def _find_fallbacks(trie: Trie, word_break: int) -> Ints:
             at = int(fallback[node])
             while at >= 0 and (at, label) not in children:
                 at = int(fallback[at])
-            otherwise = ROOT if label == word_break else NOTHING
+            ends = label == word_break if spells else label >= word_break
+            otherwise = ROOT if ends else NOTHING
             fallback[child] = children[at, label] if at >= 0 else otherwise
     return fallback

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from audiossm.decoding.compiled import compiled, entry
 from audiossm.decoding.costs import (
     NONE,
+    Endings,
     Weights,
-    end_word,
+    end_word_each,
+    is_whole,
     look_ahead,
     look_ahead_in_phrase,
     spell_on,
@@ -35,6 +37,7 @@ from audiossm.decoding.hypotheses import (
     BLANK,
     CONTEXT,
     DEAD,
+    ENDED,
     ENDING,
     IN_BLANK,
     IN_LABEL,
@@ -57,12 +60,13 @@ from audiossm.decoding.hypotheses import (
     best_row,
     drop_stale,
     insist,
+    keep_row,
     offer,
 )
-from audiossm.decoding.knowledge import NOTHING, Knowledge
+from audiossm.decoding.knowledge import NOTHING, Knowledge, find
 from audiossm.decoding.phrases import Phrases, walk
 
-__all__ = ["close_words", "match_phrases", "rank_endings", "search"]
+__all__ = ["close_words", "match_words", "rank_endings", "search"]
 
 FLOOR = np.float32(-30.0)  # nothing is less probable: a frame of junk can't end all hypotheses
 CLEARLY_BLANK = np.float32(-0.01)
@@ -73,6 +77,15 @@ Floats = NDArray[np.float32]
 
 
 @compiled
+def make_endings(known: Knowledge) -> Endings:
+    """Return room for all ways in which a word may end."""
+    most = int(known.most_words)
+    return Endings(
+        np.empty((most, 4), np.int32), np.empty(most, np.int32), np.empty(most, np.float32)
+    )
+
+
+@compiled
 def extend(
     known: Knowledge,
     phrases: Phrases,
@@ -80,7 +93,7 @@ def extend(
     beam: Beam,
     row: int,
     heard: Floats,
-    after: Ints,
+    endings: Endings,
     pool: Pool,
 ) -> None:
     """Offer all that a hypothesis may become in a frame with these log-probabilities."""
@@ -90,40 +103,79 @@ def extend(
     either = add_logs(in_blank, in_label)
     still = np.float32(either + heard[BLANK])
     again = DEAD if last == BLANK else max(np.float32(in_label + heard[last]), DEAD)
-    ending = NONE
-    if is_open:
+    if is_open and weights.word_break < len(heard):
         split = np.float32(either + heard[weights.word_break] + weights.split)
         still = add_logs(still, split)
-        ending = end_word(known, phrases, weights, beam, row, after)
-    phrase = beam.ints[row, PHRASE]
-    is_word = node > ROOT and known.words[node] >= 0
-    is_word = is_word or (phrase > ROOT and phrases.is_new[phrase] > 0)
-    begin_candidate(pool, beam, row, after, 0)
+    ways = end_word_each(known, phrases, weights, beam, row, endings)
+    joins = ways if ways and is_whole(known, phrases, beam.ints, row) else 0
+    begin_candidate(pool, beam, row, endings.after[0], 0)
     offer(pool, still, again, NONE, NONE)
     paid = spelled_cost(weights, beam.ints, row) if node == SPELLED else NONE
-    worth = np.float32(ending + paid)
     for label in range(1, len(heard)):
-        ways = in_blank if label == last else either
-        come = np.float32(ways + heard[label])
-        if heard[label] < weights.least or ways <= DEAD:
+        from_ways = in_blank if label == last else either
+        come = np.float32(from_ways + heard[label])
+        if heard[label] < weights.least or from_ways <= DEAD:
             continue
         if label == weights.word_break:
             # a break after a break is the same one
-            new = begin_candidate(pool, beam, row, after, int(is_open))
+            new = begin_candidate(pool, beam, row, endings.after[0], int(is_open))
             pool.ints[new, LAST] = label
-            pool.ints[new, ADDED] = label if is_open else BLANK
-            offer(pool, DEAD, np.float32(come + ending), heard[label], worth)
+            ending = NONE
+            if is_open:
+                pool.ints[new, ADDED], pool.ints[new, ENDED] = label, endings.words[0]
+                ending = endings.worths[0]
+            total = np.float32(come + ending)
+            offer(pool, DEAD, total, heard[label], np.float32(ending + paid))
             continue
-        new = begin_candidate(pool, beam, row, after, 0)
-        pool.ints[new, ADDED] = label
+        for way in range(NOTHING, joins):
+            offer_label(known, phrases, weights, beam, row, endings, way, label, heard, come, pool)
+
+
+@compiled
+def offer_label(
+    known: Knowledge,
+    phrases: Phrases,
+    weights: Weights,
+    beam: Beam,
+    row: int,
+    endings: Endings,
+    way: int,
+    label: int,
+    heard: Floats,
+    come: np.float32,
+    pool: Pool,
+) -> None:
+    """Offer a hypothesis with one more label; with a ``way``, its word is ended before that."""
+    ends = int(way >= 0)
+    ending = endings.worths[way] if ends else NONE
+    join = weights.join if ends else NONE
+    worth = ending
+    if ends and beam.ints[row, NODE] == SPELLED:
+        worth = np.float32(ending + spelled_cost(weights, beam.ints, row))
+    begins = ends or beam.ints[row, LENGTH] == 0
+    for tree in range(2 if begins and known.other_root > ROOT else 1):
+        new = begin_candidate(pool, beam, row, endings.after[max(way, 0)], ends)
+        pool.ints[new, ADDED], pool.ints[new, JOINED] = label, ends
+        if ends:
+            pool.ints[new, ENDED] = endings.words[way]
+        if tree:
+            pool.ints[new, NODE] = known.other_root
         cost = spell_on(known, phrases, weights, pool.ints, new, label)
-        offer(pool, DEAD, np.float32(come + cost), heard[label], NONE)
-        if is_word:
-            new = begin_candidate(pool, beam, row, after, 1)
-            pool.ints[new, ADDED], pool.ints[new, JOINED] = label, 1
-            cost = spell_on(known, phrases, weights, pool.ints, new, label)
-            total = np.float32(come + cost + ending + weights.join)
-            offer(pool, DEAD, total, heard[label], worth)
+        offer(pool, DEAD, np.float32(come + cost + ending + join), heard[label], worth)
+
+
+@compiled
+def remember_end(
+    known: Knowledge, weights: Weights, history: History, tail: int, word: int, worth: np.float32
+) -> int:
+    """Add a word break that was not heard; a word that no lexicon has is told by its letters."""
+    at = word - known.num_words
+    if at >= 0:
+        for i in range(known.first_letter[at], known.first_letter[at + 1]):
+            letter = known.letters[i]
+            tail = remember(history, tail, letter, NO_FRAME, NOTHING, NONE, NONE, NONE)
+        word = NOTHING
+    return remember(history, tail, int(weights.word_break), NO_FRAME, word, NONE, NONE, worth)
 
 
 @compiled
@@ -165,8 +217,8 @@ def select(
             beam.floats[to, column] = max(np.float32(pool.floats[row, column] - ranks[0]), DEAD)
         tail = int(pool.ints[row, TAIL])
         if pool.ints[row, JOINED]:
-            ending = pool.floats[row, ENDING]
-            tail = remember(history, tail, int(weights.word_break), NO_FRAME, NONE, NONE, ending)
+            word, ending = int(pool.ints[row, ENDED]), pool.floats[row, ENDING]
+            tail = remember_end(known, weights, history, tail, word, ending)
         if pool.ints[row, ADDED] != BLANK:
             score = pool.floats[row, SCORE]
             tail = remember(
@@ -174,6 +226,7 @@ def select(
                 tail,
                 pool.ints[row, ADDED],
                 frame,
+                NOTHING if pool.ints[row, JOINED] else int(pool.ints[row, ENDED]),
                 score,
                 np.float32(score - top),
                 pool.floats[row, ENDING],
@@ -197,22 +250,23 @@ def close_words(
     known: Knowledge, phrases: Phrases, weights: Weights, beam: Beam, history: History, told: Told
 ) -> None:
     """End all words where they stand, and go on from the best hypothesis alone."""
-    after, context = np.empty(4, np.int32), np.empty(4, np.int32)
-    best, found, worth = np.float32(2 * DEAD), 0, NONE
+    endings, context = make_endings(known), np.empty(4, np.int32)
+    best, found, worth, word = np.float32(2 * DEAD), 0, NONE, NOTHING
     weigh_all(known, weights, beam, history)
     for row in range(beam.size[0]):
         rank = add_logs(beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL])
-        ending = NONE
-        if beam.ints[row, LENGTH]:
-            ending = end_word(known, phrases, weights, beam, row, after)
-            rank = np.float32(rank + ending)
-        else:
+        ways = end_word_each(known, phrases, weights, beam, row, endings)
+        if not ways and rank > best:
+            best, found, worth, word = rank, row, NONE, NOTHING
             for i in range(4):
-                after[i] = beam.ints[row, CONTEXT + i]
-        if rank > best:
-            best, found, worth = rank, row, ending
-            for i in range(4):
-                context[i] = after[i]
+                context[i] = beam.ints[row, CONTEXT + i]
+        for way in range(ways):
+            total = np.float32(rank + endings.worths[way])
+            if total > best:
+                best, found, worth = total, row, endings.worths[way]
+                word = endings.words[way]
+                for i in range(4):
+                    context[i] = endings.after[way, i]
     ints, floats = beam.ints, beam.floats
     top = max(floats[found, IN_BLANK], floats[found, IN_LABEL])
     for column in (IN_BLANK, IN_LABEL):
@@ -228,38 +282,68 @@ def close_words(
     tails = ints[:1, TAIL]
     forget(history, tails, NOTHING)
     if is_open:
-        tails[0] = remember(
-            history, int(tails[0]), int(weights.word_break), NO_FRAME, NONE, NONE, worth
-        )
+        tails[0] = remember_end(known, weights, history, int(tails[0]), int(word), worth)
     tell(history, tails, int(tails[0]), told)
 
 
 @entry
 def rank_endings(
-    known: Knowledge, phrases: Phrases, weights: Weights, beam: Beam, ranks: NDArray[np.float64]
+    known: Knowledge,
+    phrases: Phrases,
+    weights: Weights,
+    beam: Beam,
+    ranks: NDArray[np.float64],
+    words: Ints,
 ) -> None:
-    """Write the log-probability that each hypothesis has if its word ends where it stands."""
-    after = np.empty(4, np.int32)
+    """Write the log-probability that each hypothesis has if its word ends where it stands.
+
+    Both ``ranks`` and ``words`` are (hypotheses, ways): minus infinity where there is no such way,
+    and the word's number, or ``NOTHING`` if its letters tell it.
+    """
+    endings = make_endings(known)
     for row in range(beam.size[0]):
         rank = add_logs(beam.floats[row, IN_BLANK], beam.floats[row, IN_LABEL])
-        if beam.ints[row, LENGTH]:
-            rank = np.float32(rank + end_word(known, phrases, weights, beam, row, after))
-        ranks[row] = rank
+        ways = end_word_each(known, phrases, weights, beam, row, endings)
+        ranks[row], words[row] = -np.inf, NOTHING
+        if not ways:
+            ranks[row, 0] = rank
+        for way in range(ways):
+            ranks[row, way] = np.float32(rank + endings.worths[way])
+            words[row, way] = endings.words[way]
 
 
 @entry
-def match_phrases(phrases: Phrases, weights: Weights, beam: Beam, history: History) -> None:
-    """Find the words in progress among other phrases than before."""
+def match_words(
+    known: Knowledge, phrases: Phrases, weights: Weights, beam: Beam, history: History
+) -> None:
+    """Find the words in progress among other phrases, and words of the second tree, than before.
+
+    A hypothesis whose word is there no more is given up, or this word of it if no other is left.
+    """
+    size = 0
     for row in range(beam.size[0]):
         length, at = beam.ints[row, LENGTH], beam.ints[row, TAIL]
-        letters = np.empty(length, np.int32)
+        labels = np.empty(length, np.int32)
         for i in range(length):
-            letters[length - 1 - i] = history.entries[at, LABEL]
+            labels[length - 1 - i] = history.entries[at, LABEL]
             at = history.entries[at, BEFORE]
-        phrase = ROOT
-        for label in letters:
-            phrase = walk(phrases, phrase, label, int(weights.word_break))
+        is_other = beam.ints[row, NODE] >= known.num_nodes
+        phrase, node = ROOT, int(known.other_root) if known.other_root > ROOT else NOTHING
+        for label in labels:
+            phrase = walk(phrases, phrase, label, False)
+            if is_other and node >= 0:
+                first, last = known.first_child[node], known.first_child[node + 1]
+                node = find(known.labels, first, last, label)
         beam.ints[row, PHRASE] = phrase
+        if is_other and node < 0 and (size or row + 1 < beam.size[0]):
+            continue
+        if is_other:
+            beam.ints[row, NODE] = max(node, ROOT)
+        if is_other and node < 0:
+            beam.ints[row, LENGTH], beam.ints[row, PHRASE], beam.ints[row, TAIL] = 0, ROOT, at
+        keep_row(beam, size, row)
+        size += 1
+    beam.size[0] = size
 
 
 @compiled
@@ -311,7 +395,8 @@ def search(
 ) -> None:
     """Advance by (frames, symbols) log-probabilities, the first of frame number ``frame``."""
     width, num_symbols = len(beam.ints), log_probs.shape[1]
-    capacity = 2 * width * num_symbols
+    capacity = 2 * width * num_symbols if weights.spells else 4 * width * num_symbols
+    most_new = width * (2 + int(known.longest))  # entries of the history, in a frame
     slots = 1
     while slots < 2 * capacity:
         slots *= 2
@@ -321,7 +406,7 @@ def search(
         np.empty((capacity + 1, POOL_FLOATS), np.float32),
         np.empty(slots, np.int32),
     )
-    heard, after = np.empty(num_symbols, np.float32), np.empty(4, np.int32)
+    heard, endings = np.empty(num_symbols, np.float32), make_endings(known)
     for t in range(len(log_probs)):
         for label in range(num_symbols):
             value = log_probs[t, label]
@@ -337,11 +422,11 @@ def search(
             pool.size[0] = 0
             pool.table[:] = 0
             for row in range(beam.size[0]):
-                extend(known, phrases, weights, beam, row, heard, after, pool)
+                extend(known, phrases, weights, beam, row, heard, endings, pool)
             select(known, phrases, weights, beam, history, frame + t, pool, top)
-        if history.size[0] + 2 * width > len(history.scores):
+        if history.size[0] + most_new > len(history.scores):
             forget(history, beam.ints[: beam.size[0], TAIL], NOTHING)
-            if history.size[0] + 2 * width > len(history.scores):
+            if history.size[0] + most_new > len(history.scores):
                 close_words(known, phrases, weights, beam, history, told)
         if (frame + t) % TIDY_FRAMES == 0:
             settle(known, phrases, weights, beam, history, frame + t, told)

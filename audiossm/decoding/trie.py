@@ -7,18 +7,18 @@ from numpy.typing import NDArray
 
 __all__ = ["Trie"]
 
-NO_WORD = -1
-
 
 class Trie:
-    """Nodes are prefixes of words, level by level; node 0 is the empty one.
+    """Nodes are prefixes of spellings, level by level; node 0 is the empty one.
 
     The nodes that go on from node ``n`` are ``first[n]`` to ``first[n + 1]``, sorted by ``labels``.
+    The words that it ends are number ``first_word[n]`` to ``first_word[n + 1]`` of ``words``, and
+    ``order`` tells for each of these which spelling it came from.
 
     Args:
-        spellings: label ids of each word, none empty, sorted, no two alike.
+        spellings: label ids of each word, none empty, sorted; some may be alike.
         word_ids: the number of each word.
-        scores: of each word; a node's ``best`` is the highest below it.
+        scores: of each word; a node's ``best`` is the highest at or below it.
     """
 
     def __init__(
@@ -33,7 +33,8 @@ class Trie:
         letters = np.full((num_words, longest + 1), -1, np.int32)
         letters[np.arange(longest + 1) < lengths[:, None]] = np.concatenate(spellings)
         labels = [np.array([-1], np.int32)]
-        words = [np.array([NO_WORD], np.int32)]
+        ends = [np.zeros(1, np.int64)]
+        order = []
         best = [scores.max(initial=-np.inf, keepdims=True)]
         counts: list[NDArray[np.int64]] = []
         node = np.zeros(num_words, np.int64)  # of each word's prefix, within its level
@@ -51,16 +52,17 @@ class Trie:
             node[inside] = np.cumsum(is_new) - 1
             labels.append(column[heads])
             best.append(np.maximum.reduceat(scores[inside], heads))
-            ends = np.full(len(heads), NO_WORD, np.int32)
             ending = inside[lengths[inside] == depth + 1]
-            ends[node[ending]] = word_ids[ending]
-            words.append(ends)
+            ends.append(np.bincount(node[ending], minlength=len(heads)))
+            order.append(ending)
         counts.append(np.zeros(len(labels[-1]), np.int64))
         self.labels = np.concatenate(labels).astype(np.int32)
-        self.words = np.concatenate(words)
         self.best = np.concatenate(best).astype(np.float32)
         sizes = np.concatenate(counts)
         self.first = (1 + np.concatenate([[0], np.cumsum(sizes)])).astype(np.int32)
+        self.order = np.concatenate([np.zeros(0, np.int64), *order])
+        self.words = word_ids[self.order]
+        self.first_word = np.concatenate([[0], np.cumsum(np.concatenate(ends))]).astype(np.int32)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiossm.audio import open_audio
+from audiossm.decoding import choose_decoder
 from audiossm.evaluate.machine import describe_machine
 from audiossm.evaluate.wer import match_words, require_jiwer
 from audiossm.manifest import Utterance
@@ -96,7 +97,8 @@ def evaluate_confidence(
         right=float(truth.mean()) if len(truth) else 0.0,
         discrimination=measure_area(sure, truth),
         brier=float(np.mean((sure - truth) ** 2)) if len(truth) else 0.0,
-        is_calibrated=transcriber.calibration is not None and transcriber.decoder == "beam",
+        is_calibrated=transcriber.calibration is not None
+        and transcriber.decoder == choose_decoder(transcriber.config),
         model=transcriber.name,
         model_hash=transcriber.hash,
         lookahead_ms=lookahead_ms,

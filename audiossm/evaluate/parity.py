@@ -281,7 +281,8 @@ def name_span(
     name = item.word if isinstance(item, DecodedWord) else item.rule
     if item.end < 0:
         return name, 0.0, 0.0  # an endpoint without words
-    return name, *transcriber.word_span(item.start, item.end, lookahead_ms)
+    by_phones = transcriber.decoder == "phones"
+    return name, *transcriber.word_span(item.start, item.end, lookahead_ms, by_phones=by_phones)
 
 
 def prepare(transcriber: Transcriber, recording: Recording, right: int) -> Tensor:

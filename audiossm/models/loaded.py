@@ -190,28 +190,39 @@ class LoadedRecogniser:
         """Seconds in a label frame."""
         return self.config.encoder.frame_size / self.sample_rate
 
-    def word_span(self, start: int, end: int, lookahead_ms: int) -> tuple[float, float]:
+    def word_span(
+        self, start: int, end: int, lookahead_ms: int, *, by_phones: bool = False
+    ) -> tuple[float, float]:
         """Return from when to when a word is said, in seconds.
 
         Args:
-            start: label frame of its first letter's spike.
-            end: label frame after its last letter's spike.
+            start: label frame of its first letter's, or phone's, spike.
+            end: label frame after its last letter's, or phone's, spike.
             lookahead_ms: the stream's; the model's offsets depend on it, if it has any.
+            by_phones: the spikes are those of phones.
         """
-        first, last = self.word_spans(np.array(start), np.array(end), lookahead_ms)
+        spikes = np.array(start), np.array(end)
+        first, last = self.word_spans(*spikes, lookahead_ms, by_phones=by_phones)
         return float(first), float(last)
 
     def word_spans(
-        self, starts: NDArray[np.int64], ends: NDArray[np.int64], lookahead_ms: int
+        self,
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        lookahead_ms: int,
+        *,
+        by_phones: bool = False,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Do what ``word_span`` does for many words."""
         offsets, option = self.offsets, self.lookaheads_ms.index(lookahead_ms)
+        before = offsets.phones_start if by_phones else offsets.letters_start
+        behind = offsets.phones_end if by_phones else offsets.letters_end
         first, last = starts.astype(np.float64), ends.astype(np.float64)
-        if not offsets.letters_start:
+        if not before:
             return first * self.label_frame_s, last * self.label_frame_s
-        first = np.maximum(first + offsets.letters_start[option], 0.0)
+        first = np.maximum(first + before[option], 0.0)
         # a frame at least, also of a word that seems to lie before the beginning
-        last = np.maximum(last + offsets.letters_end[option], first + 1.0)
+        last = np.maximum(last + behind[option], first + 1.0)
         return first * self.label_frame_s, last * self.label_frame_s
 
     @property

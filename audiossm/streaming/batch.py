@@ -27,7 +27,8 @@ def step_rows(
         states: for each stream its state, of batch 1; left as they were.
 
     Returns:
-        for each stream the log-probabilities (label frames, pieces), and its new state.
+        for each stream the log-probabilities (label frames, symbols) of pieces and, if the network
+        has a head for them, of phones; and its new state.
 
     Raises:
         ShapeError: another number of states than of rows, or a row that is no multiple.
@@ -38,14 +39,16 @@ def step_rows(
     x = pad_sequence(list(rows), batch_first=True)
     state = stack_states(list(states))
     frame = network.config.encoder.frame_size
-    pieces = [x.new_empty(len(rows), 0, len(network.config.pieces))]
+    config = network.config
+    num_symbols = len(config.pieces) + (len(config.phones) + 1 if config.phones else 0)
+    outputs = [x.new_empty(len(rows), 0, num_symbols)]
     at = 0
     # a block ends where a row ends: within a block each row runs or rests
     for end in sorted({length for length in lengths.tolist() if length}):
-        y, new_state = network.step(x[:, at:end], state)
+        letters, phones, new_state = network.hear(x[:, at:end], state)
         state = where_state((lengths >= end).to(x.device), new_state, state)
-        pieces.append(y)
+        outputs.append(letters if phones is None else torch.cat([letters, phones], dim=-1))
         at = end
-    log_probs = torch.cat(pieces, dim=1)
+    log_probs = torch.cat(outputs, dim=1)
     kept = [y[: length // frame] for y, length in zip(log_probs, lengths.tolist(), strict=True)]
     return kept, unstack_states(state, len(rows))

@@ -12,10 +12,10 @@ __all__ = ["Endpoint", "Event", "Token", "Word", "WrittenWord"]
 
 @dataclass(frozen=True)
 class Token:
-    """A piece of text that will not change."""
+    """A piece of text, or a phone where these are decoded, that will not change."""
 
     id: int
-    piece: str  # "▁" stands between words
+    piece: str  # "▁" stands between words of letters
     frame: int  # label frame (20 ms) it was first seen in, from the start of the session
     confidence: float  # probability, 0 to 1
 

@@ -18,7 +18,7 @@ from audiossm.decoding import (
     EndpointRules,
     Segmenter,
     SegmentState,
-    make_decoder,
+    find_decoder,
 )
 from audiossm.errors import AudioError, ConfigError, HotwordError, SessionError, SnapshotError
 from audiossm.graphs import Stepper
@@ -77,12 +77,11 @@ class Session:
         self.decoder_name = decoder
         self.hotwords = check_hotwords(hotwords)
         self.endpoints, self.nbest = endpoints, nbest
-        vocabulary = transcriber.vocabulary
         self.decoder = Segmenter(
-            make_decoder(decoder, vocabulary, transcriber.calibration).with_hotwords(self.hotwords),
+            find_decoder(transcriber, decoder).with_hotwords(self.hotwords),
             endpoints,
             transcriber.label_frame_s,
-            vocabulary.word_break,
+            transcriber.vocabulary,
             nbest,
         )
         self.resampler = Resampler(sample_rate, transcriber.sample_rate)
@@ -350,7 +349,7 @@ class Session:
 
     def _advance(self, samples: torch.Tensor, counted: bool = True) -> list[Event]:
         """Step the network over whole frames and decode."""
-        log_probs, *_ = self.stepper.step(samples)
+        log_probs = torch.cat(self.stepper.step(samples), dim=-1)
         if not bool(torch.isfinite(log_probs).all()):
             raise SessionError(
                 "the network says what is no number: this session's state is spoiled"
@@ -361,16 +360,16 @@ class Session:
         return self._events(found)
 
     def _events(self, found: Sequence[DecodedToken | DecodedWord | DecodedEndpoint]) -> list[Event]:
-        pieces, span = self.transcriber.vocabulary.pieces, self.transcriber.word_span
+        symbols = self.decoder.symbols
         events: list[Event] = []
         for item in found:
             if isinstance(item, DecodedToken):
-                events.append(Token(item.id, pieces[item.id], item.frame, item.confidence))
+                events.append(Token(item.id, symbols[item.id], item.frame, item.confidence))
                 continue
             if isinstance(item, DecodedEndpoint):
                 events += self._end_segment(item)
                 continue
-            times = span(item.start, item.end, self.lookahead_ms)
+            times = self._span(item.start, item.end)
             word = Word(item.word, *times, item.confidence)
             events.append(word)
             if self.scribe is not None and self.scribe_state is not None:
@@ -378,20 +377,25 @@ class Session:
                 events += written
         return events
 
+    def _span(self, start: int, end: int) -> tuple[float, float]:
+        """Turn the label frames of a word into seconds."""
+        by_phones = self.decoder_name == "phones"
+        return self.transcriber.word_span(start, end, self.lookahead_ms, by_phones=by_phones)
+
     def _end_segment(self, item: DecodedEndpoint) -> list[Event]:
         """Write what isn't written yet, and tell the endpoint."""
         events: list[Event] = []
         if self.scribe is not None and self.scribe_state is not None:
             written, self.scribe_state = self.scribe.flush(self.scribe_state)
             events += written
-        span, rate = self.transcriber.word_span, self.sample_rate
         start_s = end_s = None
         # a word that began here would be heard in the next label frame
+        span = self.transcriber.word_span
         time_s = span(item.frame, item.frame + 1, self.lookahead_ms)[0]
         if item.rule == "end":
-            time_s = self.samples_received / rate
+            time_s = self.samples_received / self.sample_rate
         if item.end >= 0:
-            start_s, end_s = span(item.start, item.end, self.lookahead_ms)
+            start_s, end_s = self._span(item.start, item.end)
             time_s = max(time_s, end_s)
         events.append(Endpoint(item.rule, time_s, start_s, end_s, item.readings))
         return events

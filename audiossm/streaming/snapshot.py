@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 SNAPSHOT_FORMAT = "audiossm-session"
-SNAPSHOT_VERSION = "4"
+SNAPSHOT_VERSION = "5"
 DIGEST_SIZE = hashlib.sha256().digest_size
 
 Arrays = dict[str, NDArray[np.generic]]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiossm.audio import open_audio
-from audiossm.decoding import DecoderName, EndpointRules, choose_decoder, make_decoder
+from audiossm.decoding import DecoderName, EndpointRules, choose_decoder, find_decoder
 from audiossm.graphs import Backend
 from audiossm.hotwords import HotWord, check_hotwords
 from audiossm.models import LoadedRecogniser, LoadedWriter, shipped_writer
@@ -40,7 +40,8 @@ class Transcriber(LoadedRecogniser):
         Args:
             name: of the model.
             device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
-            decoder: how words are chosen; by default ``beam`` for a model that spells in letters.
+            decoder: how words are chosen; by default ``phones`` for a model with a head for them
+                above all layers, otherwise ``beam`` if it spells in letters.
             backend: ``torch``, ``onnx``, or ``auto``, which takes the faster one on a CPU.
             readable: write text as people do, with the shipped writer, if there is one, or with
                 one that is named.
@@ -51,8 +52,8 @@ class Transcriber(LoadedRecogniser):
             DeviceError: ``device`` is not here.
         """
         transcriber = super().load(name, device=device, backend=backend)
-        transcriber.decoder = decoder or choose_decoder(transcriber.vocabulary)
-        make_decoder(transcriber.decoder, transcriber.vocabulary, transcriber.calibration)
+        transcriber.decoder = decoder or choose_decoder(transcriber.config)
+        find_decoder(transcriber, transcriber.decoder)
         writer = shipped_writer() if readable is True else readable or None
         transcriber.writer = LoadedWriter.load(writer) if writer else None
         return transcriber

@@ -55,7 +55,7 @@ class RecordingTranscriber(Transcriber):
         decoder = session.decoder.decoder
         assert isinstance(decoder, BeamDecoder)
         session.decoder.decoder = BeamDecoder(
-            decoder.vocabulary, decoder.ngrams, decoder.config, calibration=self.recorder
+            decoder.units, decoder.ngrams, decoder.config, calibration=self.recorder
         )
         return session
 

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from audiossm.decoding import DecodedWord, GreedyDecoder
 from audiossm.decoding.beam import BeamConfig, BeamDecoder
 from audiossm.decoding.ngram import SENTENCE_START, UNKNOWN
+from audiossm.decoding.units import Letters
 from audiossm.errors import ConfigError
 from audiossm.text import BLANK, CHARACTERS, WORD_BREAK, Vocabulary
 from heard_frames import (
     LABELS,
+    LETTERS,
     RICH,
     ROWS,
     VOCABULARY,
@@ -35,7 +37,7 @@ few = settings(max_examples=20, deadline=None, derandomize=True)
 
 @pytest.fixture(scope="module")
 def decoder() -> BeamDecoder:
-    return BeamDecoder(VOCABULARY, make_ngrams())
+    return BeamDecoder(LETTERS, make_ngrams())
 
 
 @pytest.mark.parametrize("sentence", SENTENCES)
@@ -153,7 +155,7 @@ def test_a_pause_makes_words_final(decoder):
 
 def test_words_are_final_in_time_also_without_a_pause():
     config = BeamConfig(longest_wait=40, beam=50.0)
-    decoder = BeamDecoder(VOCABULARY, make_ngrams(), config)
+    decoder = BeamDecoder(LETTERS, make_ngrams(), config)
     state = decoder.init_state(0)
     told_until = 0
     for at in range(0, 400, 8):
@@ -165,7 +167,7 @@ def test_words_are_final_in_time_also_without_a_pause():
 
 def test_a_tree_that_is_full_is_told():
     config = BeamConfig(history=300, width=64, longest_wait=10**6, pause_frames=10**6)
-    decoder = BeamDecoder(VOCABULARY, make_ngrams(), config)
+    decoder = BeamDecoder(LETTERS, make_ngrams(), config)
     found, state = decoder.decode(make_noise(2000, 1, 0.5), decoder.init_state(0))
     assert len(tokens_of(found)) > 50
     assert state.history_size[0] <= 300
@@ -189,14 +191,14 @@ def test_after_a_flush_nothing_is_told_twice(decoder):
 
 def test_a_model_of_longer_pieces_is_refused():
     with pytest.raises(ConfigError, match="single letters"):
-        BeamDecoder(Vocabulary((BLANK, WORD_BREAK, "ab", "c")), make_ngrams())
+        Letters(Vocabulary((BLANK, WORD_BREAK, "ab", "c")))
 
 
 def test_other_weights_and_other_models_have_other_hashes(decoder):
     hashes = {
         decoder.hash,
-        BeamDecoder(VOCABULARY, make_ngrams(), BeamConfig(width=3)).hash,
-        BeamDecoder(VOCABULARY, make_ngrams(order=3)).hash,
+        BeamDecoder(LETTERS, make_ngrams(), BeamConfig(width=3)).hash,
+        BeamDecoder(LETTERS, make_ngrams(order=3)).hash,
         GreedyDecoder(VOCABULARY).hash,
     }
     assert len(hashes) == 4
@@ -211,7 +213,7 @@ def test_the_best_words_are_those_of_trying_all(data):
         lm_weight=0.7, word_bonus=0.4, blank=-0.3,
     )  # fmt: skip
     ngrams = make_ngrams(RICH)
-    decoder = BeamDecoder(VOCABULARY, ngrams, config)
+    decoder = BeamDecoder(LETTERS, ngrams, config)
     values = st.floats(-4, 0, width=32)
     rows = st.lists(values, min_size=4, max_size=4)
     drawn = data.draw(st.lists(rows, min_size=num_frames, max_size=num_frames))

@@ -19,12 +19,12 @@ from audiossm.decoding import (
 from audiossm.decoding.beam import BeamDecoder
 from audiossm.errors import ConfigError
 from contract import random_split
-from heard_frames import VOCABULARY, hear, make_noise
+from heard_frames import LETTERS, VOCABULARY, hear, make_noise
 from small_ngrams import make_ngrams
 
 FRAME_S = 0.02
 RULES = EndpointRules(silence_s=2.4, pause_s=0.7, longest_s=4.0)
-BEAM = BeamDecoder(VOCABULARY, make_ngrams())
+BEAM = BeamDecoder(LETTERS, make_ngrams())
 DECODERS = {"beam": BEAM, "greedy": GreedyDecoder(VOCABULARY)}
 
 each_decoder = pytest.mark.parametrize("name", DECODERS)
@@ -32,7 +32,7 @@ few = settings(max_examples=20, deadline=None, derandomize=True)
 
 
 def make(name: str = "beam", rules: EndpointRules | None = RULES, nbest: int = 0) -> Segmenter:
-    return Segmenter(DECODERS[name], rules, FRAME_S, VOCABULARY.word_break, nbest)
+    return Segmenter(DECODERS[name], rules, FRAME_S, VOCABULARY, nbest)
 
 
 def run(segmenter: Segmenter, frames: str | torch.Tensor, late: int = 0) -> list[object]:

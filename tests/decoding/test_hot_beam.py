@@ -16,11 +16,13 @@ from audiossm.decoding.compiled import entry
 from audiossm.decoding.hypotheses import PHRASE
 from audiossm.decoding.ngram import SENTENCE_START, UNKNOWN
 from audiossm.decoding.phrases import Phrases, make_phrases, walk
+from audiossm.decoding.units import spell_parts
 from audiossm.errors import ConfigError
 from audiossm.hotwords import HotWord, check_hotwords
 from audiossm.text import CHARACTERS
 from heard_frames import (
     LABELS,
+    LETTERS,
     RICH,
     VOCABULARY,
     Found,
@@ -43,7 +45,7 @@ few = settings(max_examples=20, deadline=None, derandomize=True)
 
 @pytest.fixture(scope="module")
 def plain() -> BeamDecoder:
-    return BeamDecoder(VOCABULARY, make_ngrams(), CONFIG)
+    return BeamDecoder(LETTERS, make_ngrams(), CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +54,13 @@ def biased(plain) -> BeamDecoder:
 
 
 def spell(*hotwords: str | HotWord, bonus: float = 3.0) -> Phrases:
+    checked = check_hotwords(hotwords)
     return make_phrases(
-        check_hotwords(hotwords),
-        VOCABULARY,
+        checked,
+        LETTERS,
         make_ngrams(),
+        spell_parts(LETTERS, checked),
+        {},
         lm_weight=1.0,
         new_word=-7.0,
         bonus=bonus,
@@ -67,7 +72,7 @@ def spell(*hotwords: str | HotWord, bonus: float = 3.0) -> Phrases:
 def walk_along(phrases: Phrases, labels: np.ndarray, word_break: int, nodes: np.ndarray) -> None:
     node = 0
     for i in range(len(labels)):
-        node = walk(phrases, node, labels[i], word_break)
+        node = walk(phrases, node, labels[i], labels[i] == word_break)
         nodes[i] = node
 
 
@@ -193,7 +198,7 @@ def test_the_best_words_are_those_of_trying_all(data):
     )  # fmt: skip
     hotwords = check_hotwords(["ab", "b a", HotWord("bb", 0.5), "bb a", "aa"])
     ngrams = make_ngrams(RICH)
-    decoder = BeamDecoder(VOCABULARY, ngrams, config, hotwords)
+    decoder = BeamDecoder(LETTERS, ngrams, config, hotwords)
     rows = st.lists(st.floats(-4, 0, width=32), min_size=4, max_size=4)
     drawn = data.draw(st.lists(rows, min_size=num_frames, max_size=num_frames))
     table = torch.tensor(drawn).log_softmax(-1).tolist()

@@ -7,8 +7,8 @@ import pytest
 from numba import njit
 
 from audiossm.decoding import ngram
-from audiossm.decoding.beam import join_arrays
-from audiossm.decoding.knowledge import NOTHING, predict
+from audiossm.decoding.entries import make_knowledge
+from audiossm.decoding.knowledge import NOTHING, Knowledge, predict
 from audiossm.decoding.ngram import (
     DEFAULT_LM,
     MARKS,
@@ -18,8 +18,9 @@ from audiossm.decoding.ngram import (
     shipped_ngrams,
 )
 from audiossm.errors import ModelError
-from audiossm.text import CHARACTERS, Vocabulary, normalise_text
+from audiossm.text import normalise_text
 from audiossm.train.kneser_ney import estimate, prune
+from heard_frames import LETTERS
 from ngram_scores import score_word
 from small_ngrams import SENTENCES, make_ngrams, number
 
@@ -29,9 +30,13 @@ def ask(known, context, word, after):
     return predict(known, context, word, after)
 
 
+def spell(ngrams: NgramModel) -> Knowledge:
+    return make_knowledge(LETTERS, ngrams, lm_weight=1.0, said=0.0)
+
+
 def score_sentence(ngrams: NgramModel, ids: list[int]) -> list[float]:
     """Score words one after the other, the context handed on as the search does."""
-    known = join_arrays(Vocabulary(CHARACTERS), ngrams)
+    known = spell(ngrams)
     context = np.array([SENTENCE_START, NOTHING, NOTHING], np.int32)
     found = []
     for word in ids:
@@ -91,7 +96,7 @@ def test_the_shipped_model_is_small_and_knows_english():
 def test_the_shipped_model_gives_every_context_one_unit_of_probability():
     ngrams = NgramModel.load()
     index = {word: i for i, word in enumerate(ngrams.lexicon, len(MARKS))}
-    known = join_arrays(Vocabulary(CHARACTERS), ngrams)
+    known = spell(ngrams)
     context = np.array([SENTENCE_START, NOTHING, NOTHING], np.int32)
     for word in "and it came to pass that".split():
         total = 0.0

@@ -14,7 +14,7 @@ spellings = st.lists(
 
 def walk(trie: Trie, node: int = 0, letters: tuple[int, ...] = ()) -> dict[tuple[int, ...], int]:
     """Return every node that ends a word, by its letters."""
-    found = {letters: node} if trie.words[node] >= 0 else {}
+    found = {letters: node} if trie.first_word[node] < trie.first_word[node + 1] else {}
     for child in range(trie.first[node], trie.first[node + 1]):
         found |= walk(trie, child, (*letters, int(trie.labels[child])))
     return found
@@ -24,8 +24,20 @@ def walk(trie: Trie, node: int = 0, letters: tuple[int, ...] = ()) -> dict[tuple
 def test_its_words_are_the_lexicon(words):
     ids = np.arange(3, 3 + len(words), dtype=np.int32)
     trie = Trie(words, ids, np.zeros(len(words), np.float32))
-    found = {letters: int(trie.words[node]) for letters, node in walk(trie).items()}
+    ends = walk(trie)
+    found = {letters: int(trie.words[trie.first_word[node]]) for letters, node in ends.items()}
     assert found == dict(zip(words, ids.tolist(), strict=True))
+
+
+@given(words=spellings, data=st.data())
+def test_words_may_be_spelled_alike(words, data):
+    times = data.draw(st.lists(st.integers(1, 3), min_size=len(words), max_size=len(words)))
+    rows = [word for word, number in zip(words, times, strict=True) for _ in range(number)]
+    trie = Trie(rows, np.arange(len(rows), dtype=np.int32), np.zeros(len(rows), np.float32))
+    for letters, node in walk(trie).items():
+        entries = slice(trie.first_word[node], trie.first_word[node + 1])
+        expected = [at for at, row in enumerate(rows) if row == letters]
+        assert trie.words[entries].tolist() == trie.order[entries].tolist() == expected
 
 
 @given(words=spellings)

@@ -117,5 +117,5 @@ def test_a_loaded_model_that_spells_in_letters_has_the_beam_unless_told_otherwis
 
 
 def test_a_decoder_that_does_not_exist_is_refused():
-    with pytest.raises(ConfigError, match="'best' is not one of beam, greedy"):
+    with pytest.raises(ConfigError, match="'best' is not one of phones, beam, greedy"):
         decoders.make_decoder("best", MODEL.vocabulary)

@@ -51,7 +51,7 @@ def test_what_was_packed_comes_back():
         "one": np.array(2.5),
     }
     found, header = unpack(pack(arrays, {"model": "m", "x": 'ä"\n'}), {"model": "m"})
-    assert header == {"version": "4", "model": "m", "x": 'ä"\n'}
+    assert header == {"version": "5", "model": "m", "x": 'ä"\n'}
     assert found.keys() == arrays.keys()
     for name, array in arrays.items():
         assert found[name].dtype == array.dtype
@@ -87,7 +87,7 @@ def test_another_profile_is_logged_and_gone_on_from(caplog):
 
 
 def test_another_version_is_refused():
-    assert "version '1', but this session has '4'" in refuse(with_header(version="1"))
+    assert "version '1', but this session has '5'" in refuse(with_header(version="1"))
 
 
 @pytest.mark.parametrize(
