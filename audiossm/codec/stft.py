@@ -70,8 +70,19 @@ class CausalSTFT(StreamingModule[STFTState]):
             return stft(samples, self.frame_window, self.hop), STFTState(tail)
         # true float32: this product must not follow autocast or TF32
         with torch.autocast(x.device.type, enabled=False):
-            spectra = samples.unfold(1, self.window, self.hop) @ self.basis
+            spectra = self._cut(samples) @ self.basis
         return spectra, STFTState(tail)
+
+    def _cut(self, samples: Tensor) -> Tensor:
+        """Cut samples into windows (batch, spectra, window)."""
+        if not exporting() or self.window % self.hop:
+            return samples.unfold(1, self.window, self.hop)
+        # an unfold would be gathered sample by sample
+        hops = samples.view(len(samples), -1, self.hop)
+        overlaps = self.window // self.hop
+        first = torch.arange(hops.shape[1] - overlaps + 1).unsqueeze(1)
+        places = (first + torch.arange(overlaps)).flatten()
+        return hops.index_select(1, places).view(len(samples), -1, self.window)
 
 
 def mel_filters(num_mels: int, num_bins: int, sample_rate: int) -> Tensor:
