@@ -81,7 +81,7 @@ def test_a_shipped_graph_does_what_its_step_does(name, num_frames):
 
 
 @pytest.mark.skipif(not sums_are_exact(), reason="products of bytes aren't exact here")
-@pytest.mark.parametrize("name", ["encode", "decode"])
+@pytest.mark.parametrize("name", ["hear", "encode", "decode"])
 def test_a_shipped_graph_of_bytes_does_so_too(name):
     ways = shipped_ways(name)
     graphs = GraphFolder(ways.step, (ways.graphs.faster[1].parent,))
