@@ -12,6 +12,7 @@ from audiossm.codec.encoder import Encoder, EncoderConfig, EncoderState
 from audiossm.codec.quantiser import Quantiser, QuantiserConfig
 from audiossm.errors import ConfigError
 from audiossm.nn import ConvState, StreamingModule
+from audiossm_kernels.operators import exporting
 
 __all__ = ["Codec", "CodecConfig", "CodecState", "EncodingState"]
 
@@ -183,8 +184,9 @@ class Codec(StreamingModule[CodecState]):
         """
         latent: Tensor = self.to_latent(frames).float()
         if self.detail is not None:
-            more, state = self.detail.step(frames, spectra, state)
-            latent = latent + F.pad(more.float(), (self.config.quantiser.group_dim, 0))
+            skipped = self.config.quantiser.group_dim
+            more, state = self.detail.step(frames, spectra, state, skipped if exporting() else 0)
+            latent = latent + (more if exporting() else F.pad(more.float(), (skipped, 0)))
         return latent, state
 
     def decode(self, codes: Tensor) -> Tensor:

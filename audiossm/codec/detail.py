@@ -4,11 +4,13 @@ import math
 from dataclasses import dataclass, fields
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiossm.codec.convnext import ConvNeXtBlock, list_blocks, run_blocks
 from audiossm.errors import ConfigError
 from audiossm.nn import ConvState
+from audiossm_kernels.operators import exporting, square_sum
 from audiossm_kernels.state import full_precision
 
 __all__ = ["Detail", "DetailConfig"]
@@ -102,7 +104,7 @@ class Detail(nn.Module):
         return tuple(block.init_state(batch) for block in list_blocks(self.blocks))
 
     def step(
-        self, frames: Tensor, spectra: Tensor, state: tuple[ConvState, ...]
+        self, frames: Tensor, spectra: Tensor, state: tuple[ConvState, ...], skipped: int = 0
     ) -> tuple[Tensor, tuple[ConvState, ...]]:
         """Look at the next frames.
 
@@ -110,19 +112,30 @@ class Detail(nn.Module):
             frames: (batch, frames, d_frame), the encoder's.
             spectra: (batch, spectra, 2 * bins), what it made them of.
             state: of the stream so far.
+            skipped: channels of zeros in front of the result: as a part of the weight they cost a
+                graph nothing.
 
         Returns:
-            (batch, frames, latent_dim), and the state.
+            (batch, frames, skipped + latent_dim), and the state.
         """
         x = torch.cat([self.features(spectra), frames.float()], dim=-1)
         x, state = run_blocks(self.blocks, self.in_proj(x), state)
-        return self.out_proj(x), state
+        if not skipped:
+            return self.out_proj(x), state
+        weight = F.pad(self.out_proj.weight, (0, 0, skipped, 0))
+        return F.linear(x, weight, F.pad(self.out_proj.bias, (skipped, 0))), state
 
     def features(self, spectra: Tensor) -> Tensor:
         """Return correlations and log-powers of low bins as (batch, frames, features) float32."""
         with full_precision(spectra.device.type):
-            real, imaginary = (part[..., : self.config.num_bins] for part in spectra.chunk(2, -1))
-            power = real.square() + imaginary.square() + 1e-8
+            if exporting():  # the encoder has it, too
+                power = square_sum(torch.unflatten(spectra, -1, (2, -1)), -2)
+                power = power[..., : self.config.num_bins] + 1e-8
+            else:
+                real, imaginary = (
+                    part[..., : self.config.num_bins] for part in spectra.chunk(2, -1)
+                )
+                power = real.square() + imaginary.square() + 1e-8
             magnitude = power.sqrt()
             size = (magnitude * self.used).sum(-1, keepdim=True)
             alike = magnitude @ self.cosines / size

@@ -80,10 +80,9 @@ class InverseSTFT(StreamingModule[InverseSTFTState]):
             frames = x.float() @ self.basis
         done = x.shape[1] * self.hop
         if exporting():
-            length = done + self.delay
-            added = F.fold(frames.mT, (1, length), (1, self.window), stride=(1, self.hop))
-            total = F.pad(state.tail, (0, done)) + added.view(len(x), length)
-            return total[:, :done], InverseSTFTState(total[:, done:])
+            total = self._add_up(frames, state.tail)
+            samples, tail = torch.split(total, [done, self.delay], dim=1)
+            return samples, InverseSTFTState(tail)
         overlaps = self.window // self.hop
         parts = frames.view(*x.shape[:2], overlaps, self.hop).unbind(2)
         # part i of a frame belongs i hops later than its first one
@@ -92,3 +91,13 @@ class InverseSTFT(StreamingModule[InverseSTFTState]):
             total = total + F.pad(part, (0, 0, i, overlaps - 1 - i))
         samples = total.flatten(1)
         return samples[:, :done].clone(), InverseSTFTState(samples[:, done:].clone())
+
+    def _add_up(self, frames: Tensor, tail: Tensor) -> Tensor:
+        """Add frames (batch, spectra, window) to ``tail`` as one product: (batch, samples)."""
+        num_frames, overlaps = frames.shape[1], self.window // self.hop
+        held = overlaps - 1
+        parts = torch.cat([tail.view(len(tail), held, -1), frames.view(len(tail), -1, self.hop)], 1)
+        place = torch.arange(num_frames).unsqueeze(1) + torch.arange(overlaps)
+        place = torch.cat([torch.arange(held), place.flatten()])
+        where = torch.arange(num_frames + held).unsqueeze(1) == place
+        return (where.to(frames.dtype) @ parts).flatten(1)

@@ -14,7 +14,7 @@ __all__ = ["Pitch", "PitchConfig", "PitchReader"]
 # What a value of 1 is in whole numbers. Products of bytes are exact in float32 while their sums
 # stay below 2^24, so neither order nor device matters.
 INPUT_ONE, WEIGHT_ONE, HIDDEN_ONE = 4, 128, 16
-MAX_BYTE = 255
+MAX_BYTE = 255.0
 MAX_HIDDEN = 256
 # positions between two neighbouring bins
 STEPS = 16
@@ -116,19 +116,24 @@ class PitchReader(nn.Module):
         """
         frames, tail = self.join(x, state)
         # (batch, frames, context * latent_dim), oldest first
-        near = frames.unfold(1, self.config.context, 1).transpose(-1, -2).flatten(-2)
+        if frames.shape[1] == self.config.context:
+            near = frames.flatten(1).unsqueeze(1)
+        else:
+            near = frames.unfold(1, self.config.context, 1).transpose(-1, -2).flatten(-2)
         with full_precision(x.device.type):
             x = whole(INPUT_ONE * near)
             one = INPUT_ONE * WEIGHT_ONE
             for layer in self.linears():
-                weight = whole((WEIGHT_ONE * layer.weight).clamp(-127, 127))
-                bias = whole(one * layer.bias.clamp(-8, 8))
+                last = layer is self.layers[-1]
+                # a power of two: sums of whole numbers over it are as exact as they
+                scale = (1 if last else HIDDEN_ONE) / one
+                weight = whole((WEIGHT_ONE * layer.weight).clamp(-127, 127)) * scale
+                bias = whole(one * layer.bias.clamp(-8, 8)) * scale
                 x = x @ weight.T + bias
-                if layer is not self.layers[-1]:
-                    x = whole(x * (HIDDEN_ONE / one)).clamp(0, MAX_BYTE)
+                if not last:
+                    x = whole(x).clamp(0.0, MAX_BYTE)
                     one = HIDDEN_ONE * WEIGHT_ONE
-        # whole numbers over a power of two: as exact as they
-        return (x / one).view(len(x), -1, self.config.num_bins + 1), tail
+        return x.view(len(x), -1, self.config.num_bins + 1), tail
 
     def join(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Put frames behind those before them; and return the newest, which is the next state."""
@@ -140,10 +145,11 @@ class PitchReader(nn.Module):
         likely = logits[..., :-1]
         top = likely.argmax(dim=-1, keepdim=True)
         inside = top.clamp(1, self.config.num_bins - 2)
-        left, middle, right = (likely.gather(-1, inside + i).squeeze(-1) for i in (-1, 0, 1))
+        around = torch.arange(-1, 2, device=inside.device)
+        left, middle, right = torch.split(likely.gather(-1, inside + around), 1, dim=-1)
         bend = (2 * middle - left - right).clamp(min=2**-10)
         shift = (STEPS / 2 * (right - left) / bend).round().clamp(-STEPS / 2, STEPS / 2)
-        shift = shift.long().unsqueeze(-1) * (top == inside)
+        shift = torch.where(top == inside, shift.long(), 0)
         position = (STEPS * top + shift).squeeze(-1)
         return Pitch(position, logits[..., -1].sigmoid())
 

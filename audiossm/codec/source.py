@@ -119,25 +119,36 @@ class Source(nn.Module):
         A phase begins anew after each hop without a voice: a stream that is entered in its middle
         then soon sounds as from its beginning.
         """
-        speed, count = self.speeds[pitch.position], self.harmonics[pitch.position]
-        ends = phase.long().unsqueeze(1) + self.hop * speed.cumsum(1)
-        anew = last_marked(ends, pitch.voicing < 0.5)
-        begins = ends - self.hop * speed - F.pad(anew[:, :-1], (1, 0))
-        phases = (begins.unsqueeze(-1) + speed.unsqueeze(-1) * self.places) % TURN
+        # a graph makes such tables when it is loaded, and knows nothing of frames then
+        tables = self.speeds, 2 * self.harmonics + 1, (2 * self.harmonics.float()).rsqrt()
+        positions = pitch.position.flatten()
+        speed, many, level = (  # (batch, hops, 1) each
+            table.index_select(0, positions).view(*pitch.position.shape, 1) for table in tables
+        )
+        steps = self.hop * speed
+        ends = phase.long().view(-1, 1, 1) + steps.cumsum(1)
+        anew, last = last_marked(ends.squeeze(2), pitch.voicing < 0.5)
+        begins = ends - steps - anew.unsqueeze(2)
+        phases = (begins + speed * self.places) % TURN
         # the sum of cosines is a quotient of sines (Dirichlet's kernel), even about 0
         phases = torch.minimum(phases, TURN - phases).clamp(min=1)
-        many = phases * (2 * count + 1).unsqueeze(-1)
-        many = (many + TURN) % (2 * TURN) - TURN
+        many = (phases * many + TURN) % (2 * TURN) - TURN
         kernel = (many.float() * (math.pi / TURN)).sin() / (phases.float() * (math.pi / TURN)).sin()
-        level = LEVEL * pitch.voicing * (2 * count.float()).rsqrt()
-        samples = level.unsqueeze(-1) * (kernel - 1)
-        return samples.flatten(1), ((ends - anew)[:, -1] % TURN).float()
+        level = LEVEL * pitch.voicing.unsqueeze(2) * level
+        samples = level * (kernel - 1)
+        return samples.flatten(1), ((ends[:, -1] - last).flatten() % TURN).float()
 
 
-def last_marked(x: Tensor, marked: Tensor) -> Tensor:
-    """Return the latest marked value up to each place of ``x`` (batch, n), which grows; or 0."""
-    values = x * marked
+def last_marked(x: Tensor, marked: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the latest marked value before each place of ``x`` (batch, n), which grows; or 0.
+
+    And that of all: (batch, 1).
+    """
+    values, places = x * marked, x.shape[1]
     if exporting():  # of few places; the format has no running maximum
-        later = torch.ones(x.shape[1], x.shape[1], dtype=x.dtype).tril()
-        return (values.unsqueeze(1) * later).amax(-1)
-    return values.cummax(1).values
+        before = torch.ones(places + 1, places, dtype=x.dtype).tril(-1)
+        latest = (values.unsqueeze(1) * before).amax(-1)
+    else:
+        latest = F.pad(values.cummax(1).values, (1, 0))
+    before_each, last = torch.split(latest, [places, 1], dim=1)
+    return before_each, last

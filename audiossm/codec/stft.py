@@ -75,11 +75,22 @@ class CausalSTFT(StreamingModule[STFTState]):
 
     def transform(self, samples: Tensor) -> Tensor:
         """Transform every window of (batch, samples), the past in front."""
-        windows = samples.unfold(1, self.window, self.hop)
+        windows = self._cut(samples)
         if samples.is_cuda:
             # as it is, a card would do one small product a row, ten times as slow
             return (windows.reshape(-1, self.window) @ self.basis).view(*windows.shape[:2], -1)
         return windows @ self.basis
+
+    def _cut(self, samples: Tensor) -> Tensor:
+        """Cut samples into windows (batch, spectra, window)."""
+        if not exporting() or self.window % self.hop:
+            return samples.unfold(1, self.window, self.hop)
+        # an unfold would be gathered sample by sample
+        hops = samples.view(len(samples), -1, self.hop)
+        overlaps = self.window // self.hop
+        first = torch.arange(hops.shape[1] - overlaps + 1).unsqueeze(1)
+        places = (first + torch.arange(overlaps)).flatten()
+        return hops.index_select(1, places).view(len(samples), -1, self.window)
 
 
 def mel_filters(num_mels: int, num_bins: int, sample_rate: int) -> Tensor:

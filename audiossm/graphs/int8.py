@@ -17,9 +17,16 @@ from torch import Tensor
 from audiossm.errors import AudioError, DependencyError
 from audiossm.graphs.step import Step
 from audiossm.nn import named_tensors, turn_tails
-from audiossm.rounding import SCALES, round_rows
+from audiossm.rounding import SCALES, restore_rows, round_rows
 
-__all__ = ["LARGEST_ERROR", "SMALLEST", "int8_weights", "quantise_graph"]
+__all__ = [
+    "LARGEST_ERROR",
+    "SMALLEST",
+    "are_bytes",
+    "byte_weights",
+    "int8_weights",
+    "quantise_graph",
+]
 
 S = TypeVar("S")
 
@@ -28,7 +35,7 @@ SMALLEST = 40_000
 # of a product: the power of what rounding does to its result, over the result's variance. All in
 # the shipped models have less than 0.013, but one that has 0.22 and alone changed half of the codes
 LARGEST_ERROR = 0.05
-ZERO = 128  # of a weight
+ZERO = 128  # of a weight; with a sign, older processors would add pairs up in too few bits
 
 
 def int8_weights(weight: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -36,9 +43,19 @@ def int8_weights(weight: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArra
 
     They are those that a file has: a model that was shrunk loses nothing more.
     """
+    numbers, scale = byte_weights(weight)
+    return (numbers.astype(np.int16) + ZERO).astype(np.uint8), scale
+
+
+def byte_weights(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Do what ``int8_weights`` does, with whole numbers around zero."""
     numbers, codes = round_rows(torch.from_numpy(weight))
-    whole = numbers.numpy().astype(np.int16) + ZERO
-    return np.ascontiguousarray(whole.astype(np.uint8).T), SCALES[codes.long()].numpy()
+    return np.ascontiguousarray(numbers.numpy().T), SCALES[codes.long()].numpy()
+
+
+def are_bytes(weight: Tensor) -> bool:
+    """Return whether whole numbers of a byte and scales are exactly this weight (out, in)."""
+    return torch.equal(restore_rows(*round_rows(weight)), weight.cpu().float())
 
 
 def quantise_graph(data: bytes, step: Step[S], num_frames: int, inputs: Sequence[Tensor]) -> bytes:
@@ -71,23 +88,8 @@ def quantise_graph(data: bytes, step: Step[S], num_frames: int, inputs: Sequence
     errors = measure_errors(proto, step, num_frames, inputs, products, ranges)
     products = [product for product in products if errors[product.y] <= LARGEST_ERROR]
     whole = _Whole(onnx)
-    last = {product.y: product for product in products}
-    nodes = []
-    for node in graph.node:
-        product = last.get(node.output[0])
-        nodes += [node] if product is None else whole.product(product, ranges[product.x])
-    used = {value for node in nodes for value in node.input} | {out.name for out in graph.output}
-    while len(kept := [node for node in nodes if used.intersection(node.output)]) < len(nodes):
-        nodes = kept
-        used = {value for node in nodes for value in node.input}
-        used |= {out.name for out in graph.output}
-    used = {value for node in nodes for value in node.input}
-    tensors = [tensor for tensor in graph.initializer if tensor.name in used]
-    tensors += whole.weights(products)
-    del graph.node[:], graph.initializer[:], proto.metadata_props[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(tensors + whole.tensors)
-    proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    nodes = {product.y: whole.product(product, ranges[product.x]) for product in products}
+    replace_products(proto, nodes, whole.weights(products) + whole.tensors)
     onnx.helper.set_model_props(proto, step.metadata(num_frames, "int8"))
     result: bytes = proto.SerializeToString(deterministic=True)
     return result
@@ -104,13 +106,60 @@ class Product(NamedTuple):
     bias: str | None
 
 
-class _Whole:
-    """Makes the nodes and constants of products of whole numbers."""
+def replace_products(proto: Any, nodes: dict[str, list[Any]], tensors: list[Any]) -> None:
+    """Put ``nodes`` where a product's ``y`` is made, and leave out what nobody needs then."""
+    from onnx.helper import make_opsetid
+
+    graph = proto.graph
+    kept = [new for node in graph.node for new in nodes.get(node.output[0], [node])]
+    count = len(kept) + 1
+    while len(kept) < count:
+        count = len(kept)
+        used = {value for node in kept for value in node.input} | {out.name for out in graph.output}
+        kept = [node for node in kept if used.intersection(node.output)]
+    tensors = [*graph.initializer, *tensors]
+    del graph.node[:], graph.initializer[:], proto.metadata_props[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(tensor for tensor in tensors if tensor.name in used)
+    if all(entry.domain != "com.microsoft" for entry in proto.opset_import):
+        proto.opset_import.append(make_opsetid("com.microsoft", 1))
+
+
+class Weights:
+    """Initializers that products of whole numbers need."""
+
+    prefix, kind = "whole", "UINT8"
 
     def __init__(self, onnx: Any) -> None:
         self.onnx = onnx
         self.tensors: list[Any] = []
         self.made: set[str] = set()
+
+    def weights(self, products: list[Product]) -> list[Any]:
+        """Return the initializers of products' weights."""
+        tensors = []
+        for name, (outputs, width) in {p.weight: p.shape for p in products}.items():
+            tensors.append(self._outside(f"{self.prefix}.{name}", self.kind, [width, outputs]))
+            tensors.append(self._outside(f"scale.{name}", "FLOAT", [outputs]))
+        return tensors
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        """Add a constant to ``tensors``, once, and return its name."""
+        if name not in self.made:
+            self.tensors.append(self.onnx.numpy_helper.from_array(value, name))
+            self.made.add(name)
+        return name
+
+    def _outside(self, name: str, kind: str, shape: list[int]) -> Any:
+        proto = self.onnx.TensorProto
+        tensor = proto(name=name, data_type=getattr(proto, kind), dims=shape)
+        tensor.data_location = proto.EXTERNAL
+        tensor.external_data.add(key="location", value="weights")
+        return tensor
+
+
+class _Whole(Weights):
+    """Makes the nodes and constants of products of whole numbers."""
 
     def product(self, product: Product, bounds: tuple[float, float]) -> list[Any]:
         """Return what stands for a product whose ``x`` lies between ``bounds``."""
@@ -123,10 +172,7 @@ class _Whole:
             self.constant(f"{x}.zero", np.array(round(-low / unit), np.uint8))
             nodes.append(make("QuantizeLinear", [x, f"{x}.scale", f"{x}.zero"], [f"{x}.whole"]))
             self.made.add(x)
-        zeros = f"zeros.{num_outputs}"
-        if zeros not in self.made:
-            self.constant(zeros, np.full(num_outputs, ZERO, np.uint8))
-            self.made.add(zeros)
+        zeros = self.constant(f"zeros.{num_outputs}", np.full(num_outputs, ZERO, np.uint8))
         weight, scale = f"whole.{product.weight}", f"scale.{product.weight}"
         if product.scale is not None:
             nodes.append(make("Mul", [scale, product.scale], [f"{product.y}.scale"]))
@@ -135,26 +181,6 @@ class _Whole:
         inputs += [] if product.bias is None else [product.bias]
         nodes.append(make("MatMulIntegerToFloat", inputs, [product.y], domain="com.microsoft"))
         return nodes
-
-    def weights(self, products: list[Product]) -> list[Any]:
-        """Return the initializers of products' weights."""
-        tensors = []
-        for name, (outputs, width) in {p.weight: p.shape for p in products}.items():
-            tensors.append(self.outside(f"whole.{name}", "UINT8", [width, outputs]))
-            tensors.append(self.outside(f"scale.{name}", "FLOAT", [outputs]))
-        return tensors
-
-    def constant(self, name: str, value: NDArray[Any]) -> None:
-        """Add a constant to ``tensors``."""
-        self.tensors.append(self.onnx.numpy_helper.from_array(value, name))
-
-    def outside(self, name: str, kind: str, shape: list[int]) -> Any:
-        """Return an initializer that doesn't stand in the file."""
-        proto = self.onnx.TensorProto
-        tensor = proto(name=name, data_type=getattr(proto, kind), dims=shape)
-        tensor.data_location = proto.EXTERNAL
-        tensor.external_data.add(key="location", value="weights")
-        return tensor
 
 
 def find_products(graph: Any, step: Step[S]) -> list[Product]:

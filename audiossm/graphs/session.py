@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, TypeVar
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiossm.errors import DependencyError, ModelError
-from audiossm.graphs.int8 import int8_weights
+from audiossm.graphs.int8 import byte_weights, int8_weights
+from audiossm.graphs.probe import sums_are_exact
 from audiossm.graphs.step import Precision, Step
 from audiossm.nn import map_state, named_tensors, turn_tails
 
@@ -40,13 +42,9 @@ class GraphFolder(Generic[S]):
         self, step: Step[S], folders: tuple[Path, ...], precision: Precision = "float32"
     ) -> None:
         self.step, self.precision = step, precision
-        before, behind = step.file_name(0, precision).split("0", 1)
-        self.files: dict[int, Path] = {}
-        for folder in reversed(folders):
-            for path in folder.glob(f"{before}*{behind}"):
-                number = path.name.removeprefix(before).removesuffix(behind)
-                if number.isdecimal():
-                    self.files[int(number)] = path
+        self.files = find_files(step, folders, precision)
+        # as exact, and faster, but only with the weights that they were made with
+        self.faster = find_files(step, folders, "bytes") if precision == "float32" else {}
         self.lock = Lock()
         self.loaded: dict[int, Any] = {}
 
@@ -85,11 +83,16 @@ class GraphFolder(Generic[S]):
         """
         with self.lock:
             if num_frames not in self.loaded:
-                self.loaded[num_frames] = self._open(num_frames)
+                self.loaded[num_frames] = self._choose(num_frames)
             return self.loaded[num_frames]
 
-    def _open(self, num_frames: int) -> Any:
-        path = self.files[num_frames]
+    def _choose(self, num_frames: int) -> Any:
+        if num_frames in self.faster and sums_are_exact():
+            with contextlib.suppress(ModelError):  # made with other weights
+                return self._open(num_frames, self.faster[num_frames], "bytes")
+        return self._open(num_frames, self.files[num_frames], self.precision)
+
+    def _open(self, num_frames: int, path: Path, precision: Precision) -> Any:
         # steps of few frames are done before a second thread has woken up
         threads = 1 if num_frames < FEW_FRAMES else torch.get_num_threads()
         try:
@@ -100,13 +103,25 @@ class GraphFolder(Generic[S]):
             reason = " ".join(str(exc).split())[:200]
             raise ModelError(f"{path}: not a graph of this model ({reason})") from exc
         found = session.get_modelmeta().custom_metadata_map
-        for key, value in self.step.metadata(num_frames, self.precision).items():
+        for key, value in self.step.metadata(num_frames, precision).items():
             if found.get(key) != value:
                 raise ModelError(
                     f"{path}: a graph of {key} {found.get(key)!r}, but this model needs {value!r}: "
                     "make it again with 'audiossm export'"
                 )
         return session
+
+
+def find_files(step: Step[S], folders: tuple[Path, ...], precision: Precision) -> dict[int, Path]:
+    """Return a step's graphs by the frames that they take; of several, the first folder's."""
+    before, behind = step.file_name(0, precision).split("0", 1)
+    files: dict[int, Path] = {}
+    for folder in reversed(folders):
+        for path in folder.glob(f"{before}*{behind}"):
+            number = path.name.removeprefix(before).removesuffix(behind)
+            if number.isdecimal():
+                files[int(number)] = path
+    return files
 
 
 def open_graph(data: bytes, step: Step[S], threads: int = 1) -> Any:
@@ -131,6 +146,8 @@ def open_graph(data: bytes, step: Step[S], threads: int = 1) -> Any:
             values[name] = np.ascontiguousarray(tensor.numpy())
         if name_field(f"whole.{name}") in data:
             values[f"whole.{name}"], values[f"scale.{name}"] = int8_weights(tensor.numpy())
+        if name_field(f"bytes.{name}") in data:
+            values[f"bytes.{name}"], values[f"scale.{name}"] = byte_weights(tensor.numpy())
     make = onnxruntime.OrtValue.ortvalue_from_numpy
     options.add_external_initializers(list(values), [make(array) for array in values.values()])
     return onnxruntime.InferenceSession(

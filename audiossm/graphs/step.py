@@ -13,7 +13,7 @@ __all__ = ["FRAME_COUNTS", "Precision", "Step", "hash_sizes"]
 
 S = TypeVar("S")
 
-Precision = Literal["float32", "int8"]
+Precision = Literal["float32", "bytes", "int8"]
 FRAME_COUNTS = (1, 4, 64)
 # counts up when a step computes something else: graphs of before are then refused
 GRAPH_VERSION = 2
@@ -81,12 +81,12 @@ class Step(Generic[S]):
             "sizes": self.sizes,
             "version": str(GRAPH_VERSION),
         }
-        # activations were measured with these weights
+        # what activations are rounded by was found with these weights
         return fields if precision == "float32" else fields | {"weights": self._hash_weights()}
 
     def file_name(self, num_frames: int, precision: Precision = "float32") -> str:
         """Name the file of a graph."""
-        return f"{self.name}-{num_frames}{'' if precision == 'float32' else '.int8'}.onnx"
+        return f"{self.name}-{num_frames}{'' if precision == 'float32' else f'.{precision}'}.onnx"
 
     def _hash_weights(self) -> str:
         """Return 32 hex digits of SHA-256 over all parameters, as a model's file has them."""

@@ -66,9 +66,10 @@ class Ways(Generic[S]):
     """The ways in which a loaded network's step runs.
 
     ``auto`` takes graphs on a CPU for streams that come a few frames at a time, where they are
-    about three times as fast; a stream that comes in longer pieces is as well off with torch, and
-    needs to load nothing. A named backend takes every step, or raises. ``onnx-int8`` rounds most
-    weights and what they are multiplied with to 8 bits: faster still, and other results.
+    several times as fast, and as exact; a stream that comes in longer pieces is as well off with
+    torch, and needs to load nothing. A named backend takes every step, or raises. ``onnx-int8``
+    rounds most weights and what they are multiplied with to 8 bits: faster still, and other
+    results.
 
     Args:
         step: what is to run.

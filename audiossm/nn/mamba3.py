@@ -220,7 +220,8 @@ class Mamba3(StreamingModule[SsmState]):
         few = x.shape[1] <= FEW_FRAMES
         if few and exporting() and takes(len(x), params, config.num_groups):
             outputs = []
-            for frame in self.in_proj(x).split(1, dim=1):
+            projected = self.in_proj(x)
+            for frame in [projected] if one else projected.split(1, dim=1):
                 y, state = step_exported(
                     frame, config.split_sizes, self.raw_parameters(), params, state
                 )
