@@ -62,7 +62,7 @@ class RedisStore:
             self._put = self._redis.register_script(PUT)
             if key is None:
                 self._redis.set(f"{PREFIX}key", secrets.token_bytes(KEY_SIZE), nx=True)
-                key = self._redis.get(f"{PREFIX}key") or b""
+                key = bytes(self._redis.get(f"{PREFIX}key") or b"")
             else:
                 self._redis.ping()
         except (redis.RedisError, ValueError) as exc:

@@ -72,7 +72,8 @@ def log_partition(log_probs: Tensor, frames: Tensor, grammar: Grammar) -> Tensor
         the logarithms (rows,).
     """
     if log_probs.device.type == "cuda":
-        result: Tensor = _Partition.apply(log_probs, frames, grammar.table, grammar.begin)
+        given = (log_probs, frames, grammar.table, grammar.begin)
+        result: Tensor = _Partition.apply(*given)  # type: ignore[no-untyped-call]
         return result
     return sum_paths(log_probs, frames, grammar)
 

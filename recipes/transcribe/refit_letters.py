@@ -57,6 +57,7 @@ def main() -> None:
     corpus = Corpus.load(chosen, (letters,), ((),))
     print(f"{corpus.hours:.2f} h", flush=True)
     heard = hear(network, corpus)
+    print(f"heard {len(heard)} utterances", flush=True)
     fit(network, heard, args.passes, args.lr)
     description = f"letters fitted anew on {corpus.hours:.1f} h"
     save_recogniser(args.out, description, network, LoadedCodec.load(args.codec))
@@ -87,6 +88,7 @@ def fit(
 ) -> None:
     """Fit the head by CTC, its learning rate falling to nothing."""
     stack = network.config.stack
+    network.head.requires_grad_(True)
     optimiser = torch.optim.AdamW(network.head.parameters(), lr=lr, weight_decay=0.01)
     rng = random.Random(0)
     batches = [heard[at : at + ROWS] for at in range(0, len(heard), ROWS)]
