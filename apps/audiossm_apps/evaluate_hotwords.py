@@ -30,7 +30,7 @@ def add_task(
     )
     parser.add_argument("manifest", metavar="MANIFEST.jsonl", help="the recordings")
     parser.add_argument("lists", metavar="LISTS.tsv", help="the hot words of each recording")
-    parser.set_defaults(run=run, decoder="beam")
+    parser.set_defaults(run=run, decoder=None)
     return parser
 
 

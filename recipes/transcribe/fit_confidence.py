@@ -3,9 +3,9 @@
     python recipes/transcribe/fit_confidence.py MANIFEST.jsonl [...] --model DIR [--write]
         [--weight SOURCE=W ...]
 
-Transcribes the manifests, which the model wasn't trained on, by beam search, and fits a logistic
-regression: right or wrong by the alignment of least word errors. A word counts W times if its
-utterance's source begins with SOURCE, otherwise once. Prints the table ``confidence`` for the
+Transcribes the manifests, which the model wasn't trained on, by its best decoder, and fits a
+logistic regression: right or wrong by the alignment of least word errors. A word counts W times if
+its utterance's source begins with SOURCE, otherwise once. Prints the table ``confidence`` for the
 model's config.toml; --write puts it there instead of the one that is there. The model's hash stays.
 """
 
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     weights = {name: float(value) for name, _, value in (w.rpartition("=") for w in args.weight)}
     torch.set_num_threads(1)
-    transcriber = RecordingTranscriber.load(args.model, decoder="beam")
+    transcriber = RecordingTranscriber.load(args.model)
     transcriber.recorder = Recorder()
     right: list[bool] = []
     counts: list[float] = []

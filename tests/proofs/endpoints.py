@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from audiossm import Endpoint, EndpointRules, Transcriber
+from audiossm.decoding import DECODERS
 from audiossm.errors import AlignmentError
 from audiossm.evaluate.machine import describe_machine, name_machine
 from audiossm.evaluate.recording import read_recording
@@ -41,7 +42,7 @@ def main() -> int:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped one")
     parser.add_argument("--lookahead-ms", type=int, default=320, help="default: %(default)s")
-    parser.add_argument("--decoder", choices=["beam", "greedy"], help="default: beam")
+    parser.add_argument("--decoder", choices=DECODERS, help="default: the model's best")
     parser.add_argument("--gaps", type=int, default=300, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--live", action="store_true", help="push 20 ms at a time, not 20 s")

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from audiossm import Transcriber
+from audiossm.decoding import DECODERS
 from audiossm.evaluate.machine import describe_machine, name_machine
 from audiossm.evaluate.recording import read_recording
 from audiossm.manifest import read_manifest
@@ -43,7 +44,7 @@ def main() -> int:
     parser.add_argument("--sounds", type=Path, metavar="MANIFEST.jsonl", help="else left out")
     parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped one")
     parser.add_argument("--lookahead-ms", type=int, default=320, help="default: %(default)s")
-    parser.add_argument("--decoder", choices=["beam", "greedy"], help="default: beam")
+    parser.add_argument("--decoder", choices=DECODERS, help="default: the model's best")
     parser.add_argument("--minutes", type=float, default=60, help="default: %(default)s")
     parser.add_argument("--only", choices=LIMITS, help="default: all")
     parser.add_argument("--json", action="store_true", help="one object instead of text")

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from audiossm import Transcriber
+from audiossm.decoding import DECODERS
 from audiossm.evaluate.machine import describe_machine, name_machine
 from audiossm.evaluate.recording import read_recording
 from audiossm.manifest import Utterance, read_manifest
@@ -33,7 +34,7 @@ def main() -> int:
     parser.add_argument("source", type=Path, metavar="AUDIO|MANIFEST.jsonl")
     parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped one")
     parser.add_argument("--lookahead-ms", type=int, default=320, help="default: %(default)s")
-    parser.add_argument("--decoder", choices=["beam", "greedy"], help="default: beam")
+    parser.add_argument("--decoder", choices=DECODERS, help="default: the model's best")
     parser.add_argument("--backend", choices=["auto", "torch", "onnx", "onnx-int8"], default="auto")
     parser.add_argument("--limit", type=int, default=5, help="utterances (default: %(default)s)")
     parser.add_argument("--max-rtf", type=float, default=0.5, help="default: %(default)s")

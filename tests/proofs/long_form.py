@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from audiossm import Transcriber
+from audiossm.decoding import DECODERS
 from audiossm.evaluate.machine import describe_machine, name_machine
 from audiossm.evaluate.recording import read_recording
 from audiossm.evaluate.wer import WordErrors
@@ -46,7 +47,7 @@ def main() -> int:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped one")
     parser.add_argument("--lookahead-ms", type=int, default=320, help="default: %(default)s")
-    parser.add_argument("--decoder", choices=["beam", "greedy"], help="default: beam")
+    parser.add_argument("--decoder", choices=DECODERS, help="default: the model's best")
     parser.add_argument("--limit", type=int, help="utterances (default: all)")
     parser.add_argument("--orders", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
