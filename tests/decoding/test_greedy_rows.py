@@ -59,7 +59,7 @@ def test_rows_find_what_the_decoder_finds_in_each(rules):
     lates = [0, 8, 4, 0]
     heard = [speak(rng, 400) for _ in lates]
     heard[3][:60, 0] = 0.0  # one is silent at first
-    segmenter = Segmenter(DECODER, rules, FRAME_S, VOCABULARY.word_break)
+    segmenter = Segmenter(DECODER, rules, FRAME_S, VOCABULARY)
     rows = GreedyRows(DECODER, rules, FRAME_S, 6)
     places = [5, 0, 3, 1]
     expected: list[list[list[object]]] = []
