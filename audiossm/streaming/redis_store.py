@@ -3,7 +3,7 @@
 import logging
 import re
 import secrets
-from typing import Any
+from typing import Any, cast
 
 from audiossm.errors import DependencyError, SnapshotError
 from audiossm.streaming.seal import KEY_SIZE, Seal
@@ -62,7 +62,8 @@ class RedisStore:
             self._put = self._redis.register_script(PUT)
             if key is None:
                 self._redis.set(f"{PREFIX}key", secrets.token_bytes(KEY_SIZE), nx=True)
-                key = bytes(self._redis.get(f"{PREFIX}key") or b"")
+                kept: Any = self._redis.get(f"{PREFIX}key")
+                key = cast("bytes", kept) or b""
             else:
                 self._redis.ping()
         except (redis.RedisError, ValueError) as exc:

@@ -20,7 +20,7 @@ from audiossm.graphs.session import GraphFolder
 from audiossm.rounding import restore_rows, round_rows
 from audiossm_apps.cli import main
 from tiny_model import read_speech
-from toy_codec import make_audio_codec
+from toy_codec import make_codec
 
 SPEECH = read_speech()
 WIDTH, OUTPUTS = 320, 64
@@ -92,7 +92,7 @@ def folder(tmp_path) -> Path:
     from audiossm.checkpoint import save_model
     from audiossm.config import to_dict
 
-    network = make_audio_codec().network
+    network = make_codec()
     with torch.no_grad():
         for weight in network.parameters():
             if weight.dim() == 2:
