@@ -66,6 +66,11 @@ class GeneratorConfig:
         return int(torch.tensor(self.levels).prod())
 
     @property
+    def window(self) -> int:
+        """Units that are looked at to say one of them."""
+        return self.units_before + 1 + self.units_after
+
+    @property
     def num_outputs(self) -> int:
         """Numbers that a frame gives: logits of each group's codes, and of the unit's end."""
         return self.num_groups * self.num_codes + 1

@@ -55,6 +55,9 @@ class CodeMaker:
         self.num_groups, self.none = config.num_groups, config.num_codes
         self.temperatures = sampling.temperatures(self.num_groups)
         self.who = generator.tell_voice(voice.vector, pace)
+        # where there is no text, there is no pace: so it was trained
+        self.who_silent = generator.tell_voice(voice.vector, 0.0)
+        self.no_text = generator.read(np.zeros((config.window, 3), np.int64))
         self.stepper = Stepper(generator.ways, self._first_state(), 1, generator.seats)
         self.num_steps, self.end_logit = 0, 0.0
         self.num_since = 0
@@ -71,21 +74,25 @@ class CodeMaker:
         fork.stepper = self.stepper.fork()
         return fork
 
-    def tell(self, text: NDArray[np.float32], age: int) -> Tensor:
+    def tell(self, text: NDArray[np.float32] | None, age: int = 0) -> Tensor:
         """Return what the network is to be given next, (1, 1, d_model).
 
         Args:
-            text: of the unit that is being said, as ``LoadedGenerator.read`` returns it.
+            text: of the unit that is being said, as ``LoadedGenerator.read`` returns it; None
+                where there is no text.
             age: for how many frames it has been said.
         """
+        if text is None:
+            return self.generator.embed(self.late[-1], self.no_text, 0, self.who_silent)
         return self.generator.embed(self.late[-1], text, age, self.who)
 
-    def take(self, outputs: Tensor, known: Codes | None = None) -> Codes | None:
+    def take(self, outputs: Tensor, known: Codes | None = None, num_over: int = 0) -> Codes | None:
         """Take what the network put out, (1, 1, ``num_outputs``), and draw codes from it.
 
         Args:
             outputs: of the step.
             known: (groups,) codes that aren't to be drawn; -1 where they are.
+            num_over: how many groups, the first ones, have made their last frame.
 
         Returns:
             (groups,): the codes of the frame that is whole now, if there is one.
@@ -107,17 +114,11 @@ class CodeMaker:
         if known is not None:
             codes = np.where(known < 0, codes, known)
         codes[self.num_since + 1 :] = self.none  # their first frame hasn't come
+        codes[:num_over] = self.none
         self.late = np.concatenate([self.late[1:], codes[np.newaxis]])
         self.end_logit = float(values[-1])
         self.num_steps, self.num_since = self.num_steps + 1, self.num_since + 1
         return self.late.diagonal().copy() if self.num_since >= self.num_groups else None
-
-    def advance(
-        self, text: NDArray[np.float32], age: int, known: Codes | None = None
-    ) -> Codes | None:
-        """Do one step: ``tell``, the network, ``take``."""
-        (outputs,) = self.stepper.step(self.tell(text, age))
-        return self.take(outputs, known)
 
     def arrays(self) -> Arrays:
         """Name every array that a snapshot stores."""

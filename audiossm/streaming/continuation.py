@@ -75,10 +75,9 @@ def _go_on(
     sampling: Sampling,
     seed: int,
 ) -> Iterator[Sound]:
-    maker = CodeMaker(generator, voice, pace=voice.pace, sampling=sampling, seed=seed)
+    maker = CodeMaker(generator, voice, pace=0.0, sampling=sampling, seed=seed)
     decoder = DecoderSession(generator.codec)
     config = generator.config
-    nothing = generator.read(np.zeros((config.units_before + 1 + config.units_after, 3), np.int64))
     num_known = prompt.shape[1]
     first, last = (count * generator.frame_size for count in (num_known, num_known + num_frames))
     at = 0  # samples so far, the prompt's included
@@ -98,7 +97,8 @@ def _go_on(
                 for group in range(config.num_groups)
             ]
         )
-        frame = maker.advance(nothing, 0, known)
+        (outputs,) = maker.stepper.step(maker.tell(None))
+        frame = maker.take(outputs, known)
         if frame is None:
             continue
         codes = frame[:, np.newaxis]

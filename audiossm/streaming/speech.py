@@ -141,8 +141,7 @@ class SpeechSession:
         self.before: tuple[tuple[int, int, int], ...] = ()  # rows of the newest units
         self.pending: deque[SpeechEvent] = deque()  # that wait to be taken
         self.unit: Unit | None = None  # the one that is being said
-        before, after = generator.config.units_before, generator.config.units_after
-        self.window = np.zeros((before + 1 + after, 3), np.int64)
+        self.window = np.zeros((generator.config.window, 3), np.int64)
         self.vector = generator.read(self.window)
         self.age, self.survival, self.threshold = 0, 1.0, 0.0
         self.num_units = self.num_frames = self.num_sounded = self.num_samples = 0
@@ -243,20 +242,20 @@ class SpeechSession:
 
     def tell(self) -> Tensor:
         """Return what the network is given for the next frame."""
-        return self.maker.tell(self.vector, self.age)
+        return self.maker.tell(None if self.tail else self.vector, self.age)
 
     def take(self, outputs: Tensor) -> None:
         """Take what the network made of ``tell``."""
-        frame = self.maker.take(outputs)
+        num_over = self.maker.num_groups - self.tail if self.tail else 0
+        frame = self.maker.take(outputs, num_over=num_over)
         if frame is not None:
             self._sound(frame)
-        self.age += 1
         if self.tail:
             self.tail -= 1
             if not self.tail:
                 self._rest()
             return
-        self.num_frames += 1
+        self.age, self.num_frames = self.age + 1, self.num_frames + 1
         if self._is_over():
             self._end_unit()
 

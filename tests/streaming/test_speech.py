@@ -70,7 +70,7 @@ def test_text_in_pieces_is_said_as_the_whole(restart):
     whole = run(SPEAKER.session(**options), TEXT)
     codes, samples = join(whole)
     assert len(samples) == 320 * codes.shape[1] > 16000
-    for trial in range(4):
+    for trial in range(3):
         sizes = random_split(len(TEXT), random.Random(trial)) if trial else [1] * len(TEXT)
         assert_same(run(SPEAKER.session(**options), TEXT, sizes), whole)
 
@@ -137,10 +137,10 @@ def test_words_are_told_as_written_with_their_times():
 
 
 def test_the_options_change_what_is_said():
-    base = SPEAKER.say(TEXT)
-    np.testing.assert_array_equal(SPEAKER.say(TEXT).codes, base.codes)
+    base = SPEAKER.say("Hello there.")
+    np.testing.assert_array_equal(SPEAKER.say("Hello there.").codes, base.codes)
     for options in ({"seed": 1}, {"temperature": 2.0}, {"speed": 0.5}, {"voice": make_voice()}):
-        found = SPEAKER.say(TEXT, **options).codes
+        found = SPEAKER.say("Hello there.", **options).codes
         assert found.shape != base.codes.shape or (found != base.codes).any(), options
 
 
@@ -206,13 +206,13 @@ def test_a_text_without_words_makes_no_sound(text):
 
 def test_long_texts_are_said_in_the_memory_of_short_ones():
     session = SPEAKER.session()
-    text = f"{TEXT}. " * 5000
+    text = f"{TEXT}. " * 1300  # 100 000 characters
     sizes = []
     tracemalloc.start()
     for count, event in enumerate(session.push(text)):
-        if isinstance(event, Sound) and event.codes.shape[1] == 1 and count % 200 == 100:
+        if isinstance(event, Sound) and event.codes.shape[1] == 1 and count % 60 == 30:
             sizes.append(tracemalloc.get_traced_memory()[0])
-        if count > 1000:
+        if count > 300:
             break
     tracemalloc.stop()
     assert max(sizes[1:]) - sizes[0] < 100_000 and len(sizes) >= 4
@@ -304,6 +304,31 @@ def test_numbers_that_cant_be_are_refused(options, message):
         SPEAKER.session(**options)
 
 
+def test_a_sentence_s_end_is_told_as_in_training(monkeypatch):
+    """No text, no age, no pace, and no codes of frames that don't come."""
+    session = SPEAKER.session(voice=make_voice())
+    told, tell = [], session.maker.tell
+
+    def spy(text, age=0):
+        x = tell(text, age)
+        told.append((session.tail, x, session.maker.late.copy()))
+        return x
+
+    monkeypatch.setattr(session.maker, "tell", spy)
+    events = list(session.push("Hello. "))
+    (tail,) = (number for number, (left, *_) in enumerate(told) if left)
+    assert tail == len(told) - 1 == join(events)[0].shape[1]  # two groups: one step more
+    network, config = SPEAKER.network, SPEAKER.config
+    expected = network.embed(
+        torch.from_numpy(told[tail][2][-1]).view(1, 1, -1),
+        network.read(torch.zeros(1, config.window, 3, dtype=torch.int64))[:, 2:3],
+        torch.zeros(1, 1, dtype=torch.int64),
+        torch.from_numpy(make_voice().vector).unsqueeze(0),
+        torch.zeros(1),
+    )
+    torch.testing.assert_close(told[tail][1], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_audio_goes_on_from_its_codes():
     speech = read_speech()[:16000]
     found = SPEAKER.continue_audio(speech, 16000, 0.5, seed=2)
@@ -334,7 +359,7 @@ def test_a_prompt_s_own_codes_are_what_the_network_is_told(monkeypatch):
     late[:, 1:, 0] = codes[:, :, 0]
     late[:, 2:, 1] = codes[:, :19, 1]
     config = SPEAKER.config
-    text = network.read(torch.zeros(1, 7, 3, dtype=torch.int64))[:, 2:3]
+    text = network.read(torch.zeros(1, config.window, 3, dtype=torch.int64))[:, 2:3]
     voice = torch.zeros(1, config.d_voice)
     expected = network.embed(
         late, text.expand(1, 21, -1), torch.zeros(1, 21, dtype=torch.int64), voice, torch.zeros(1)
