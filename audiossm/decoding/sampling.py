@@ -58,7 +58,8 @@ def draw(seed: int, kind: int, step: int, count: int) -> NDArray[np.float64]:
     They are Philox's (Salmon et al., 2011), which counts instead of remembering.
     """
     bits = np.random.Philox(counter=[0, 0, step, kind], key=[seed, 0])
-    return (bits.random_raw(count) >> np.uint64(11)) * 2.0**-53
+    whole = bits.random_raw(count) >> np.uint64(11)
+    return np.asarray(whole * 2.0**-53, np.float64)
 
 
 def choose_codes(

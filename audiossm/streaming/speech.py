@@ -443,8 +443,10 @@ class SpeechSession:
         self.before = tuple((row[0], row[1], row[2]) for row in fields["before"])
         self.words = dict(fields["words"])
         sound = Sound(np.asarray(samples, np.float32), np.asarray(codes, np.int64))
-        events = {"sound": lambda: sound, "word": SpokenWord, "skipped": Skipped}
-        self.pending = deque(events[kind](*args) for kind, *args in fields["pending"])
+        kinds = {"word": SpokenWord, "skipped": Skipped}
+        self.pending = deque(
+            sound if kind == "sound" else kinds[kind](*args) for kind, *args in fields["pending"]
+        )
         self.window = np.asarray(arrays["window"], np.int64)
         self.vector = self.generator.read(self.window)
         self.last_codes = np.asarray(arrays["last_codes"], np.int64)
