@@ -3,10 +3,12 @@
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from audiossm.checkpoint import ModelFolder, load_weights
@@ -16,6 +18,7 @@ from audiossm.train.recitals import UNTOLD, Recital
 
 __all__ = ["Talker", "capture", "score_talker"]
 
+VOICES_FILE = "voices.safetensors"
 VOICE_STD = 0.1
 
 
@@ -65,6 +68,19 @@ class Talker(nn.Module):
         heard = torch.where(chance < self.noise, none, codes)
         return torch.where(chance < self.noise / 2, torch.randint_like(codes, none), heard)
 
+    def save_voices(self, folder: Path, names: Sequence[str], paces: Tensor) -> None:
+        """Write ``voices`` (names, d_voice) and mean ``paces`` (names,), float32, to one file.
+
+        Args:
+            folder: where ``VOICES_FILE`` goes.
+            names: in the order of the table; the metadata has them as a JSON list, ``names``.
+            paces: of each.
+        """
+        voices = self.voices.weight[1:].detach().to("cpu", torch.float32).contiguous()
+        metadata = {"names": json.dumps(list(names), ensure_ascii=False)}
+        data = save_tensors({"voices": voices, "paces": paces.float()}, metadata)
+        (folder / VOICES_FILE).write_bytes(data)
+
     def begin_from(self, name: str, speakers: Sequence[str]) -> None:
         """Take the weights of a generator, and of the voices beside its folder those of ours.
 
@@ -74,7 +90,7 @@ class Talker(nn.Module):
         """
         folder = ModelFolder.open(name)
         load_weights(folder, self.generator)
-        beside = folder.path.parent / "voices.safetensors"
+        beside = folder.path.parent / VOICES_FILE
         if not beside.exists():
             return
         with safe_open(beside, "pt") as file, torch.no_grad():

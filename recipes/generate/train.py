@@ -23,7 +23,7 @@ from audiossm.codec import LoadedCodec
 from audiossm.config import change_value, from_dict, load_toml
 from audiossm.manifest import Utterance
 from audiossm.models.generator import GeneratorConfig
-from audiossm.models.loaded_generator import save_generator, save_voices
+from audiossm.models.loaded_generator import save_generator
 from audiossm.pronouncer import Pronouncer
 from audiossm.script import ScriptReader
 from audiossm.train.coded import load_codes
@@ -147,8 +147,7 @@ def main() -> None:
     print(f"step {run.step} of {hp['steps']}, {json.dumps(final)}", flush=True)
     folder = args.out / "model"
     save_generator(folder, "English scripts to speech", run.ema.generator, codec)
-    voices = run.ema.voices.weight[1:]
-    save_voices(args.out / "voices.safetensors", speakers, voices, recitals.mean_paces(speakers))
+    run.ema.save_voices(args.out, speakers, recitals.mean_paces(speakers))
     write_text_card(
         folder,
         f"audiossm evaluate speech --model {folder}",

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from torch import Tensor
 
 from audiossm.checkpoint import ModelFolder, read_weights
@@ -13,7 +14,7 @@ from audiossm.codec import LoadedCodec
 from audiossm.config import from_dict
 from audiossm.errors import ModelError
 from audiossm.models.generator import GeneratorConfig, delay_codes
-from audiossm.models.loaded_generator import save_generator, save_voices
+from audiossm.models.loaded_generator import save_generator
 from audiossm.train.recitals import UNTOLD, Recital
 from audiossm.train.run import Run
 from audiossm.train.talker import Talker, score_talker
@@ -177,7 +178,9 @@ def test_it_begins_from_another_one_and_its_voices(tmp_path):
     theirs, ours = make_talker(), Talker(CONFIG, 2)
     save_generator(tmp_path / "model", "says things", theirs.generator, codec)
     paces = torch.tensor([0.1, 0.2, 0.3])
-    save_voices(tmp_path / "voices.safetensors", ["a", "ö", "c"], theirs.voices.weight[1:], paces)
+    theirs.save_voices(tmp_path, ["a", "ö", "c"], paces)
+    with safe_open(tmp_path / "voices.safetensors", "pt") as file:
+        assert torch.equal(file.get_tensor("paces"), paces)
     new = ours.voices.weight[1].clone()
     ours.begin_from(str(tmp_path / "model"), ["b", "ö"])
     assert torch.equal(ours.voices.weight[2], theirs.voices.weight[2])
