@@ -145,7 +145,8 @@ def cut_phrases(units: Sequence[Unit], frames: Sequence[int], codes: Codes) -> I
             continue
         lead = 0 if is_last else min(count // 2, LONGEST_LEAD)
         now[-1] = (unit, count - lead)
-        yield _limit(Phrase(*zip(*now, strict=True), codes[begin : at - lead]))  # type: ignore[arg-type]
+        said = tuple(item for item, _ in now), tuple(size for _, size in now)
+        yield _limit(Phrase(*said, codes[begin : at - lead]))
         begin, now = at - lead, []
         if lead:
             now.append((Unit("_", 0, 0, unit.word), lead))
@@ -235,7 +236,7 @@ def tune_voice(
         for batch in _batch(shuffled):
             optimiser.zero_grad()
             loss, frames = _weigh(generator, batch, vector, pace, state())
-            (loss / frames).backward()
+            (loss / frames).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         voice = freeze()
         loss_now = _score(generator, held, voice)
