@@ -1,0 +1,369 @@
+"""Tell which phones and pauses recordings consist of, and how long each lasts.
+
+    python recipes/generate/time_scripts.py --data DIR --model first-light --out DIR/said.jsonl
+        NAME [NAME ...]
+
+Reads DIR/NAME.jsonl and writes timed scripts (audiossm/train/timed_scripts.py). A recogniser's CTC
+spikes make a first guess. Then a small network learns from the guess what 10 ms of a phone or a
+pause look like, and Viterbi's algorithm makes a better guess of it, several times. Pauses may stand
+between any two words; those that no mark asks for and that last less than 60 ms are given to their
+neighbours. A recording counts as whole frames of 20 ms: what is left at its end isn't told of.
+"""
+
+import argparse
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from audiossm.codec.stft import mel_filters
+from audiossm.errors import AudioSSMError, ModelError
+from audiossm.manifest import Utterance
+from audiossm.models import LoadedRecogniser, SpikeOffsets
+from audiossm.models.recogniser import Recogniser
+from audiossm.pronouncer import Pronouncer, Pronunciation
+from audiossm.script import ENDS, PAUSES, ScriptReader, Unit, say
+from audiossm.train.corpus import Corpus, read_manifests
+from audiossm.train.paths import Chain, find_paths, spell_ctc
+from audiossm.train.timed_scripts import TimedScript, write_timed_scripts
+
+FRAME, HOP, WINDOW, NUM_MELS = 320, 160, 320, 40  # samples; a frame is two hops
+CONTEXT = 5  # hops before and after one that the network sees with it
+STATES = 2  # of a phone: its beginning and its end
+HIDDEN = 320
+LEAST_PAUSE = 3  # frames, of one that no mark asks for
+PLOSIVES = ("p", "b", "t", "d", "k", "ɡ", "tʃ", "dʒ", "ʔ")  # a short silence is theirs
+LATE = 20  # label frames by which spikes are late, at most
+WORST_SPIKES = -3.0  # mean log-probability of a phone, below which a text must be another's
+WORST_SPREAD = 5.0  # spreads below the median path
+
+Ints = NDArray[np.int64]
+
+
+@dataclass
+class Recording:
+    """What is said in an item of the corpus, and in which hop each unit begins."""
+
+    key: str
+    item: int
+    units: tuple[Unit, ...]
+    frames: int
+    starts: Ints | None = None
+
+
+class SaidWords(Pronouncer):
+    """Says words that it was given, all at once."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        said = Pronouncer.load().pronounce_words(words)
+        self.said = dict(zip(words, said, strict=True))
+
+    def pronounce_words(self, words: Sequence[str]) -> tuple[Pronunciation, ...]:
+        """Look them up."""
+        return tuple(self.said[word] for word in words)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read, guess, guess better, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("names", nargs="+", metavar="NAME")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", default="first-light", help="a recogniser (default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl")
+    parser.add_argument("--cache", type=Path, help="keeps the decoded audio for the next run")
+    parser.add_argument("--device", default="auto", help="default: %(default)s")
+    parser.add_argument("--workers", type=int, default=1, help="that decode")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--frames", type=int, default=3e7, help="learnt from in a round, at most")
+    args = parser.parse_args(argv)
+    torch.manual_seed(0)
+    began = time.monotonic()
+
+    def tell(line: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True)
+
+    model = LoadedRecogniser.load(args.model, device=args.device)
+    said = read_scripts(read_manifests(args.data, args.names), model.network.config.phones)
+    utterances = [utterance for utterance, _ in said]
+    tell(f"{len(said)} scripts")
+    place = {id(utterance): [i] for i, utterance in enumerate(utterances)}
+    corpus = Corpus.load(
+        utterances, [lambda u: place[id(u)]], [[]], workers=args.workers, cache=args.cache
+    ).to(str(model.device))
+    tell(f"{corpus.hours:.2f} h of audio")
+    recordings = [
+        Recording(utterances[i].key, item, said[i][1], int(corpus.sizes[item]) // FRAME)
+        for item, (i,) in enumerate(corpus.labels[0])
+    ]
+    recordings = find_first_starts(model, corpus, recordings)
+    tell(f"first guess of {len(recordings)} recordings")
+    aligner = Aligner(corpus, recordings, model.network.config.phones)
+    for number in range(args.rounds):
+        loss = aligner.learn(int(args.frames))
+        scores = aligner.align()
+        tell(f"round {number + 1}: {loss:.3f} nats a hop, {scores.mean():.3f} on the path")
+    middle = np.median(scores)
+    spread = 1.4826 * np.median(np.abs(scores - middle))
+    good = [r for r, s in zip(recordings, scores, strict=True) if s > middle - WORST_SPREAD * spread]
+    print(f"left out, badly aligned: {len(recordings) - len(good)}")
+    write_timed_scripts(args.out, map(time_script, good))
+    tell(f"{len(good)} timed scripts, {sum(r.frames for r in good) / 180000:.2f} h: {args.out}")
+
+
+def read_scripts(
+    utterances: Sequence[Utterance], phones: Sequence[str]
+) -> list[tuple[Utterance, tuple[Unit, ...]]]:
+    """Return what each utterance says, with a pause wherever one may be; print what is left out."""
+    # capitals throughout would be read as initials
+    texts = [u.text.lower() if u.text.isupper() else u.text for u in utterances]
+    words = {word for text in texts for written in text.split() for word in say(written)[0]}
+    pronouncer = SaidWords(sorted(words))
+    found: list[tuple[Utterance, tuple[Unit, ...]]] = []
+    left_out: Counter[str] = Counter()
+    for utterance, text in zip(utterances, texts, strict=True):
+        reader = ScriptReader(pronouncer)
+        pieces = reader.push(text), reader.finish()
+        units = [unit for piece in pieces for unit in piece.units]
+        if any(map(str.isdigit, text)):
+            left_out["digits"] += 1
+        elif any(piece.skipped for piece in pieces) or not units:
+            left_out["what can't be said"] += 1
+        elif any(u.symbol not in phones for u in units if not u.is_pause):
+            left_out["phones unknown to the recogniser"] += 1
+        else:
+            found.append((utterance, tuple(add_pauses(units))))
+    for reason, count in left_out.items():
+        print(f"left out, {reason}: {count}", flush=True)
+    return found
+
+
+def add_pauses(units: Sequence[Unit]) -> Iterator[Unit]:
+    """Yield the units and a pause behind each word that has none."""
+    for unit, following in zip(units, [*units[1:], None], strict=True):
+        yield unit
+        if unit.place & ENDS and following is not None and not following.is_pause:
+            yield Unit("_", 0, 0, unit.word)
+
+
+def make_batches(recordings: Sequence[Recording], device: str) -> Iterator[list[Recording]]:
+    """Yield recordings of similar length that fill a batch."""
+    most = 250_000 if device == "cuda" else 3000  # frames
+    batch: list[Recording] = []
+    for recording in sorted(recordings, key=lambda r: r.frames):
+        if batch and (len(batch) + 1) * recording.frames > most:
+            yield batch
+            batch = []
+        batch.append(recording)
+    if batch:
+        yield batch
+
+
+def find_first_starts(
+    model: LoadedRecogniser, corpus: Corpus, recordings: list[Recording]
+) -> list[Recording]:
+    """Set ``starts`` from the spikes of phones; return the recordings whose text is theirs."""
+    symbols = {phone: i + 1 for i, phone in enumerate(model.network.config.phones)}
+    fitting = [r for r in recordings if r.frames > 1.3 * len(r.units)]
+    print(f"left out, too short for their texts: {len(recordings) - len(fitting)}", flush=True)
+    kept: list[Recording] = []
+    for batch in make_batches(fitting, model.device.type):
+        log_probs = hear(model.network, corpus, batch)
+        said = [[symbols[u.symbol] for u in r.units if not u.is_pause] for r in batch]
+        lengths = [r.frames + LATE for r in batch]
+        chains = [spell_ctc(labels) for labels in said]
+        paths, _ = find_paths(log_probs, lengths, chains)
+        for row, (recording, path) in enumerate(zip(batch, paths, strict=True)):
+            first = 1 + 2 * np.arange(len(said[row]))
+            begin, end = np.searchsorted(path, first), np.searchsorted(path, first + 1)
+            peaks = log_probs[row, torch.from_numpy(begin), said[row]]
+            if float(peaks.mean()) > WORST_SPIKES:
+                recording.starts = guess(recording, begin, end, model.offsets)
+                kept.append(recording)
+    print(f"left out, other words than heard: {len(fitting) - len(kept)}", flush=True)
+    return kept
+
+
+@torch.no_grad()
+def hear(network: Recogniser, corpus: Corpus, batch: Sequence[Recording]) -> Tensor:
+    """Return log-probabilities of phones (rows, label frames, phones + 1), without the delay."""
+    config = network.config
+    ahead = max(config.lookahead_frames)
+    frames = -(-(max(r.frames for r in batch) + LATE) // config.stack) + ahead
+    rows = [[r.item] for r in batch]
+    size = max(frames * config.frame_size, max(int(corpus.sizes[r.item]) for r in batch))
+    audio = corpus.batch(rows, size, random.Random(0)).audio[:, : frames * config.frame_size]
+    state = network.init_state(len(batch), ahead)
+    with torch.autocast(audio.device.type, torch.bfloat16, enabled=audio.is_cuda):
+        encoded, encoder = network.encoder.step(audio, state.encoder)
+        _, phones, _ = network.step_encoded(encoded, state._replace(encoder=encoder))
+    if phones is None:
+        raise ModelError("the recogniser hears no phones")
+    return phones[:, ahead * config.stack :].float()
+
+
+def guess(recording: Recording, begin: Ints, end: Ints, offsets: SpikeOffsets) -> Ints:
+    """Return the hop in which each unit begins, from where its spike begins and ends."""
+    first, last, inner = (
+        row[-1] for row in (offsets.phones_start, offsets.phones_end, offsets.phones_inner)
+    )
+    starts = np.zeros(len(recording.units))
+    spike, ended = 0, 0.0
+    for i, unit in enumerate(recording.units):
+        if unit.is_pause:
+            starts[i] = ended
+            continue
+        after_pause = i == 0 or recording.units[i - 1].is_pause
+        starts[i] = begin[spike] + (first if after_pause else inner)
+        ended = end[spike] + last
+        spike += 1
+    hops = np.round(starts * FRAME / HOP).astype(np.int64)
+    # what isn't said takes no time, and nothing ends before it begins
+    return np.minimum.accumulate(hops.clip(0, 2 * recording.frames)[::-1])[::-1]
+
+
+class Aligner:
+    """Learns what phones look like from where they are thought to be, and moves them there."""
+
+    def __init__(
+        self, corpus: Corpus, recordings: Sequence[Recording], phones: Sequence[str]
+    ) -> None:
+        self.corpus, self.recordings = corpus, recordings
+        self.device = corpus.audio.device
+        # 0 is silence
+        self.symbols = {phone: 1 + STATES * i for i, phone in enumerate(phones)}
+        num_symbols = 1 + STATES * len(phones)
+        self.mel = mel_filters(NUM_MELS, WINDOW // 2 + 1, 16000).to(self.device)
+        self.offsets = torch.arange(-CONTEXT, CONTEXT + 1, device=self.device)
+        pieces, self.at, at = [], [], CONTEXT
+        for recording in recordings:
+            pieces.append(F.pad(self.look(recording), (0, 0, CONTEXT, 0)))
+            self.at.append(at)
+            at += len(pieces[-1])
+        self.features = F.pad(torch.cat(pieces), (0, 0, 0, CONTEXT))
+        self.chains = [self.make_chain(recording) for recording in recordings]
+        self.prior = torch.zeros(num_symbols, device=self.device)
+        self.network = nn.Sequential(
+            nn.Linear((2 * CONTEXT + 1) * NUM_MELS, HIDDEN),
+            nn.GELU(),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.GELU(),
+            nn.Linear(HIDDEN, num_symbols),
+        ).to(self.device)
+
+    def look(self, recording: Recording) -> Tensor:
+        """Return log-mel energies (hops, mels), each mel's level and spread taken away."""
+        audio = self.corpus.cut(recording.item)[: recording.frames * FRAME].float() / 32768
+        audio = F.pad(audio, ((WINDOW - HOP) // 2, (WINDOW - HOP) // 2))
+        window = torch.hann_window(WINDOW, device=self.device)
+        spectra = torch.fft.rfft(audio.unfold(0, WINDOW, HOP) * window)
+        mels = (spectra.abs().square() @ self.mel + 1e-6).log()
+        return ((mels - mels.mean(0)) / (mels.std() + 0.1)).half()
+
+    def make_chain(self, recording: Recording) -> Chain:
+        symbols, loops, optional = [], [], []
+        for unit in recording.units:
+            if unit.is_pause:
+                symbols.append(0)
+                optional.append(True)
+            else:
+                symbols += [self.symbols[unit.symbol] + state for state in range(STATES)]
+                optional += [False] * STATES
+        loops = [True] * len(symbols)
+        return Chain(symbols, loops, optional)
+
+    def label(self) -> tuple[Tensor, Tensor]:
+        """Return where in the features each hop is, and its symbol."""
+        places, labels = [], []
+        for recording, at in zip(self.recordings, self.at, strict=True):
+            assert recording.starts is not None
+            ends = np.append(recording.starts[1:], 2 * recording.frames)
+            row = np.zeros(2 * recording.frames, np.int64)
+            for unit, start, end in zip(recording.units, recording.starts, ends, strict=True):
+                if not unit.is_pause and end > start:
+                    parts = STATES * np.arange(end - start) // (end - start)
+                    row[start:end] = self.symbols[unit.symbol] + parts
+            places.append(np.arange(at, at + len(row)))
+            labels.append(row)
+        joined = (torch.from_numpy(np.concatenate(x)).to(self.device) for x in (places, labels))
+        return tuple(joined)  # type: ignore[return-value]  # two
+
+    def see(self, places: Tensor) -> Tensor:
+        """Return the log-probabilities of symbols (hops, symbols)."""
+        seen = self.features[places.unsqueeze(1) + self.offsets].flatten(1).float()
+        logits: Tensor = self.network(seen)
+        return logits.log_softmax(-1)
+
+    def learn(self, most: int) -> float:
+        """Learn from where the units are; return the mean loss of the last tenth."""
+        places, labels = self.label()
+        counts = torch.bincount(labels, minlength=len(self.prior)).float()
+        self.prior = ((counts + 10) / (counts + 10).sum()).log()
+        size = 8192 if places.is_cuda else 512
+        steps = min(6 * len(places), most) // size + 1
+        optimiser = torch.optim.AdamW(self.network.parameters(), lr=2e-3, weight_decay=0.01)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, steps)
+        losses = []
+        for _ in range(steps):
+            chosen = torch.randint(len(places), (size,), device=self.device)
+            loss = F.nll_loss(self.see(places[chosen]), labels[chosen])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            losses.append(loss.detach())
+        return float(torch.stack(losses[-len(losses) // 10 :]).mean())
+
+    @torch.no_grad()
+    def align(self) -> NDArray[np.float64]:
+        """Move the units; return the mean score of a hop of each recording."""
+        place = {id(recording): i for i, recording in enumerate(self.recordings)}
+        scores = np.zeros(len(self.recordings))
+        for batch in make_batches(self.recordings, self.device.type):
+            numbers = [place[id(recording)] for recording in batch]
+            hops = [2 * recording.frames for recording in batch]
+            ahead = torch.arange(max(hops), device=self.device)
+            at = torch.tensor([self.at[i] for i in numbers], device=self.device)
+            seen = (at.unsqueeze(1) + ahead).clamp(max=len(self.features) - 1 - CONTEXT)
+            log_probs = self.see(seen.flatten()).view(*seen.shape, -1) - self.prior
+            chains = [self.chains[i] for i in numbers]
+            paths, totals = find_paths(log_probs, hops, chains)
+            for i, recording, path, total in zip(numbers, batch, paths, totals, strict=True):
+                sizes = [1 if unit.is_pause else STATES for unit in recording.units]
+                first = np.cumsum([0, *sizes[:-1]])
+                recording.starts = np.searchsorted(path, first)
+                scores[i] = total / len(path)
+        return scores
+
+
+def time_script(recording: Recording) -> TimedScript:
+    """Return a recording's units and their frames, without pauses that nobody makes."""
+    assert recording.starts is not None
+    edges = np.append((recording.starts + 1) // 2, recording.frames)
+    edges[0] = 0
+    frames, units = np.diff(edges), recording.units
+    for i, unit in enumerate(units):
+        if unit.symbol == "_" and frames[i] < LEAST_PAUSE:
+            before = (int(frames[i]) + 1) // 2
+            if i == 0 or units[i + 1].symbol in PLOSIVES:
+                before = 0
+            frames[i + 1] += frames[i] - before
+            frames[i - 1] += before
+            frames[i] = 0
+    kept = [i for i in range(len(units)) if frames[i]]
+    return TimedScript(
+        recording.key, tuple(units[i] for i in kept), tuple(int(frames[i]) for i in kept)
+    )
+
+
+if __name__ == "__main__":
+    main()
