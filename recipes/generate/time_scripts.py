@@ -4,10 +4,12 @@
         NAME [NAME ...]
 
 Reads DIR/NAME.jsonl and writes timed scripts (audiossm/train/timed_scripts.py). A recogniser's CTC
-spikes make a first guess. Then a small network learns from the guess what 10 ms of a phone or a
-pause look like, and Viterbi's algorithm makes a better guess of it, several times. Pauses may stand
-between any two words; those that no mark asks for and that last less than 60 ms are given to their
-neighbours. A recording counts as whole frames of 20 ms: what is left at its end isn't told of.
+spikes make a first guess. Gaussians learn from the guess what 10 ms of a phone or a pause look
+like, and Viterbi's algorithm makes a better guess of it, several times; last, a small network does.
+
+Pauses may stand between any two words; those that no mark asks for and that last less than 60 ms
+are given to their neighbours. A recording counts as whole frames of 20 ms: what is left at its end
+isn't told of.
 """
 
 import argparse
@@ -15,30 +17,30 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from audiossm.codec.stft import mel_filters
-from audiossm.errors import AudioSSMError, ModelError
+from audiossm.errors import ModelError
 from audiossm.manifest import Utterance
 from audiossm.models import LoadedRecogniser, SpikeOffsets
 from audiossm.models.recogniser import Recogniser
 from audiossm.pronouncer import Pronouncer, Pronunciation
-from audiossm.script import ENDS, PAUSES, ScriptReader, Unit, say
+from audiossm.script import ENDS, ScriptReader, Unit, say
 from audiossm.train.corpus import Corpus, read_manifests
+from audiossm.train.judges import MARGIN, Judge, fit_gaussians, train_network
 from audiossm.train.paths import Chain, find_paths, spell_ctc
 from audiossm.train.timed_scripts import TimedScript, write_timed_scripts
 
 FRAME, HOP, WINDOW, NUM_MELS = 320, 160, 320, 40  # samples; a frame is two hops
-CONTEXT = 5  # hops before and after one that the network sees with it
-STATES = 2  # of a phone: its beginning and its end
-HIDDEN = 320
+STATES = 3  # of a phone, each a hop or more
+ROUNDS = 3  # of Gaussians
 LEAST_PAUSE = 3  # frames, of one that no mark asks for
 PLOSIVES = ("p", "b", "t", "d", "k", "ɡ", "tʃ", "dʒ", "ʔ")  # a short silence is theirs
 LATE = 20  # label frames by which spikes are late, at most
@@ -78,13 +80,17 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("names", nargs="+", metavar="NAME")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default="first-light", help="a recogniser (default: %(default)s)")
+    parser.add_argument(
+        "--model", default="first-light", help="a recogniser (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl")
     parser.add_argument("--cache", type=Path, help="keeps the decoded audio for the next run")
     parser.add_argument("--device", default="auto", help="default: %(default)s")
     parser.add_argument("--workers", type=int, default=1, help="that decode")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--frames", type=int, default=3e7, help="learnt from in a round, at most")
+    parser.add_argument("--rounds", type=int, default=1, help="of networks (default: %(default)s)")
+    parser.add_argument(
+        "--hops", type=int, default=30_000_000, help="that each learns from, at most"
+    )
     args = parser.parse_args(argv)
     torch.manual_seed(0)
     began = time.monotonic()
@@ -108,13 +114,20 @@ def main(argv: list[str] | None = None) -> None:
     recordings = find_first_starts(model, corpus, recordings)
     tell(f"first guess of {len(recordings)} recordings")
     aligner = Aligner(corpus, recordings, model.network.config.phones)
-    for number in range(args.rounds):
-        loss = aligner.learn(int(args.frames))
-        scores = aligner.align()
-        tell(f"round {number + 1}: {loss:.3f} nats a hop, {scores.mean():.3f} on the path")
+    for number in range(ROUNDS):
+        scores = aligner.align(
+            fit_gaussians(aligner.features, *aligner.label(), aligner.num_symbols)
+        )
+        tell(f"round {number + 1}: {scores.mean():.3f} nats a hop")
+    for _ in range(args.rounds):
+        network = train_network(aligner.features, *aligner.label(), aligner.num_symbols, args.hops)
+        scores = aligner.align(network)
+        tell(f"network: {scores.mean():.3f} nats a hop")
     middle = np.median(scores)
     spread = 1.4826 * np.median(np.abs(scores - middle))
-    good = [r for r, s in zip(recordings, scores, strict=True) if s > middle - WORST_SPREAD * spread]
+    good = [
+        r for r, s in zip(recordings, scores, strict=True) if s > middle - WORST_SPREAD * spread
+    ]
     print(f"left out, badly aligned: {len(recordings) - len(good)}")
     write_timed_scripts(args.out, map(time_script, good))
     tell(f"{len(good)} timed scripts, {sum(r.frames for r in good) / 180000:.2f} h: {args.out}")
@@ -203,9 +216,8 @@ def hear(network: Recogniser, corpus: Corpus, batch: Sequence[Recording]) -> Ten
     size = max(frames * config.frame_size, max(int(corpus.sizes[r.item]) for r in batch))
     audio = corpus.batch(rows, size, random.Random(0)).audio[:, : frames * config.frame_size]
     state = network.init_state(len(batch), ahead)
-    with torch.autocast(audio.device.type, torch.bfloat16, enabled=audio.is_cuda):
-        encoded, encoder = network.encoder.step(audio, state.encoder)
-        _, phones, _ = network.step_encoded(encoded, state._replace(encoder=encoder))
+    encoded, encoder = network.encoder.step(audio, state.encoder)
+    _, phones, _ = network.step_encoded(encoded, state._replace(encoder=encoder))
     if phones is None:
         raise ModelError("the recogniser hears no phones")
     return phones[:, ahead * config.stack :].float()
@@ -241,27 +253,18 @@ class Aligner:
         self.device = corpus.audio.device
         # 0 is silence
         self.symbols = {phone: 1 + STATES * i for i, phone in enumerate(phones)}
-        num_symbols = 1 + STATES * len(phones)
+        self.num_symbols = 1 + STATES * len(phones)
         self.mel = mel_filters(NUM_MELS, WINDOW // 2 + 1, 16000).to(self.device)
-        self.offsets = torch.arange(-CONTEXT, CONTEXT + 1, device=self.device)
-        pieces, self.at, at = [], [], CONTEXT
+        pieces, self.at, at = [], [], MARGIN
         for recording in recordings:
-            pieces.append(F.pad(self.look(recording), (0, 0, CONTEXT, 0)))
+            pieces.append(F.pad(self.look(recording), (0, 0, MARGIN, 0)))
             self.at.append(at)
             at += len(pieces[-1])
-        self.features = F.pad(torch.cat(pieces), (0, 0, 0, CONTEXT))
+        self.features = F.pad(torch.cat(pieces), (0, 0, 0, MARGIN))
         self.chains = [self.make_chain(recording) for recording in recordings]
-        self.prior = torch.zeros(num_symbols, device=self.device)
-        self.network = nn.Sequential(
-            nn.Linear((2 * CONTEXT + 1) * NUM_MELS, HIDDEN),
-            nn.GELU(),
-            nn.Linear(HIDDEN, HIDDEN),
-            nn.GELU(),
-            nn.Linear(HIDDEN, num_symbols),
-        ).to(self.device)
 
     def look(self, recording: Recording) -> Tensor:
-        """Return log-mel energies (hops, mels), each mel's level and spread taken away."""
+        """Return log-mel energies (hops, mels), each mel's level and their spread taken away."""
         audio = self.corpus.cut(recording.item)[: recording.frames * FRAME].float() / 32768
         audio = F.pad(audio, ((WINDOW - HOP) // 2, (WINDOW - HOP) // 2))
         window = torch.hann_window(WINDOW, device=self.device)
@@ -270,7 +273,9 @@ class Aligner:
         return ((mels - mels.mean(0)) / (mels.std() + 0.1)).half()
 
     def make_chain(self, recording: Recording) -> Chain:
-        symbols, loops, optional = [], [], []
+        """Return the states of a recording: several of a phone, one of a pause."""
+        symbols: list[int] = []
+        optional: list[bool] = []
         for unit in recording.units:
             if unit.is_pause:
                 symbols.append(0)
@@ -278,54 +283,27 @@ class Aligner:
             else:
                 symbols += [self.symbols[unit.symbol] + state for state in range(STATES)]
                 optional += [False] * STATES
-        loops = [True] * len(symbols)
-        return Chain(symbols, loops, optional)
+        return Chain(symbols, [True] * len(symbols), optional)
 
     def label(self) -> tuple[Tensor, Tensor]:
-        """Return where in the features each hop is, and its symbol."""
+        """Return where in the features each hop is, and its symbol: parts of a phone are equal."""
         places, labels = [], []
         for recording, at in zip(self.recordings, self.at, strict=True):
             assert recording.starts is not None
-            ends = np.append(recording.starts[1:], 2 * recording.frames)
-            row = np.zeros(2 * recording.frames, np.int64)
-            for unit, start, end in zip(recording.units, recording.starts, ends, strict=True):
-                if not unit.is_pause and end > start:
-                    parts = STATES * np.arange(end - start) // (end - start)
-                    row[start:end] = self.symbols[unit.symbol] + parts
+            sizes = np.diff(recording.starts, append=2 * recording.frames)
+            since = np.arange(2 * recording.frames) - np.repeat(recording.starts, sizes)
+            symbols = [self.symbols.get(unit.symbol, 0) for unit in recording.units]
+            row = np.repeat(symbols, sizes)
+            row += (row > 0) * (STATES * since // np.repeat(sizes, sizes))
             places.append(np.arange(at, at + len(row)))
             labels.append(row)
-        joined = (torch.from_numpy(np.concatenate(x)).to(self.device) for x in (places, labels))
-        return tuple(joined)  # type: ignore[return-value]  # two
+        where, what = (
+            torch.from_numpy(np.concatenate(x)).to(self.device) for x in (places, labels)
+        )
+        return where, what
 
-    def see(self, places: Tensor) -> Tensor:
-        """Return the log-probabilities of symbols (hops, symbols)."""
-        seen = self.features[places.unsqueeze(1) + self.offsets].flatten(1).float()
-        logits: Tensor = self.network(seen)
-        return logits.log_softmax(-1)
-
-    def learn(self, most: int) -> float:
-        """Learn from where the units are; return the mean loss of the last tenth."""
-        places, labels = self.label()
-        counts = torch.bincount(labels, minlength=len(self.prior)).float()
-        self.prior = ((counts + 10) / (counts + 10).sum()).log()
-        size = 8192 if places.is_cuda else 512
-        steps = min(6 * len(places), most) // size + 1
-        optimiser = torch.optim.AdamW(self.network.parameters(), lr=2e-3, weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, steps)
-        losses = []
-        for _ in range(steps):
-            chosen = torch.randint(len(places), (size,), device=self.device)
-            loss = F.nll_loss(self.see(places[chosen]), labels[chosen])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            losses.append(loss.detach())
-        return float(torch.stack(losses[-len(losses) // 10 :]).mean())
-
-    @torch.no_grad()
-    def align(self) -> NDArray[np.float64]:
-        """Move the units; return the mean score of a hop of each recording."""
+    def align(self, judge: Judge) -> NDArray[np.float64]:
+        """Move the units to where ``judge`` likes them; return each one's mean score of a hop."""
         place = {id(recording): i for i, recording in enumerate(self.recordings)}
         scores = np.zeros(len(self.recordings))
         for batch in make_batches(self.recordings, self.device.type):
@@ -333,14 +311,12 @@ class Aligner:
             hops = [2 * recording.frames for recording in batch]
             ahead = torch.arange(max(hops), device=self.device)
             at = torch.tensor([self.at[i] for i in numbers], device=self.device)
-            seen = (at.unsqueeze(1) + ahead).clamp(max=len(self.features) - 1 - CONTEXT)
-            log_probs = self.see(seen.flatten()).view(*seen.shape, -1) - self.prior
-            chains = [self.chains[i] for i in numbers]
-            paths, totals = find_paths(log_probs, hops, chains)
+            seen = (at.unsqueeze(1) + ahead).clamp(max=len(self.features) - 1 - MARGIN)
+            liked = judge(self.features, seen.flatten()).view(*seen.shape, -1)
+            paths, totals = find_paths(liked, hops, [self.chains[i] for i in numbers])
             for i, recording, path, total in zip(numbers, batch, paths, totals, strict=True):
                 sizes = [1 if unit.is_pause else STATES for unit in recording.units]
-                first = np.cumsum([0, *sizes[:-1]])
-                recording.starts = np.searchsorted(path, first)
+                recording.starts = np.searchsorted(path, np.cumsum([0, *sizes[:-1]]))
                 scores[i] = total / len(path)
         return scores
 
@@ -352,10 +328,9 @@ def time_script(recording: Recording) -> TimedScript:
     edges[0] = 0
     frames, units = np.diff(edges), recording.units
     for i, unit in enumerate(units):
-        if unit.symbol == "_" and frames[i] < LEAST_PAUSE:
-            before = (int(frames[i]) + 1) // 2
-            if i == 0 or units[i + 1].symbol in PLOSIVES:
-                before = 0
+        # before the first word nothing is said, however short it is
+        if unit.symbol == "_" and 0 < i and frames[i] < LEAST_PAUSE:
+            before = 0 if units[i + 1].symbol in PLOSIVES else (int(frames[i]) + 1) // 2
             frames[i + 1] += frames[i] - before
             frames[i - 1] += before
             frames[i] = 0
