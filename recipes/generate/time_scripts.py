@@ -43,8 +43,9 @@ STATES = 3  # of a phone, each a hop or more
 ROUNDS = 3  # of Gaussians
 LEAST_PAUSE = 3  # frames, of one that no mark asks for
 PLOSIVES = ("p", "b", "t", "d", "k", "ɡ", "tʃ", "dʒ", "ʔ")  # a short silence is theirs
+LEAST_FRAMES = 2  # a phone, on average: nobody speaks faster
 LATE = 20  # label frames by which spikes are late, at most
-WORST_SPIKES = -3.0  # mean log-probability of a phone, below which a text must be another's
+WORST_SPIKES = -1.5  # mean log-probability of a phone, below which a text must be another's
 WORST_SPREAD = 5.0  # spreads below the median path
 
 Ints = NDArray[np.int64]
@@ -170,10 +171,10 @@ def add_pauses(units: Sequence[Unit]) -> Iterator[Unit]:
 
 def make_batches(recordings: Sequence[Recording], device: str) -> Iterator[list[Recording]]:
     """Yield recordings of similar length that fill a batch."""
-    most = 250_000 if device == "cuda" else 3000  # frames
+    most, rows = (250_000, 1024) if device == "cuda" else (3000, 64)  # frames; recordings
     batch: list[Recording] = []
     for recording in sorted(recordings, key=lambda r: r.frames):
-        if batch and (len(batch) + 1) * recording.frames > most:
+        if len(batch) == rows or (batch and (len(batch) + 1) * recording.frames > most):
             yield batch
             batch = []
         batch.append(recording)
@@ -186,7 +187,10 @@ def find_first_starts(
 ) -> list[Recording]:
     """Set ``starts`` from the spikes of phones; return the recordings whose text is theirs."""
     symbols = {phone: i + 1 for i, phone in enumerate(model.network.config.phones)}
-    fitting = [r for r in recordings if r.frames > 1.3 * len(r.units)]
+    said_phones = [sum(not unit.is_pause for unit in r.units) for r in recordings]
+    fitting = [
+        r for r, n in zip(recordings, said_phones, strict=True) if r.frames > LEAST_FRAMES * n
+    ]
     print(f"left out, too short for their texts: {len(recordings) - len(fitting)}", flush=True)
     kept: list[Recording] = []
     for batch in make_batches(fitting, model.device.type):
@@ -195,6 +199,7 @@ def find_first_starts(
         lengths = [r.frames + LATE for r in batch]
         chains = [spell_ctc(labels) for labels in said]
         paths, _ = find_paths(log_probs, lengths, chains)
+        log_probs = log_probs.cpu()
         for row, (recording, path) in enumerate(zip(batch, paths, strict=True)):
             first = 1 + 2 * np.arange(len(said[row]))
             begin, end = np.searchsorted(path, first), np.searchsorted(path, first + 1)
