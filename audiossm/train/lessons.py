@@ -30,6 +30,7 @@ class Lessons:
         hp: its table ``train``.
         step: the first one.
         captured: run the network as CUDA graphs.
+        compiled: of compiled layers, if ``captured``.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Lessons:
         *,
         step: int,
         captured: bool,
+        compiled: bool = True,
     ) -> None:
         self.trainee, self.noise, self.hp, self.step = trainee, noise, hp, step
         self.source = batches(train, data, hp, step)
@@ -61,7 +63,8 @@ class Lessons:
                 if symbols > 1
             ]
         if captured:
-            self.model = capture(trainee, data["rows"], round(data["row_s"] * 16000))
+            samples = round(data["row_s"] * 16000)
+            self.model = capture(trainee, data["rows"], samples, compiled=compiled)
 
     def next_loss(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the next step and its parts."""

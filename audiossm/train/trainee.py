@@ -88,15 +88,18 @@ def pick(x: Tensor, frames: Tensor) -> Tensor:
     return x.gather(1, frames.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
 
-def capture(trainee: Trainee, rows: int, num_samples: int) -> nn.Module:
-    """Compile the layers, then capture the network, forward and backward, as CUDA graphs."""
-    net = trainee.recogniser
-    layers: list[Block | GatedConv] = [*net.blocks(), *net.gated_convs()]
-    for layer in layers:
-        compiled = torch.compile(layer.step, dynamic=False)
-        layer.step = compiled  # type: ignore[assignment, method-assign]
-    encoder = net.encoder
-    encoder.step_spectra = torch.compile(encoder.step_spectra, dynamic=False)  # type: ignore[method-assign]
+def capture(trainee: Trainee, rows: int, num_samples: int, *, compiled: bool = True) -> nn.Module:
+    """Compile the layers, then capture the network, forward and backward, as CUDA graphs.
+
+    Not ``compiled``, the graphs begin at once, but a step takes longer.
+    """
+    net, encoder = trainee.recogniser, trainee.recogniser.encoder
+    if compiled:
+        layers: list[Block | GatedConv] = [*net.blocks(), *net.gated_convs()]
+        for layer in layers:
+            step = torch.compile(layer.step, dynamic=False)
+            layer.step = step  # type: ignore[assignment, method-assign]
+        encoder.step_spectra = torch.compile(encoder.step_spectra, dynamic=False)  # type: ignore[method-assign]
     device = trainee.rights.device
     late = max(net.config.lookahead_frames) * net.config.frame_size
     spectra = encoder.stft(torch.zeros(rows, num_samples + late, device=device)).detach()
