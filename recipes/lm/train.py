@@ -3,8 +3,8 @@
     python recipes/lm/train.py FILE ... --out DIR --minutes 8 --compile
     python recipes/lm/train.py FILE ... --out DIR --smoke         # a minute on a CPU
 
-A FILE is a text with a sentence a line (.xz or plain). One line of 400 is held out. Words are
-pieces, as 65 533 classes of words would make four fifths of the network, and letters would make
+A FILE is a text with a sentence a line (.xz or plain); each counts once, and one of 400 is held
+out, chosen by its letters. Words are pieces, as 65 533 classes of words would make four fifths of the network, and letters would make
 rows five times as long: the commonest words are one piece, the others a few.
 """
 
@@ -13,6 +13,7 @@ import json
 import lzma
 import math
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -104,9 +105,10 @@ def read_text(
     files: Sequence[Path], data: dict[str, Any]
 ) -> tuple[Pieces, NDArray[np.uint16], list[str]]:
     """Return pieces, the text in them, and the lines that were held out of both."""
-    lines, held_out = [], []
-    for number, line in enumerate(line for path in files for line in read_lines(path)):
-        (lines if (number + 1) % data["held_out"] else held_out).append(line)
+    lines: list[str] = []
+    held_out: list[str] = []
+    for line in dict.fromkeys(line for path in files for line in read_lines(path)):
+        (lines if zlib.crc32(line.encode()) % data["held_out"] else held_out).append(line)
     counts = Counter(word for line in lines for word in line.split())
     often = {word: n for word, n in counts.items() if n >= data["min_count"]}
     pieces = Pieces.learn(often, data["num_pieces"])

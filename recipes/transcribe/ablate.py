@@ -14,9 +14,7 @@ import gc
 import json
 import math
 import os
-import random
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +33,7 @@ from audiossm.train.lessons import Lessons
 from audiossm.train.losses import ctc
 from audiossm.train.phones import Phones, read_phones
 from audiossm.train.run import Run
-from audiossm.train.scoring import greedy_wer
+from audiossm.train.scoring import greedy_wer, utterances
 from audiossm.train.spoken import load_spoken
 from audiossm.train.trainee import Trainee
 
@@ -220,7 +218,12 @@ def score(network: Recogniser, dev: Corpus) -> dict[str, float]:
     network.eval()
     sums = {"letters": 0.0, "phones": 0.0}
     counts, wrong = {"letters": 0, "phones": 0}, 0
-    for items, frames, letters, phones in hear(network, dev):
+    config, cut = network.config, network.config.stack * max(network.config.lookahead_frames)
+    for items, backbone_frames, audio in utterances(dev, config, rows=32):
+        letters, phones, _ = network.run(audio, network.init_state(len(items)))
+        assert phones is not None, "the recogniser has no head for phones"
+        letters, phones = letters[:, cut:], phones[:, cut:]
+        frames = config.stack * torch.tensor(backbone_frames)
         for kind, log_probs, labels in zip(sums, (letters, phones), dev.labels, strict=True):
             rows = [labels[item] for item in items]
             number = sum(map(len, rows))
@@ -235,24 +238,6 @@ def score(network: Recogniser, dev: Corpus) -> dict[str, float]:
         "dev_wer": round(greedy_wer(network, dev), 4),
         "dev_per": round(wrong / max(counts["phones"], 1), 4),
     }
-
-
-def hear(
-    network: Recogniser, dev: Corpus, rows: int = 32
-) -> Iterator[tuple[list[int], Tensor, Tensor, Tensor]]:
-    """Yield items, their label frames, and what is heard: log-probabilities of both heads."""
-    config = network.config
-    late = max(config.lookahead_frames)
-    order = sorted(range(len(dev)), key=lambda item: int(dev.sizes[item]))
-    for at in range(0, len(order), rows):
-        items = order[at : at + rows]
-        frames = [-(-int(dev.sizes[item]) // config.frame_size) for item in items]
-        samples = (max(frames) + late) * config.frame_size
-        audio = dev.batch([[item] for item in items], samples, random.Random(0)).audio
-        letters, phones, _ = network.run(audio, network.init_state(len(items)))
-        assert phones is not None, "the recogniser has no head for phones"
-        cut = config.stack * late
-        yield items, config.stack * torch.tensor(frames), letters[:, cut:], phones[:, cut:]
 
 
 if __name__ == "__main__":
