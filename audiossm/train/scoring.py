@@ -39,7 +39,8 @@ def transducer_wer(network: Recogniser, head: Transducer, corpus: Corpus, rows: 
     """Do what ``greedy_wer`` does with what a transducer's head writes."""
     modes = network.training, head.training
     network.eval(), head.eval()
-    late, told = max(network.config.lookahead_frames), {}
+    late = max(network.config.lookahead_frames)
+    told: dict[int, list[int]] = {}
     for items, frames, audio in utterances(corpus, network.config, rows):
         state = network.init_state(len(items))
         encoded, encoder = network.encoder.step(audio, state.encoder)

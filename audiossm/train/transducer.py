@@ -11,6 +11,7 @@ from audiossm.train.losses import send
 __all__ = ["Transducer", "transducer_loss"]
 
 BLANK = 0
+MULTIPLE = 64  # of labels that the prediction network takes, so that few kernels are made
 
 
 class Transducer(nn.Module):
@@ -109,8 +110,11 @@ def transducer_loss(
     lengths = torch.tensor([len(row) for row in labels])
     rows = [torch.tensor(row, dtype=torch.int64) for row in labels]
     padded = send(nn.utils.rnn.pad_sequence(rows, batch_first=True), device)
-    begun = F.pad(padded, (1, 0), value=BLANK)
+    longest = padded.shape[1]
+    spare = -(longest + 1) % MULTIPLE
+    begun = F.pad(padded, (1, spare), value=BLANK)
     written, _ = head.predict(begun, head.init_state(len(rows)))
+    written = written[:, : longest + 1]
     heard = head.listen(hidden[:, : int(frames.max())])
     logits = head.join(heard.unsqueeze(2), written.unsqueeze(1))
     loss = rnnt_loss(

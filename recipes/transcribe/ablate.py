@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--minutes", type=float, default=1e9, help="no arm begins that won't end")
     parser.add_argument("--cache", type=Path, help="a folder that keeps what was decoded")
+    parser.add_argument("--prepare", action="store_true", help="only decode into the cache")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
@@ -78,6 +79,8 @@ def main() -> None:
     shipped = LoadedRecogniser.load(args.init, device=args.device).network
     train, dev, noise = load_speech(args, data, shipped.config, phones)
     print(f"{train[0].hours:.2f} h, loaded in {time.monotonic() - began:.0f} s", flush=True)
+    if args.prepare:
+        return
 
     base = replace(shipped.config, dropout=table["recogniser"]["dropout"])
     # as the recipe starts a network's steps, not as the model file says
