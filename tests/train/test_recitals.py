@@ -127,6 +127,23 @@ def test_rows_are_written_out_as_a_slow_loop_does():
     assert any(len(row) > 2 for row in rows)
 
 
+def test_what_has_no_text_sees_none_either_in_a_row_full_of_units():
+    rng = np.random.default_rng(0)
+    takes = [make_take(f"fast-{i}", "a", rng, 50) for i in range(3)]
+    hasty = []
+    for take in takes:
+        frames = (1,) * len(take.script.units)
+        script = TimedScript(take.script.key, take.script.units, frames)
+        hasty.append(Take(take.utterance, script, take.codes[: len(frames)]))
+    recitals = make_recitals(hasty)
+    rows = [row for row in recitals.arrange(0) if sum(end - at for _, at, end in row) == 40]
+    recital = recitals.assemble(rows, np.zeros(len(rows), bool), np.zeros(len(rows), bool))
+    told = (recital.units[:, :, 0] > 0).sum(1)
+    assert int(told.max()) == 40 + CONFIG.units_after
+    assert (recital.units[:, -1 - CONFIG.units_before :] == 0).all()
+    assert recital.units.shape[1] == 40 + CONFIG.units_after + CONFIG.units_before + 1
+
+
 def test_a_pass_keeps_speakers_apart_and_takes_whole_until_the_row_is_full():
     takes = make_takes(40)
     for number in range(3):
