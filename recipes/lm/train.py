@@ -3,13 +3,14 @@
     python recipes/lm/train.py FILE ... --out DIR --minutes 8 --compile
     python recipes/lm/train.py FILE ... --out DIR --smoke         # a minute on a CPU
 
-A FILE is a text with a sentence a line (.xz or plain); each counts once, and one of 400 is held
-out, chosen by its letters. Words are pieces, as 65 533 classes of words would make four fifths of
+A FILE is a text with a sentence a line (.xz, .bz2 or plain); each counts once, and one of 400 is
+held out, chosen by its letters. Words are pieces, as 65 533 classes of words would make four fifths of
 the network, and letters would make rows five times as long: the commonest words are one piece, the
 others a few.
 """
 
 import argparse
+import bz2
 import json
 import lzma
 import math
@@ -44,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pieces", type=Path, help="JSON: learnt here, unless it is there already")
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -61,7 +63,7 @@ def main() -> None:
         sizes = sizes | SMOKE_NETWORK | {"ssm_cfg": sizes["ssm_cfg"] | SMOKE_SSM}
         data, hp = data | SMOKE_DATA, hp | SMOKE_TRAIN
     torch.set_float32_matmul_precision("high")
-    pieces, stream, held_out = read_text(args.files, data)
+    pieces, stream, held_out = read_text(args.files, data, args.pieces)
     (args.out / "held-out.txt").write_text("".join(f"{line}\n" for line in held_out))
     print(f"{len(stream)} pieces, read in {time.monotonic() - began:.0f} s", flush=True)
 
@@ -103,22 +105,28 @@ def main() -> None:
 
 
 def read_text(
-    files: Sequence[Path], data: dict[str, Any]
+    files: Sequence[Path], data: dict[str, Any], known: Path | None = None
 ) -> tuple[Pieces, NDArray[np.uint16], list[str]]:
     """Return pieces, the text in them, and the lines that were held out of both."""
     lines: list[str] = []
     held_out: list[str] = []
     for line in dict.fromkeys(line for path in files for line in read_lines(path)):
         (lines if zlib.crc32(line.encode()) % data["held_out"] else held_out).append(line)
-    counts = Counter(word for line in lines for word in line.split())
-    often = {word: n for word, n in counts.items() if n >= data["min_count"]}
-    pieces = Pieces.learn(often, data["num_pieces"])
+    if known is not None and known.exists():
+        pieces = Pieces(json.loads(known.read_text(encoding="utf-8")))
+    else:
+        counts = Counter(word for line in lines for word in line.split())
+        often = {word: n for word, n in counts.items() if n >= data["min_count"]}
+        pieces = Pieces.learn(often, data["num_pieces"])
+        if known is not None:
+            known.write_text(json.dumps(pieces.symbols), encoding="utf-8")
     return pieces, pieces.encode(lines), held_out
 
 
 def read_lines(path: Path) -> Iterator[str]:
     """Yield a file's sentences."""
-    with (lzma.open if path.suffix == ".xz" else open)(path, "rt", encoding="utf-8") as file:
+    begin = {".xz": lzma.open, ".bz2": bz2.open}.get(path.suffix, open)
+    with begin(path, "rt", encoding="utf-8") as file:
         yield from (str(line).strip() for line in file)
 
 
