@@ -43,6 +43,7 @@ class BackboneConfig:
     dt_min: float = 1e-3
     dt_max: float = 0.1
     max_memory: float | None = None
+    trapezoid: bool = True
 
     @property
     def mixer(self) -> Mamba3Config:
@@ -59,6 +60,7 @@ class BackboneConfig:
             dt_min=self.dt_min,
             dt_max=self.dt_max,
             max_memory=self.max_memory,
+            trapezoid=self.trapezoid,
         )
 
 
