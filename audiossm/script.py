@@ -128,7 +128,8 @@ def say(written: str) -> tuple[list[str], list[str]]:
         and char not in "$+<=>^`|~"
         and not re.match("[A-Za-z0-9]", unicodedata.normalize("NFKD", char))
     ]
-    kept = "".join(char for char in written if char not in gone)
+    lost = set(gone)
+    kept = "".join(char for char in written if char not in lost)
     try:
         plain = split_words(kept)
     except PronunciationError:

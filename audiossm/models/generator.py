@@ -66,6 +66,11 @@ class GeneratorConfig:
         return int(torch.tensor(self.levels).prod())
 
     @property
+    def window(self) -> int:
+        """Units that are looked at to say one of them."""
+        return self.units_before + 1 + self.units_after
+
+    @property
     def num_outputs(self) -> int:
         """Numbers that a frame gives: logits of each group's codes, and of the unit's end."""
         return self.num_groups * self.num_codes + 1
@@ -182,7 +187,8 @@ class Generator(StreamingModule[GeneratorState]):
         voices = voice.unsqueeze(1).expand(-1, paces.shape[1], -1)
         who = self.voice(torch.cat([voices, paces.unsqueeze(-1)], dim=-1))
         joined: Tensor = self.ages(age.clamp(max=self.config.longest))
-        return self.dropout(joined + self.hear(codes) + text + who).float()
+        told: Tensor = self.dropout(joined + self.hear(codes) + text + who)
+        return told.float()
 
     def hear(self, codes: Tensor) -> Tensor:
         """Add up the rows of all digits of codes (batch, frames, groups)."""

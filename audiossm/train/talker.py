@@ -65,7 +65,7 @@ class Talker(nn.Module):
         """Replace the codes of some frames: half of these by random ones, half by none."""
         none = self.generator.config.num_codes
         chance = torch.rand(*codes.shape[:2], 1, device=codes.device)
-        heard = torch.where(chance < self.noise, none, codes)
+        heard = codes.masked_fill(chance < self.noise, none)
         return torch.where(chance < self.noise / 2, torch.randint_like(codes, none), heard)
 
     def save_voices(self, folder: Path, names: Sequence[str], paces: Tensor) -> None:

@@ -150,7 +150,7 @@ def main() -> None:
     run.ema.save_voices(args.out, speakers, recitals.mean_paces(speakers))
     write_text_card(
         folder,
-        f"audiossm evaluate speech --model {folder}",
+        f"audiossm evaluate generate --model {folder}",
         run,
         read=told,
         chosen=f"{len(held_out)} recordings that it didn't learn from",
