@@ -133,8 +133,9 @@ def say(written: str) -> tuple[list[str], list[str]]:
     try:
         plain = split_words(kept)
     except PronunciationError:
-        # only marks, which is nothing to tell of, or a number that is too large
-        return [], [*gone, *re.findall(r"[A-Za-z0-9]\S*", kept)]
+        # only marks, which is nothing to tell of, a number that is too large, or one such as "½"
+        rest = [kept] if any(unicodedata.category(char)[0] in "LN" for char in kept) else []
+        return [], [*gone, *(re.findall(r"[A-Za-z0-9]\S*", kept) or rest)]
     long = [word for word in plain if len(word) > MAX_LETTERS]
     return [word for word in plain if len(word) <= MAX_LETTERS], gone + long
 

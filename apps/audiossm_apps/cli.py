@@ -22,6 +22,7 @@ from audiossm_apps import (
     soak,
     stream,
     transcribe,
+    voice,
 )
 from audiossm_apps.complaint import complain
 
@@ -49,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     align.add_command(commands)
     codec.add_command(commands)
     generate.add_command(commands)
+    voice.add_command(commands)
     pronounce.add_command(commands)
     serve.add_command(commands)
     stream.add_command(commands)

@@ -244,9 +244,9 @@ def _speak(args: argparse.Namespace, speaker: "Speaker", events: "Iterable[Speec
         finally:
             output.finish()
     if skipped:
-        shown_names = ", ".join(list(skipped)[:TOLD])
+        names = [text if len(text) <= 40 else f"{text[:40]}..." for text in list(skipped)[:TOLD]]
         more = f" and {len(skipped) - TOLD} more" if len(skipped) > TOLD else ""
-        complain(f"left out, as it can't be said: {shown_names}{more}", kind="warning: ")
+        complain(f"left out, as it can't be said: {', '.join(names)}{more}", kind="warning: ")
     if args.format == "json":
         result = {
             "model": speaker.name,

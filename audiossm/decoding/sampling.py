@@ -1,5 +1,6 @@
 """Drawing codes and the ends of units: pure functions of numbers, so that a run is a value."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,5 +102,5 @@ def outlive(survival: float, logit: float) -> float:
         survival: the one before the frame; 1 before a unit's first one.
         logit: of the hazard: that the unit ends with this frame, if it lasted until then.
     """
-    # 1 - sigmoid(logit), where exp() doesn't overflow
-    return survival * float(np.exp(-np.logaddexp(0.0, float(logit))))
+    tail = math.exp(-abs(logit))  # never overflows
+    return survival * (tail if logit > 0 else 1.0) / (1.0 + tail)

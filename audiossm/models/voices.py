@@ -23,7 +23,15 @@ from audiossm.models.generator import GeneratorState
 from audiossm.models.loaded_generator import LoadedGenerator
 from audiossm.nn import map_state, named_tensors
 
-__all__ = ["Voice", "find_voice", "list_voices", "load_voice", "make_nobody", "save_voice"]
+__all__ = [
+    "Voice",
+    "check_voice",
+    "find_voice",
+    "list_voices",
+    "load_voice",
+    "make_nobody",
+    "save_voice",
+]
 
 VOICE_FORMAT, VOICE_VERSION = "audiossm-voice", 1
 FOLDER, SUFFIX = "voices", ".safetensors"
@@ -138,12 +146,11 @@ def load_voice(generator: LoadedGenerator, path: Path) -> Voice:
     )
 
 
-def save_voice(generator: LoadedGenerator, voice: Voice, path: Path | None = None) -> Path:
-    """Write a voice's file and return its path: by default in the model's folder.
+def check_voice(voice: Voice) -> None:
+    """Refuse what a file may not say.
 
     Raises:
-        ModelError: the name can't be a file's, something isn't said, or a value isn't finite.
-        OSError: it can't be written.
+        ModelError: the name can't be a file's, or something isn't said.
     """
     if not NAME.fullmatch(voice.name):
         raise ModelError(
@@ -152,6 +159,16 @@ def save_voice(generator: LoadedGenerator, voice: Voice, path: Path | None = Non
     for what, line in (("origin", voice.origin), ("licence", voice.licence)):
         if not line.strip() or not line.isprintable():
             raise ModelError(f"a voice says its {what} in one line, not {line!r}")
+
+
+def save_voice(generator: LoadedGenerator, voice: Voice, path: Path | None = None) -> Path:
+    """Write a voice's file and return its path: by default in the model's folder.
+
+    Raises:
+        ModelError: the name can't be a file's, something isn't said, or a value isn't finite.
+        OSError: it can't be written.
+    """
+    check_voice(voice)
     if path is None:
         if generator.folder is None:
             raise ModelError(f"model {generator.name!r} has no folder: say where the voice goes")

@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 from audiossm.checkpoint import ModelFolder, save_model
 from audiossm.config import to_dict
 from audiossm.errors import ModelError
+from audiossm.graphs import Stepper, Ways
+from audiossm.graphs.exporter import export_graph
 from audiossm.models import (
     GeneratorConfig,
     LoadedGenerator,
@@ -212,6 +214,19 @@ def test_a_generator_of_more_groups_than_its_codec_has_is_refused():
     object.__setattr__(network.config, "num_groups", 9)
     with pytest.raises(ModelError, match="makes 9 groups"):
         LoadedGenerator(network, make_audio_codec(), name="x", model_hash="0" * 32)
+
+
+def test_a_graph_says_what_the_network_says(folder):
+    step = LoadedGenerator.load(folder, backend="torch").ways.step
+    (folder / "graphs").mkdir()
+    (folder / "graphs" / step.file_name(1)).write_bytes(export_graph(step, 1))
+    ways = LoadedGenerator.load(folder).ways
+    assert ways.choose(1) == "onnx"
+    state = step.init_state(1)
+    steppers = [Stepper(Ways(step, torch.device("cpu"), "torch"), state), Stepper(ways, state, 1)]
+    for x in torch.randn(40, 1, 1, CONFIG.backbone.d_model):
+        (expected,), (found,) = (stepper.step(x) for stepper in steppers)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_step_s_graph_leaves_out_what_tells_a_frame(folder):

@@ -196,6 +196,20 @@ def test_what_cant_be_said_is_told_and_the_rest_is_said():
     assert speech.skipped == ("🙂",) and [word.word for word in speech.words] == ["Hello"]
 
 
+def test_what_nobody_can_read_out_is_told_and_costs_little():
+    for text, skipped in (
+        ("1" * 100_000, ["1" * 100_000]),  # Python itself refuses to read such a number
+        ("$" + "1" * 5000 + "th", ["$" + "1" * 5000 + "th"]),
+        ("½", ["½"]),
+        ("a" * 100_000, ["a" * 100_000]),
+        ("你" * 100_000, ["你"] * 100_000),
+        ("- " * 50_000, []),
+    ):
+        events = run(SPEAKER.session(), text)
+        found = [event.text.lstrip("$") for event in events]
+        assert found == [item.lstrip("$") for item in skipped], text[:9]
+
+
 @pytest.mark.parametrize("text", ["", " \n ", "...", "🙂"])
 def test_a_text_without_words_makes_no_sound(text):
     events = run(SPEAKER.session(), text)
