@@ -12,7 +12,8 @@ from audiossm.streaming.files import transcribe_channels, transcribe_stream
 from audiossm.streaming.seats import CardSeats
 from audiossm.streaming.session import Session
 from audiossm.streaming.speaker import Speaker, Speech
-from audiossm.streaming.speech import Skipped, Sound, SpeechEvent, SpeechSession, SpokenWord
+from audiossm.streaming.speech import SpeechSession
+from audiossm.streaming.speech_events import Skipped, Sound, SpeechEvent, SpokenWord
 from audiossm.streaming.store import FolderStore, MemoryStore, SnapshotStore, open_store
 from audiossm.streaming.stream import News, Stream
 from audiossm.streaming.table import Heard, StreamTable

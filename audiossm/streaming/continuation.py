@@ -10,7 +10,8 @@ from audiossm.errors import AudioError
 from audiossm.models import LoadedGenerator, Voice
 from audiossm.streaming.code_maker import CodeMaker
 from audiossm.streaming.coding import DecoderSession, EncoderSession
-from audiossm.streaming.speech import Sound, flush
+from audiossm.streaming.speech import flush
+from audiossm.streaming.speech_events import Sound
 
 __all__ = ["continue_sound"]
 

@@ -14,7 +14,8 @@ from audiossm.errors import ConfigError, PronunciationError
 from audiossm.models import LoadedGenerator, Voice, find_voice, list_voices
 from audiossm.pronouncer import Pronouncer
 from audiossm.streaming.continuation import continue_sound
-from audiossm.streaming.speech import Skipped, Sound, SpeechEvent, SpeechSession, SpokenWord
+from audiossm.streaming.speech import SpeechSession
+from audiossm.streaming.speech_events import Skipped, Sound, SpeechEvent, SpokenWord
 
 __all__ = ["Speaker", "Speech"]
 

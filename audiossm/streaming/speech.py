@@ -6,7 +6,7 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -16,55 +16,22 @@ from torch import Tensor
 from audiossm.decoding import sampling as drawing
 from audiossm.decoding.sampling import Sampling, draw, end_threshold, outlive
 from audiossm.errors import AudioSSMError, ConfigError, SessionError, SnapshotError
-from audiossm.models import GeneratorState, LoadedGenerator, Voice
+from audiossm.models import LoadedGenerator, Voice
 from audiossm.pronouncer import Pronouncer
 from audiossm.script import ENDS, Script, ScriptReader, Unit
 from audiossm.streaming.code_maker import CodeMaker
 from audiossm.streaming.coding import DecoderSession
-from audiossm.streaming.snapshot import (
-    Arrays,
-    check_arrays,
-    fill_state,
-    pack,
-    state_arrays,
-    unpack,
-)
+from audiossm.streaming.snapshot import Arrays, check_arrays, pack, unpack
+from audiossm.streaming.speech_events import Skipped, Sound, SpeechEvent, SpokenWord
+from audiossm.streaming.speech_snapshot import identity, pack_voice, unpack_voice
 
-__all__ = ["Skipped", "Sound", "SpeechEvent", "SpeechSession", "SpokenWord"]
+__all__ = ["SpeechSession", "flush"]
 
 SENTENCE_ENDS = (".", "?")
 # frames of a unit at most, whatever the network says, and of the pause before a sentence
 LONGEST_PHONE, LONGEST_PAUSE, LONGEST_LEAD = 40, 75, 10
 SLOWEST, FASTEST = 0.25, 4.0
 KEPT = 10_000  # characters that were read, before they are let go
-
-
-@dataclass(frozen=True)
-class Sound:
-    """The next samples of the speech, in [-1, 1] or a little beyond, and their codes.
-
-    The codec's delay is taken away at the beginning: the first samples are less than a frame, and
-    the last ones come with no codes.
-    """
-
-    samples: NDArray[np.float32]  # (samples,) at the codec's rate
-    codes: NDArray[np.int64]  # (groups, frames)
-
-
-@dataclass(frozen=True)
-class SpokenWord:
-    """A word as it was written, and when it is said; its last sound may follow, within 100 ms."""
-
-    word: str
-    start_s: float
-    end_s: float
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A piece of the text that can't be said."""
-
-    text: str
 
 
 # arrays of a snapshot whose sizes change
@@ -83,8 +50,6 @@ COUNTERS = (
     "tail",
     "word_start",
 )
-
-SpeechEvent = Sound | SpokenWord | Skipped
 
 
 class SpeechSession:
@@ -463,41 +428,6 @@ def flush(decoder: DecoderSession, codes: NDArray[np.int64]) -> NDArray[np.float
     more = np.repeat(codes, -(-codec.network.delay // codec.config.frame_size), axis=1)
     # one that steps by several frames waits with what it has
     return np.concatenate([decoder.push(more[np.newaxis])[0], decoder.finish()[0]])
-
-
-def identity(generator: LoadedGenerator) -> dict[str, str]:
-    """What must agree before a session goes on from a snapshot."""
-    return {"session": "speech", "model": generator.hash, "codec": generator.codec.hash}
-
-
-def pack_voice(voice: Voice) -> Arrays:
-    """Name a voice's arrays."""
-    state: Arrays = {} if voice.state is None else state_arrays(voice.state, "voice.state")
-    return {"voice.vector": voice.vector, **state}
-
-
-def unpack_voice(generator: LoadedGenerator, fields: list[Any], arrays: Arrays) -> Voice:
-    """Return the voice that ``pack_voice`` took apart, from what JSON says of it.
-
-    Raises:
-        SnapshotError: its arrays are missing, or don't fit the model.
-    """
-    name, pace, origin, licence, has_state = fields
-    first = generator.network.init_state(1)
-    fresh = Voice(
-        name=name,
-        vector=np.zeros(generator.config.d_voice, np.float32),
-        state=first if has_state else None,
-    )
-    parts = {key: array for key, array in arrays.items() if key.startswith("voice.")}
-    check_arrays(parts, pack_voice(fresh))
-    state: GeneratorState | None = None
-    if has_state:
-        state = fill_state(first, "voice.state", parts)
-    vector = np.asarray(parts["voice.vector"], np.float32)
-    return Voice(
-        name=name, vector=vector, pace=float(pace), state=state, origin=origin, licence=licence
-    )
 
 
 def _pack_unit(unit: Unit) -> list[Any]:

@@ -1,5 +1,6 @@
 """Speech: the same whole or in pieces, from a snapshot anywhere, of any length in little memory."""
 
+import gc
 import random
 import tracemalloc
 
@@ -225,11 +226,12 @@ def test_long_texts_are_said_in_the_memory_of_short_ones():
     tracemalloc.start()
     for count, event in enumerate(session.push(text)):
         if isinstance(event, Sound) and event.codes.shape[1] == 1 and count % 60 == 30:
+            gc.collect()  # torch leaves circles behind, which are collected now and then
             sizes.append(tracemalloc.get_traced_memory()[0])
         if count > 300:
             break
     tracemalloc.stop()
-    assert max(sizes[1:]) - sizes[0] < 100_000 and len(sizes) >= 4
+    assert max(sizes[1:]) - sizes[0] < 50_000 and len(sizes) >= 4
     assert len(session.ahead) < 50 and len(session.words) < 20
 
 
