@@ -24,6 +24,7 @@ __all__ = [
     "Take",
     "find_voices",
     "hold_out_takes",
+    "is_held_out",
     "match_takes",
     "usual_frames",
 ]
@@ -92,12 +93,16 @@ def hold_out_takes(takes: Iterable[Take], share: float) -> tuple[list[Take], lis
     train: list[Take] = []
     dev: list[Take] = []
     for take in takes:
-        digest = hashlib.sha256(take.utterance.key.encode()).digest()
-        held = int.from_bytes(digest[:8], "big") < share * 2**64
-        (dev if held else train).append(take)
+        (dev if is_held_out(take.utterance.key, share) else train).append(take)
     if not train or not dev:
         raise ManifestError(f"dev_share {share} leaves {len(train)} to train, {len(dev)} for dev")
     return train, dev
+
+
+def is_held_out(key: str, share: float) -> bool:
+    """Tell whether a recording is one of those that dev gets."""
+    digest = hashlib.sha256(key.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 def find_voices(takes: Iterable[Take], least: int) -> list[str]:
