@@ -23,10 +23,6 @@ def _keep(state: S) -> S:
     return state
 
 
-# options that graphs were made before, and what they were then
-LATER = {"trapezoid": True}
-
-
 @dataclass(frozen=True)
 class Step(Generic[S]):
     """A step that runs by torch, or as a graph of the same network.
@@ -101,18 +97,5 @@ class Step(Generic[S]):
 
 
 def hash_sizes(tables: dict[str, Any]) -> str:
-    """Return 32 hex digits of SHA-256 over a network's config, as tables.
-
-    Options that came later count only where they aren't as all was before: graphs stay good.
-    """
-    known = json.dumps(drop_unchanged(tables), sort_keys=True)
-    return hashlib.sha256(known.encode()).hexdigest()[:32]
-
-
-def drop_unchanged(tables: dict[str, Any]) -> dict[str, Any]:
-    """Leave out options of ``LATER`` that are as they always were."""
-    return {
-        key: drop_unchanged(value) if isinstance(value, dict) else value
-        for key, value in tables.items()
-        if key not in LATER or value != LATER[key]
-    }
+    """Return 32 hex digits of SHA-256 over a network's config, as tables."""
+    return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()[:32]
