@@ -115,8 +115,8 @@ class Generator(StreamingModule[GeneratorState]):
         )
         self.norm_f = RMSNorm(width)
         self.head = nn.Linear(width, config.num_outputs)
-        for table in (self.symbols, self.stresses, self.places, self.ages, self.digits):
-            nn.init.normal_(table.weight, std=0.3)
+        for embedding in (self.symbols, self.stresses, self.places, self.ages, self.digits):
+            nn.init.normal_(embedding.weight, std=0.3)
         sizes = torch.tensor(config.levels)
         bases = torch.cumprod(torch.cat([torch.ones(1, dtype=torch.int64), sizes[:-1]]), 0)
         digits = torch.arange(config.num_codes).unsqueeze(1) // bases % sizes
@@ -173,15 +173,30 @@ class Generator(StreamingModule[GeneratorState]):
             text: (batch, frames, d_model): of ``read``, that of the unit which is being said.
             age: (batch, frames) int64: for how many frames it has been said, from 0.
             voice: (batch, d_voice); zeros are nobody's.
-            pace: (batch,): the logarithm of how much longer than usual phones are.
+            pace: (batch,) or (batch, frames): the logarithm of how much longer than usual phones
+                are.
         Returns:
             (batch, frames, d_model) float32.
         """
-        groups = torch.arange(self.config.num_groups, device=codes.device)
-        heard = F.embedding(self.rows[groups, codes], self.digits.weight).sum((-3, -2))
-        who = self.voice(torch.cat([voice, pace.unsqueeze(-1)], dim=-1)).unsqueeze(1)
+        paces = pace.unsqueeze(1) if pace.dim() == 1 else pace
+        voices = voice.unsqueeze(1).expand(-1, paces.shape[1], -1)
+        who = self.voice(torch.cat([voices, paces.unsqueeze(-1)], dim=-1))
         joined: Tensor = self.ages(age.clamp(max=self.config.longest))
-        return self.dropout(joined + heard + text + who).float()
+        return self.dropout(joined + self.hear(codes) + text + who).float()
+
+    def hear(self, codes: Tensor) -> Tensor:
+        """Add up the rows of all digits of codes (batch, frames, groups)."""
+        groups = torch.arange(self.config.num_groups, device=codes.device)
+        rows = self.rows[groups, codes]
+        if not self.training:
+            heard: Tensor = F.embedding(rows, self.digits.weight).sum((-3, -2))
+            return heard
+        # the gradient of a product is a product, that of so many lookups a long sum
+        size = (*codes.shape[:2], self.digits.num_embeddings)
+        ones = torch.ones((), device=codes.device).expand(rows.flatten(2).shape)
+        counts = torch.zeros(size, device=codes.device).scatter_add(2, rows.flatten(2), ones)
+        heard = counts @ self.digits.weight
+        return heard
 
     def step(self, x: Tensor, state: GeneratorState) -> tuple[Tensor, GeneratorState]:
         """Advance by any number of frames.
