@@ -182,7 +182,8 @@ class Generator(StreamingModule[GeneratorState]):
         voices = voice.unsqueeze(1).expand(-1, paces.shape[1], -1)
         who = self.voice(torch.cat([voices, paces.unsqueeze(-1)], dim=-1))
         joined: Tensor = self.ages(age.clamp(max=self.config.longest))
-        return self.dropout(joined + self.hear(codes) + text + who).float()
+        told: Tensor = self.dropout(joined + self.hear(codes) + text + who)
+        return told.float()
 
     def hear(self, codes: Tensor) -> Tensor:
         """Add up the rows of all digits of codes (batch, frames, groups)."""

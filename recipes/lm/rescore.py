@@ -141,20 +141,25 @@ def choose(table: Sequence[tuple[np.ndarray, np.ndarray, int]], weights: np.ndar
 
 
 def perplexity(lines: Sequence[str], model: TextModel, ngrams: NgramModel) -> dict[str, float]:
-    """Return both models' perplexities of words that the n-grams know, and of sentences' ends."""
+    """Return perplexities of words that the n-grams know, and of sentences' ends.
+
+    They are of both models, and of the mean of both probabilities.
+    """
     known = set(ngrams.lexicon)
-    nats, events, unknown = np.zeros(2), 0, 0
+    nats, events, unknown = np.zeros(3), 0, 0
     for line, own in zip(lines, model.score(lines), strict=True):
         words = line.split()
         counted = [word in known for word in words] + [True]
-        pair = np.array([own, score_words(ngrams, words)])
-        nats += pair[:, counted].sum(axis=1)
+        logs = np.array([own, score_words(ngrams, words)])
+        logs = np.vstack([logs, np.logaddexp(*logs) - np.log(2.0)])
+        nats += logs[:, counted].sum(axis=1)
         events += sum(counted)
         unknown += len(counted) - sum(counted)
-    neural, counts = np.exp(-nats / events)
+    neural, counts, mean = np.exp(-nats / events)
     return {
         "neural": round(float(neural), 2),
         "ngrams": round(float(counts), 2),
+        "mean": round(float(mean), 2),
         "events": events,
         "left_out": unknown,
     }

@@ -2,6 +2,7 @@
 
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 import ngram_scores
@@ -47,6 +48,12 @@ def test_readings_are_ordered_by_weights_that_other_utterances_chose(recipe):
 
 
 def test_perplexity_counts_the_words_that_both_know(recipe):
-    found = recipe.perplexity(["the cat zebra", "a hat"], Fixed(), make_ngrams())
+    ngrams, texts = make_ngrams(), ["the cat zebra", "a hat"]
+    found = recipe.perplexity(texts, Fixed(), ngrams)
     assert found["left_out"] == 1 and found["events"] == 6
-    assert found["neural"] == pytest.approx(2.718 ** ((1 - 1 + 0 + 1 + 1 + 0) / 6), abs=0.01)
+    neural, counts = (
+        np.exp(np.delete(np.concatenate(scores), 2))  # all but the zebra
+        for scores in (Fixed().score(texts), [recipe.score_words(ngrams, t.split()) for t in texts])
+    )
+    for name, probs in (("neural", neural), ("ngrams", counts), ("mean", (neural + counts) / 2)):
+        assert found[name] == pytest.approx(np.prod(probs) ** (-1 / 6), abs=0.01)
