@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from audiossm.codec import Encoder, EncoderConfig, EncoderState
+from audiossm.config import later
 from audiossm.errors import ConfigError, ShapeError
 from audiossm.models.phone_head import PhoneHead
 from audiossm.nn import (
@@ -43,7 +44,7 @@ class BackboneConfig:
     dt_min: float = 1e-3
     dt_max: float = 0.1
     max_memory: float | None = None
-    trapezoid: bool = True
+    trapezoid: bool = later(True)
 
     @property
     def mixer(self) -> Mamba3Config:

@@ -4,9 +4,9 @@
     python recipes/lm/train.py FILE ... --out DIR --smoke         # a minute on a CPU
 
 A FILE is a text with a sentence a line (.xz, .bz2 or plain); each counts once, and one of 400 is
-held out, chosen by its letters. Words are pieces, as 65 533 classes of words would make four fifths of
-the network, and letters would make rows five times as long: the commonest words are one piece, the
-others a few.
+held out, chosen by its letters. Words are pieces, as 65 533 classes of words would make four fifths
+of the network, and letters would make rows five times as long: the commonest words are one piece,
+the others a few.
 """
 
 import argparse
