@@ -37,7 +37,7 @@ class Step(Generic[S]):
         outputs: name and frame axis of each output.
         sizes: 32 hex digits that tell networks of other sizes apart.
         settle: gives the state that a session shows; it has the same future.
-        unused: weights whose name begins so have no part in it.
+        unused: weights whose name begins so, or with one of several, have no part in it.
         patience: frames that a stream brings for a graph of several frames before that is loaded,
             which takes some time; 0 if the result is to be the same to the last bit.
     """
@@ -51,7 +51,7 @@ class Step(Generic[S]):
     sizes: str
     width: tuple[int, ...] = ()
     settle: Callable[[S], S] = _keep
-    unused: str | None = None
+    unused: str | tuple[str, ...] | None = None
     patience: int = 0
 
     def example(self, num_frames: int) -> Tensor:
