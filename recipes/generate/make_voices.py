@@ -42,9 +42,6 @@ VOICES = {
     ),
     "slt": Speaker("arctic_slt", "SLT, a woman of the CMU ARCTIC databases", ARCTIC),
     "bdl": Speaker("arctic_bdl", "BDL, a man of the CMU ARCTIC databases", ARCTIC),
-    "philipp": Speaker(
-        "dctts_philipp", "Philipp Matthes, a man who recorded it for his dc_tts", "Apache-2.0"
-    ),
 }
 
 
