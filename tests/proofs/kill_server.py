@@ -2,6 +2,8 @@
 
     python tests/proofs/kill_server.py                 100 kills, the shipped model
     python tests/proofs/kill_server.py --kills 5       a quick try
+    python tests/proofs/kill_server.py --kills 1000 --tiny --decoder greedy --fork
+                                                       many: a tiny random model, quick starts
     python tests/proofs/kill_server.py --servers 2 --store redis --drain
                                                        two servers, one Redis, half of them asked
 
@@ -13,11 +15,15 @@ a kill. Clients send the committed recordings in pieces of random sizes, at --sp
 of speech, with flushes at random places; each goes on to the next one. What a client was told must
 be what a stream in this process is told of the same samples with the same flushes: every word and
 its times. The exit code is 1 if a word was lost, doubled or changed.
+
+With --fork a server is a fork of a process that has imported everything and has neither a model nor
+a thread; else it is a process from the start, which takes some seconds of a core each time.
 """
 
 import argparse
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import random
 import re
@@ -41,6 +47,11 @@ from audiossm_apps.client import connect
 SPEECH = Path(__file__).parent.parent / "speech"
 NGINX = Path(__file__).parents[2] / "apps" / "deploy" / "nginx.conf"
 KEEP_S = 5  # how far back streams go
+START_S = 300
+IMPORTED = [
+    *("audiossm.streaming", "audiossm_apps.cli", "audiossm_apps.live.server"),
+    *("uvicorn", "onnxruntime", "numba"),
+]
 Told = tuple[str, float, float]
 
 
@@ -52,10 +63,8 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.log = open(folder / "server.log", "ab")
-        self.command = [
-            *(sys.executable, "-m", "audiossm_apps.cli", "serve", "--port", str(self.port)),
-            *options,
-        ]
+        self.arguments = ["serve", "--port", str(self.port), *options]
+        self.command = [sys.executable, "-m", "audiossm_apps.cli", *self.arguments]
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -64,7 +73,7 @@ class Server:
             *self.command, stdout=asyncio.subprocess.PIPE, stderr=self.log
         )
         assert self.process.stdout is not None
-        line = await asyncio.wait_for(self.process.stdout.readline(), 300)
+        line = await asyncio.wait_for(self.process.stdout.readline(), START_S)
         if b"serving" not in line:
             raise RuntimeError(f"the server said {line!r}: see its log")
 
@@ -74,6 +83,46 @@ class Server:
         if self.process.returncode is None:
             self.process.send_signal(how)
         return await self.process.wait()
+
+
+def serve(log: str, arguments: list[str]) -> None:
+    """Be the server, in a process that was forked for it."""
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    from audiossm_apps.cli import main as run_command
+
+    sys.exit(run_command(arguments))
+
+
+class ForkedServer(Server):
+    """The same, forked from a process that has imported everything already."""
+
+    forked: multiprocessing.process.BaseProcess | None = None
+
+    async def start(self) -> None:
+        """Start it and wait until it serves."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(IMPORTED)
+        self.forked = context.Process(target=serve, args=(self.log.name, self.arguments))
+        self.forked.start()
+        async with asyncio.timeout(START_S):
+            while True:
+                with contextlib.suppress(OSError):
+                    (await asyncio.open_connection("127.0.0.1", self.port))[1].close()
+                    return
+                if not self.forked.is_alive():
+                    raise RuntimeError("the server ended: see its log")
+                await asyncio.sleep(0.02)
+
+    async def stop(self, how: signal.Signals) -> int:
+        """End it and return its exit code."""
+        assert self.forked is not None and self.forked.pid is not None
+        if self.forked.is_alive():
+            os.kill(self.forked.pid, how)
+        await asyncio.to_thread(self.forked.join)
+        assert self.forked.exitcode is not None
+        return self.forked.exitcode
 
 
 class Balancer:
@@ -267,10 +316,12 @@ def alone(
 async def prove(args: argparse.Namespace, store: str, folder: Path) -> Tally:
     """Kill servers so many times."""
     rng, tally = random.Random(args.seed), Tally()
-    transcriber = Transcriber.load(args.model, readable=True)
+    transcriber = Transcriber.load(args.model, readable=True, decoder=args.decoder)
     options = ["--store", store, "--capacity", str(4 * args.clients)]
+    options += ["--decoder", args.decoder] if args.decoder else []
     options += ["--model", args.model] if args.model else []
-    servers = [Server(folder, options) for _ in range(args.servers)]
+    kind = ForkedServer if args.fork else Server
+    servers = [kind(folder, options) for _ in range(args.servers)]
     server = Balancer(servers, folder if args.nginx else None)
     try:
         await server.start()
@@ -279,7 +330,7 @@ async def prove(args: argparse.Namespace, store: str, folder: Path) -> Tally:
             for turn in range(args.clients)
         ]
         while tally.kills < args.kills:
-            waiting = asyncio.create_task(asyncio.sleep(rng.uniform(0.2, 6.0)))
+            waiting = asyncio.create_task(asyncio.sleep(rng.uniform(0.2, args.longest_s)))
             await asyncio.wait([waiting, *talking], return_when=asyncio.FIRST_COMPLETED)
             for task in talking:
                 if task.done():
@@ -308,6 +359,19 @@ async def prove(args: argparse.Namespace, store: str, folder: Path) -> Tally:
     return tally
 
 
+def save_tiny(folder: Path) -> Path:
+    """Write down a model that is quick to load; its words are nonsense, but many."""
+    sys.path.append(str(Path(__file__).parents[1]))
+    from audiossm.checkpoint import save_model
+    from audiossm.config import to_dict
+    from tiny_model import make_transcriber
+
+    model = make_transcriber()
+    config = {"recogniser": to_dict(model.config)}
+    save_model(folder, "recogniser", "", config, model.network.state_dict())
+    return folder
+
+
 def main(argv: list[str] | None = None) -> int:
     """Print what happened and the verdict."""
     parser = argparse.ArgumentParser(
@@ -317,6 +381,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=3, metavar="N", help="at once")
     parser.add_argument("--speed", type=float, default=1.0, metavar="X")
     parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped one")
+    parser.add_argument("--longest-s", type=float, default=6.0, metavar="S", help="between kills")
+    parser.add_argument("--decoder", metavar="NAME", help="default: the model's best")
+    parser.add_argument("--tiny", action="store_true", help="a tiny model with random weights")
+    parser.add_argument("--fork", action="store_true", help="servers that start quickly")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--store", metavar="DIR|URL", help="'redis' starts one (default: a new folder)"
@@ -338,6 +406,8 @@ def main(argv: list[str] | None = None) -> int:
             from redis_server import run_redis
 
             store = stack.enter_context(run_redis())[0]
+        if args.tiny:
+            args.model = str(save_tiny(folder / "tiny"))
         tally = asyncio.run(prove(args, store, folder))
     for wrong in tally.wrong:
         print(wrong)
