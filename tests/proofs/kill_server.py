@@ -45,7 +45,7 @@ from audiossm.streaming import stream as stream_events
 from audiossm_apps.client import connect
 
 SPEECH = Path(__file__).parent.parent / "speech"
-NGINX = Path(__file__).parents[2] / "apps" / "deploy" / "nginx.conf"
+DEPLOY = Path(__file__).parents[2] / "apps" / "deploy"
 KEEP_S = 5  # how far back streams go
 START_S = 300
 IMPORTED = [
@@ -128,8 +128,8 @@ class ForkedServer(Server):
 class Balancer:
     """One port in front of several servers: a new connection goes to the first one that is up."""
 
-    def __init__(self, servers: list[Server], nginx: Path | None = None) -> None:
-        self.servers, self.nginx = servers, nginx
+    def __init__(self, servers: list[Server], folder: Path, proxy: str | None = None) -> None:
+        self.servers, self.folder, self.proxy_name = servers, folder, proxy
         self.listener: asyncio.Server | None = None
         self.proxy: asyncio.subprocess.Process | None = None
         self.up = [*servers]
@@ -138,8 +138,8 @@ class Balancer:
     async def start(self) -> None:
         """Start all servers, and listen."""
         await asyncio.gather(*(server.start() for server in self.servers))
-        if self.nginx is not None:
-            self.port = await self._start_nginx(self.nginx)
+        if self.proxy_name is not None:
+            self.port = await self._start_proxy(self.proxy_name)
             return
         self.listener = await asyncio.start_server(self._take, "127.0.0.1", 0)
         self.port = self.listener.sockets[0].getsockname()[1]
@@ -162,23 +162,26 @@ class Balancer:
             await self.proxy.wait()
         return max(await asyncio.gather(*(server.stop(how) for server in self.servers)))
 
-    async def _start_nginx(self, folder: Path) -> int:
-        """Start nginx as it is deployed, but for TLS, and return its port."""
+    async def _start_proxy(self, name: str) -> int:
+        """Start nginx or Caddy as it is deployed, but for TLS, and return its port."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        text = NGINX.read_text().replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
-        text = re.sub(r"^ *ssl_.*\n", "", text, flags=re.MULTILINE)
-        for number, server in zip(("8765", "8766"), self.servers, strict=True):
-            text = text.replace(f"127.0.0.1:{number}", f"127.0.0.1:{server.port}")
-        paths = "".join(
-            f"{kind}_temp_path {folder}/{kind};"
-            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        main = f"daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;"
-        config = folder / "nginx.conf"
-        config.write_text(f"{main} events {{}} http {{ access_log off; {paths}\n{text}}}")
-        self.proxy = await asyncio.create_subprocess_exec("nginx", "-c", str(config))
+        config = self.folder / f"{name}.conf"
+        ports = [server.port for server in self.servers]
+        make = {"nginx": make_nginx, "caddy": make_caddy}[name]
+        config.write_text(make(self.folder, port, ports))
+        command = {
+            "nginx": ["nginx", "-c", str(config)],
+            "caddy": ["caddy", "run", "--adapter", "caddyfile", "--config", str(config)],
+        }[name]
+        with open(self.folder / f"{name}.log", "wb") as log:
+            self.proxy = await asyncio.create_subprocess_exec(
+                *command,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"XDG_CONFIG_HOME": str(self.folder)},
+            )
         async with asyncio.timeout(20):
             while True:
                 with contextlib.suppress(OSError):
@@ -201,6 +204,31 @@ class Balancer:
             sink.close()
 
         await asyncio.gather(pass_on(reader, down), pass_on(up, writer))
+
+
+def make_nginx(folder: Path, port: int, ports: list[int]) -> str:
+    """Return the deployed configuration for these ports, without TLS."""
+    text = (DEPLOY / "nginx.conf").read_text()
+    text = text.replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
+    text = re.sub(r"^ *ssl_.*\n", "", text, flags=re.MULTILINE)
+    for deployed, own in zip(("8765", "8766"), ports, strict=True):
+        text = text.replace(f"127.0.0.1:{deployed}", f"127.0.0.1:{own}")
+    paths = "".join(
+        f"{kind}_temp_path {folder}/{kind};"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    main = f"daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;"
+    return f"{main} events {{}} http {{ access_log off; {paths}\n{text}}}"
+
+
+def make_caddy(folder: Path, port: int, ports: list[int]) -> str:
+    """Return the deployed configuration for these ports, without TLS."""
+    text = (DEPLOY / "Caddyfile").read_text()
+    text = text.replace("talk.example.org", f"http://127.0.0.1:{port}")
+    for deployed, own in zip(("8765", "8766"), ports, strict=True):
+        text = text.replace(f"127.0.0.1:{deployed}", f"127.0.0.1:{own}")
+    options = f"admin off\n auto_https off\n storage file_system {folder}/caddy"
+    return f"{{\n {options}\n}}\n{text}"
 
 
 @dataclass
@@ -322,7 +350,7 @@ async def prove(args: argparse.Namespace, store: str, folder: Path) -> Tally:
     options += ["--model", args.model] if args.model else []
     kind = ForkedServer if args.fork else Server
     servers = [kind(folder, options) for _ in range(args.servers)]
-    server = Balancer(servers, folder if args.nginx else None)
+    server = Balancer(servers, folder, args.proxy)
     try:
         await server.start()
         talking = [
@@ -391,7 +419,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--servers", type=int, default=1, metavar="N", help="that share the store")
     parser.add_argument(
-        "--nginx", action="store_true", help="with two servers: through nginx as it is deployed"
+        "--proxy", choices=["nginx", "caddy"], help="with two servers: through it as deployed"
     )
     parser.add_argument("--drain", action="store_true", help="every second end is SIGTERM")
     parser.add_argument("--rewind", action="store_true", help="go back before the end")
