@@ -20,6 +20,8 @@ from audiossm.evaluate.machine import describe_machine, name_machine
 from audiossm.evaluate.recording import read_recording
 from audiossm.manifest import Utterance, read_manifest
 
+BACKENDS = ["auto", "torch", "numba", "onnx", "onnx-int8"]
+
 
 def main() -> int:
     """Print the times and the verdict."""
@@ -28,7 +30,7 @@ def main() -> int:
     )
     parser.add_argument("source", type=Path, help="an audio file or a manifest")
     parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped one")
-    parser.add_argument("--backend", choices=["auto", "torch", "onnx", "onnx-int8"], default="auto")
+    parser.add_argument("--backend", choices=BACKENDS, default="auto")
     parser.add_argument("--limit", type=int, default=5, help="utterances (default: %(default)s)")
     parser.add_argument("--min-speed", type=float, default=12.0, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="one object instead of the table")
