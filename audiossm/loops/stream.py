@@ -37,6 +37,9 @@ class Loop(Generic[S]):
         self.tables = program.writer.finish()
         self.lines = np.array(program.lines, np.int64)
         self.size, self.x, self.outputs = program.size, x, outputs
+        # compiled, or read from the disk, now: a stream's first frame wouldn't wait so long
+        nothing = np.zeros(0, np.float32)
+        run(*self.tables, self.lines[:0], nothing, np.zeros(1, np.int64), nothing)
 
 
 class LoopState(Generic[S]):
