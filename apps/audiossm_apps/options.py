@@ -40,8 +40,8 @@ def add_model_options(parser: argparse.ArgumentParser, *, lookahead: bool = True
         "--backend",
         choices=["auto", "torch", "numba", "onnx", "onnx-int8"],
         default="auto",
-        help="onnx runs a step as a graph, onnx-int8 in 8 bits, numba as compiled loops (codecs "
-        "only); auto takes the fastest one that is exact (default: %(default)s)",
+        help="onnx runs a step as a graph, onnx-int8 in 8 bits, numba as compiled loops; "
+        "auto takes the fastest one that is exact (default: %(default)s)",
     )
     if lookahead:
         group.add_argument(

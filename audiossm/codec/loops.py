@@ -7,13 +7,14 @@ from torch import nn
 from audiossm.codec.codec import Codec, EncodingState
 from audiossm.codec.convnext import list_blocks
 from audiossm.codec.decoder import LOUDNESS, MAX_LOG_MAGNITUDE, Decoder, DecoderState
+from audiossm.codec.encoder import Encoder
 from audiossm.codec.pitch import HIDDEN_ONE, INPUT_ONE, MAX_BYTE, STEPS, WEIGHT_ONE, PitchReader
 from audiossm.codec.source import LEVEL, TURN
 from audiossm.errors import ModelError
 from audiossm.loops import Loop, Output, Program, Slot, name_parts
 from audiossm.loops import program as layers
 
-__all__ = ["make_decode_loop", "make_encode_loop"]
+__all__ = ["add_encoder", "make_decode_loop", "make_encode_loop"]
 
 FLOOR = 1e-8  # of the power in a bin
 
@@ -25,24 +26,12 @@ def make_encode_loop(network: Codec, *, with_latent: bool = False) -> Loop[Encod
         ModelError: the codec has no loop: its weights are no bytes, or it is built otherwise.
     """
     config, encoder, detail = network.config, network.encoder, network.detail
-    if config.encoder.spectra != "magnitude" or detail is None:
-        raise ModelError("its encoder has other features")
+    if detail is None:
+        raise ModelError("its codes are made of the encoder's frames alone")
     program = Program(name_parts(network.init_encoding(1)))
-    num_spectra, num_bins = config.encoder.spectra_per_frame, encoder.stft.num_bins
     samples = program.slot(1, config.frame_size)
-    windows = program.slot(num_spectra, encoder.stft.window)
-    program.line(layers.WINDOWS, samples, windows, part="encoder.stft.tail")
-    spectra = program.multiply(windows, encoder.stft.basis.T)
-    power = program.line(layers.SQUARES, spectra, program.slot(num_spectra, num_bins))
-    mels = program.multiply(power, encoder.filters.T)
-    stacked = program.slot(num_spectra, num_bins + mels.width)
-    program.compress(power, stacked, (FLOOR, 10.0, 0.25))
-    program.compress(mels, stacked, (FLOOR, 10.0, 0.25), num_bins)
-
-    x = program.linear(stacked.flat(), encoder.in_proj)
-    add_blocks(program, x, encoder.blocks, "encoder.blocks")
-    mixed = program.mixer(program.rms_norm(x, encoder.norm), encoder.mixer, "encoder.ssm.angle")
-    x = program.line(layers.ADD, mixed, x)
+    x, power = add_encoder(program, samples, encoder)
+    num_spectra = power.rows
     latent = program.linear(x, network.to_latent)
 
     lags, bins = detail.config.num_lags, detail.config.num_bins
@@ -125,6 +114,31 @@ def make_decode_loop(network: Decoder) -> Loop[DecoderState]:
     samples = program.slot(1, config.frame_size)
     program.line(layers.OVERLAP, frames, samples, part="istft.tail")
     return Loop(program, latent, Output(samples, (samples.width,), 0, np.float32))
+
+
+def add_encoder(program: Program, samples: Slot, encoder: Encoder) -> tuple[Slot, Slot]:
+    """Add an encoder whose state is called so: samples to frames and the spectra's powers.
+
+    Raises:
+        ModelError: its weights are no bytes, or it has other features.
+    """
+    config, num_bins = encoder.config, encoder.stft.num_bins
+    if config.spectra != "magnitude":
+        raise ModelError("its encoder has other features")
+    windows = program.slot(samples.width // config.hop, config.window)
+    program.line(layers.WINDOWS, samples, windows, part="encoder.stft.tail")
+    spectra = program.multiply(windows, encoder.stft.basis.T)
+    power = program.line(layers.SQUARES, spectra, program.slot(spectra.rows, num_bins))
+    mels = program.multiply(power, encoder.filters.T)
+    stacked = program.slot(power.rows, num_bins + mels.width)
+    program.compress(power, stacked, (FLOOR, 10.0, 0.25))
+    program.compress(mels, stacked, (FLOOR, 10.0, 0.25), num_bins)
+    frames = samples.width // config.frame_size
+    features = Slot(stacked.at, frames, config.spectra_per_frame * stacked.width)
+    x = program.linear(features, encoder.in_proj)
+    add_blocks(program, x, encoder.blocks, "encoder.blocks")
+    mixed = program.mixer(program.rms_norm(x, encoder.norm), encoder.mixer, "encoder.ssm.angle")
+    return program.line(layers.ADD, mixed, x), power
 
 
 def add_blocks(program: Program, x: Slot, modules: nn.ModuleList, part: str) -> None:

@@ -258,7 +258,7 @@ class Stepper(Generic[S]):
             return BoundState(self.ways.graphs, self._state)
         from audiossm.loops import LoopState
 
-        return LoopState(self.ways.load_loop(), self._state)
+        return LoopState(self.ways.load_loop(), self._state, self.ways.step.settle)
 
     def _begin(self, num_frames: int) -> None:
         self.chosen = "torch" if self.seats is not None else self.ways.choose(num_frames)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from audiossm.compiled import compiled, summing
 
-__all__ = ["exponential", "gelu", "sigmoid", "softplus"]
+__all__ = ["exponential", "gate", "gelu", "log_softmax", "sigmoid", "silu", "softplus"]
 
 ONE, HALF = np.float32(1), np.float32(0.5)
 # where float32 still has a power of two for it
@@ -73,3 +73,40 @@ def gelu(x: NDArray[np.float32]) -> None:
         q = ONE + u * (Q1 + u * (Q2 + u * (Q3 + u * Q4)))
         # rounding would leave a little of what is far below zero
         x[i] *= HALF * (ONE + t * p / q) if t > -FAR else np.float32(0)
+
+
+@summing
+def silu(x: NDArray[np.float32]) -> None:
+    """Replace each of (n,) by its product with its sigmoid."""
+    for i in range(len(x)):
+        x[i] *= sigmoid(x[i])
+
+
+@summing
+def gate(x: NDArray[np.float32], y: NDArray[np.float32], silu: int) -> None:
+    """Write to y (rows, n) the first n of x (rows, 2 n) times the sigmoid, or silu, of the rest."""
+    width = y.shape[1]
+    for r in range(len(y)):
+        if silu:
+            for i in range(width):
+                y[r, i] = x[r, i] * x[r, width + i] * sigmoid(x[r, width + i])
+        else:
+            for i in range(width):
+                y[r, i] = x[r, i] * sigmoid(x[r, width + i])
+
+
+@summing
+def log_softmax(x: NDArray[np.float32], y: NDArray[np.float32]) -> None:
+    """Write the log-probabilities of x (rows, n) to y, and the probabilities to x."""
+    width = x.shape[1]
+    for r in range(len(x)):
+        top = x[r, 0]
+        for i in range(1, width):
+            top = max(top, x[r, i])
+        total = np.float32(0)
+        for i in range(width):
+            total += exponential(x[r, i] - top)
+        size = top + np.float32(math.log(total))
+        for i in range(width):
+            y[r, i] = x[r, i] - size
+            x[r, i] = exponential(y[r, i])

@@ -15,6 +15,7 @@ __all__ = [
     "convolve",
     "copy",
     "layer_norm",
+    "look_ahead",
     "multiply",
     "product",
     "rms_norm",
@@ -57,13 +58,21 @@ def multiply(
                 d += w * x[at + 3, j]
             y[at, i], y[at + 1, i], y[at + 2, i], y[at + 3, i] = a, b, c, d
         at += 4
-    while at < rows:
+    while rows - at >= 2:
+        for i in range(len(weight)):
+            a = b = ZERO
+            for j in range(width):
+                w = np.float32(weight[i, j])
+                a += w * x[at, j]
+                b += w * x[at + 1, j]
+            y[at, i], y[at + 1, i] = a, b
+        at += 2
+    if at < rows:
         for i in range(len(weight)):
             a = ZERO
             for j in range(width):
                 a += np.float32(weight[i, j]) * x[at, j]
             y[at, i] = a
-        at += 1
 
 
 @summing
@@ -95,6 +104,37 @@ def layer_norm(tables: Tables, at: int, x: NDArray[np.float32], y: NDArray[np.fl
         size = ONE / np.sqrt(power / width + EPSILON)
         for i in range(len(scale)):
             y[r, i] = (x[r, i] - mean) * size * scale[i] + shift[i]
+
+
+@summing
+def look_ahead(
+    tables: Tables,
+    at: int,
+    tail: NDArray[np.float32],
+    option: int,
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+) -> None:
+    """Convolve a frame x (channels,) by the kernel of one option; as ``LookAheadConv``.
+
+    Args:
+        tables: hold the kernels (options * channels, taps).
+        at: where they are there.
+        tail: (channels, taps - 1), the newest frames; overwritten.
+        option: which of the kernels.
+        x: the frame.
+        y: as x, the result.
+    """
+    kernels, past = matrix(tables, at), tail.shape[1]
+    for i in range(len(x)):
+        kernel = kernels[option * len(x) + i]
+        total = x[i] * kernel[past]
+        for k in range(past):
+            total += tail[i, k] * kernel[k]
+        y[i] = total
+        for k in range(past - 1):
+            tail[i, k] = tail[i, k + 1]
+        tail[i, past - 1] = x[i]
 
 
 @summing

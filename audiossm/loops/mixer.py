@@ -98,6 +98,7 @@ def mix(
     state: NDArray[np.float32],
     projected: NDArray[np.float32],
     y: NDArray[np.float32],
+    room: NDArray[np.float32],
 ) -> None:
     """Do what stands between a mixer's two projections, for a frame, and overwrite the state.
 
@@ -107,15 +108,16 @@ def mix(
         state: its four parts one after the other: angles (H, S), content (H, P, N), keys (H, N),
             values (H, P).
         projected: (n,), overwritten.
-        y: (H P,), the result; behind it there is room for a key and a query.
+        y: (H P,), the result.
+        room: (2 N,), for a key and a query.
     """
     dt_bias, key_norm, query_norm = row(tables, at), row(tables, at + 1), row(tables, at + 2)
     key_bias, query_bias = matrix(tables, at + 3), matrix(tables, at + 4)
     skip, limits = row(tables, at + 5), row(tables, at + 6)
     heads, d_state = key_bias.shape
-    inner = len(y) - 2 * d_state
+    inner = len(y)
     head_dim = inner // heads
-    key, query = y[inner : inner + d_state], y[inner + d_state :]
+    key, query = room[:d_state], room[d_state:]
     raw_key = projected[2 * inner : 2 * inner + d_state]
     raw_query = projected[2 * inner + d_state : 2 * (inner + d_state)]
     rest = projected[2 * (inner + d_state) :]

@@ -10,8 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiossm.compiled import entry
-from audiossm.loops.elementary import gelu
-from audiossm.loops.layers import add, convolve, copy, layer_norm, multiply, product, rms_norm
+from audiossm.loops.elementary import gate, gelu, log_softmax, silu
+from audiossm.loops.layers import (
+    add,
+    convolve,
+    copy,
+    layer_norm,
+    look_ahead,
+    multiply,
+    product,
+    rms_norm,
+)
 from audiossm.loops.mixer import add_mixer, mix
 from audiossm.loops.source import gather, make_whole, sound
 from audiossm.loops.spectra import (
@@ -30,7 +39,7 @@ __all__ = ["Program", "Slot", "run"]
 
 ADD, PRODUCT, MULTIPLY, LAYER_NORM, RMS_NORM, CONVOLVE, GELU, MIX = range(8)
 COPY, WINDOWS, SQUARES, COMPRESS, FLATTEN, QUANTISE, SPECTRA, OVERLAP = range(8, 16)
-GATHER, WHOLE, SOUND = range(16, 19)
+GATHER, WHOLE, SOUND, GATE, LOG_SOFTMAX, LOOK_AHEAD, SILU = range(16, 23)
 
 
 class Slot(NamedTuple):
@@ -104,21 +113,20 @@ class Program:
         return self.line(LAYER_NORM, x, self.slot(x.rows, x.width), table=table)
 
     def rms_norm(self, x: Slot, norm: RMSNorm) -> Slot:
-        """Add a norm of one row."""
+        """Add a norm."""
         table = self.writer.add(norm.weight)
-        return self.line(RMS_NORM, x, self.slot(1, x.width), table=table)
+        return self.line(RMS_NORM, x, self.slot(x.rows, x.width), table=table)
 
     def mixer(self, x: Slot, mixer: Mamba3, part: str) -> Slot:
-        """Add a mixer of one frame, whose state's first part is called so.
+        """Add a mixer, whose state's first part is called so; rows are frames in order.
 
         Raises:
             ModelError: of a kind that there is no loop for.
         """
         projected = self.product(x, self.writer.add_product(mixer.in_proj.weight))
         config, table = mixer.config, add_mixer(self.writer, mixer)
-        inside = self.slot(1, config.d_inner + 2 * config.d_state)
-        self.line(MIX, projected, inside, table=table, part=part)
-        inside = inside._replace(width=config.d_inner)
+        inside, room = self.slot(x.rows, config.d_inner), self.slot(2, config.d_state)
+        self.line(MIX, projected, inside, table=table, part=part, others=(room.at, room.end))
         return self.product(inside, self.writer.add_product(mixer.out_proj.weight))
 
     def compress(
@@ -171,9 +179,12 @@ def run(
         elif code == CONVOLVE:
             convolve(tables, table, part.reshape(len(part) // width, width), x, y)
         elif code == MIX:
-            mix(tables, table, state[places[place] : places[place + 4]], flat_x, flat_y)
+            for r in range(len(x)):
+                room = memory[lines[i, 9] : lines[i, 10]]
+                mix(tables, table, state[places[place] : places[place + 4]], x[r], y[r], room)
         elif code == RMS_NORM:
-            rms_norm(flat_x, row(tables, table), flat_y)
+            for r in range(len(x)):
+                rms_norm(x[r], row(tables, table), y[r])
         elif code == MULTIPLY:
             multiply(matrix(tables, table), x, y)
         elif code == COPY:
@@ -198,3 +209,12 @@ def run(
             make_spectra(flat_x, y, row(tables, table))
         elif code == OVERLAP:
             overlap(part, x, flat_y)
+        elif code == GATE:
+            gate(x, y, lines[i, 9])
+        elif code == SILU:
+            silu(flat_x)
+        elif code == LOG_SOFTMAX:
+            log_softmax(x, y)
+        elif code == LOOK_AHEAD:
+            tail = part.reshape(width, len(part) // width)
+            look_ahead(tables, table, tail, int(state[places[place + 1]]), flat_x, flat_y)

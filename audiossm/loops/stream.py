@@ -1,5 +1,6 @@
 """A stream's step by a program, and its state in one array that the program overwrites."""
 
+from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -43,12 +44,20 @@ class Loop(Generic[S]):
 
 
 class LoopState(Generic[S]):
-    """The state of one stream, or of several side by side: their rows can't touch each other."""
+    """The state of one stream, or of several side by side: their rows can't touch each other.
 
-    def __init__(self, loop: Loop[S], state: S) -> None:
+    Args:
+        loop: of the network.
+        state: where the stream stands; it is left as it is.
+        settle: gives the state that is shown; it has the same future.
+    """
+
+    def __init__(
+        self, loop: Loop[S], state: S, settle: Callable[[S], S] = lambda state: state
+    ) -> None:
         state = turn_tails(state)
-        self.loop, self.like = loop, state
-        parts = [tensor.numpy() for _, tensor in named_tensors(state)]
+        self.loop, self.like, self.settle = loop, state, settle
+        parts = [tensor.float().numpy() for _, tensor in named_tensors(state)]
         self.batch = len(parts[0])
         rows = [array.reshape(self.batch, -1) for array in parts]
         self.places = np.cumsum([0, *(part.shape[1] for part in rows)], dtype=np.int64)
@@ -62,9 +71,10 @@ class LoopState(Generic[S]):
         """Return the state as a value of its own."""
         parts = iter(np.split(np.stack(self.states), self.places[1:-1], axis=1))
         state = map_state(
-            lambda like: torch.from_numpy(next(parts).copy()).view(like.shape), self.like
+            lambda like: torch.from_numpy(next(parts).copy()).view(like.shape).to(like.dtype),
+            self.like,
         )
-        return turn_tails(state)
+        return self.settle(turn_tails(state))
 
     def step(self, x: Tensor) -> tuple[Tensor, ...]:
         """Advance by ``x`` (batch, frames * unit, ...), frame by frame."""

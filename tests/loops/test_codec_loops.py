@@ -179,9 +179,12 @@ def test_a_model_without_loops_says_so_and_auto_does_without():
     shipped = load_codec("torch").config
     with pytest.raises(ModelError, match="aren't rows of bytes: the model wasn't shrunk"):
         AudioCodec(Codec(shipped), name="c", model_hash="0" * 32, backend="numba")
-    with pytest.raises(ModelError, match="its encoder has other features"):
+    with pytest.raises(ModelError, match="made of the encoder's frames alone"):
         AudioCodec(toy.network, name="c", model_hash="0" * 32, backend="numba")
-    with pytest.raises(ModelError, match="step 'hear' has no compiled loop"):
+    with pytest.raises(ModelError, match="its encoder has other features"):
         Transcriber(make_transcriber().network, name="t", model_hash="0" * 32, backend="numba")
+    step = replace(toy.encoder_ways.step, make_loop=None)
+    with pytest.raises(ModelError, match="step 'encode' has no compiled loop"):
+        Ways(step, torch.device("cpu"), "numba")
     with pytest.raises(DeviceError, match="backend 'numba' runs on a CPU, not on cuda"):
         Ways(load_codec("torch").encoder_ways.step, torch.device("cuda"), "numba")
