@@ -79,6 +79,9 @@ class LoopState(Generic[S]):
     def step(self, x: Tensor) -> tuple[Tensor, ...]:
         """Advance by ``x`` (batch, frames * unit, ...), frame by frame."""
         frames = x.numpy().reshape(self.batch, -1, len(self.x))
+        if self.batch == frames.shape[1] == 1:  # a live stream's usual step
+            arrays = self._run(self.states[0], frames[0, 0])
+            return tuple(torch.from_numpy(array[np.newaxis]) for array in arrays)
         pieces: list[list[NDArray[Any]]] = []
         for f in range(frames.shape[1]):
             rows = [self._run(state, frames[b, f]) for b, state in enumerate(self.states)]

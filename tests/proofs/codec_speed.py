@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -18,9 +19,8 @@ import torch
 from audiossm import AudioCodec
 from audiossm.evaluate.machine import describe_machine, name_machine
 from audiossm.evaluate.recording import read_recording
+from audiossm.graphs import Backend
 from audiossm.manifest import Utterance, read_manifest
-
-BACKENDS = ["auto", "torch", "numba", "onnx", "onnx-int8"]
 
 
 def main() -> int:
@@ -30,7 +30,7 @@ def main() -> int:
     )
     parser.add_argument("source", type=Path, help="an audio file or a manifest")
     parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped one")
-    parser.add_argument("--backend", choices=BACKENDS, default="auto")
+    parser.add_argument("--backend", choices=get_args(Backend), default="auto")
     parser.add_argument("--limit", type=int, default=5, help="utterances (default: %(default)s)")
     parser.add_argument("--min-speed", type=float, default=12.0, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="one object instead of the table")
