@@ -32,7 +32,7 @@ from audiossm.loops.spectra import (
     overlap,
     quantise,
 )
-from audiossm.loops.tables import Tables, TablesWriter, matrix, row
+from audiossm.loops.tables import LINE, Tables, TablesWriter, matrix, row
 from audiossm.nn import Mamba3, RMSNorm
 
 __all__ = ["Program", "Slot", "run"]
@@ -40,6 +40,8 @@ __all__ = ["Program", "Slot", "run"]
 ADD, PRODUCT, MULTIPLY, LAYER_NORM, RMS_NORM, CONVOLVE, GELU, MIX = range(8)
 COPY, WINDOWS, SQUARES, COMPRESS, FLATTEN, QUANTISE, SPECTRA, OVERLAP = range(8, 16)
 GATHER, WHOLE, SOUND, GATE, LOG_SOFTMAX, LOOK_AHEAD, SILU = range(16, 23)
+
+FLOATS = LINE // 4
 
 
 class Slot(NamedTuple):
@@ -73,7 +75,7 @@ class Program:
 
     def slot(self, rows: int, width: int) -> Slot:
         """Return new memory, which lies behind all other."""
-        slot = Slot(self.size, rows, width)
+        slot = Slot(-(-self.size // FLOATS) * FLOATS, rows, width)
         self.size = slot.end
         return slot
 

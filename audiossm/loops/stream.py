@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiossm.loops.program import Program, Slot, run
+from audiossm.loops.tables import lay_out
 from audiossm.nn import map_state, named_tensors, turn_tails
 
 __all__ = ["Loop", "LoopState", "Output", "name_parts"]
@@ -62,7 +63,7 @@ class LoopState(Generic[S]):
         rows = [array.reshape(self.batch, -1) for array in parts]
         self.places = np.cumsum([0, *(part.shape[1] for part in rows)], dtype=np.int64)
         self.states = list(np.concatenate(rows, axis=1))
-        self.memory = np.zeros(loop.size, np.float32)
+        self.memory = lay_out([np.zeros(loop.size, np.float32)], np.float32)
         self.x = self.memory[loop.x.at : loop.x.end]
         self.outputs = [self.memory[slot.at : slot.end] for slot, _, _, _ in loop.outputs]
         self.fixed = (*loop.tables, loop.lines)

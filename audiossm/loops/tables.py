@@ -1,6 +1,6 @@
 """A network's numbers in three arrays, from which compiled loops take matrices and rows."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,7 +11,10 @@ from audiossm.compiled import compiled
 from audiossm.errors import ModelError
 from audiossm.rounding import SCALES, restore_rows, round_rows
 
-__all__ = ["Tables", "TablesWriter", "matrix", "numbers", "row"]
+__all__ = ["LINE", "Tables", "TablesWriter", "lay_out", "matrix", "numbers", "row"]
+
+LINE = 64  # bytes that a processor brings in at once; a vector that crosses two takes twice as long
+N = TypeVar("N", bound=np.generic)
 
 
 class Tables(NamedTuple):
@@ -29,13 +32,13 @@ class TablesWriter:
         self.whole: list[NDArray[np.int8]] = []
         self.real: list[NDArray[np.float32]] = []
         self.places: list[tuple[int, int, int]] = []
-        self.ends = [0, 0]
 
     def add(self, array: Tensor | NDArray[np.float32]) -> int:
         """Add a row or a matrix of float32, and return its number."""
-        array = np.atleast_2d(np.asarray(array, np.float32))
-        self.real.append(array.ravel())
-        return self._place(0, array.shape)
+        if isinstance(array, Tensor):
+            array = array.detach().cpu().numpy()
+        array = np.atleast_2d(array).astype(np.float32)
+        return self._place(self.real, array)
 
     def add_numbers(
         self,
@@ -44,8 +47,7 @@ class TablesWriter:
         bias: Tensor | NDArray[np.float32],
     ) -> int:
         """Add a product of whole numbers (out, in), its scale and its bias (out,): three tables."""
-        self.whole.append(numbers.ravel())
-        at = self._place(1, numbers.shape)
+        at = self._place(self.whole, numbers)
         self.add(scale)
         self.add(bias)
         return at
@@ -67,24 +69,30 @@ class TablesWriter:
         if not torch.equal(restore_rows(numbers, codes), weight.cpu().float()):
             raise ModelError("its weights aren't rows of bytes: the model wasn't shrunk")
         each = SCALES[codes.long()]
-        shift = torch.zeros(len(weight)) if bias is None else bias.cpu()
+        shift = torch.zeros(len(weight)) if bias is None else bias.detach().cpu()
         if scale is not None:
-            each, shift = each * scale.cpu(), shift * scale.cpu()
+            each, shift = each * scale.detach().cpu(), shift * scale.detach().cpu()
         return self.add_numbers(numbers.numpy(), each, shift)
 
     def finish(self) -> Tables:
         """Return all of them."""
-        return Tables(
-            np.concatenate([np.zeros(0, np.int8), *self.whole]),
-            np.concatenate([np.zeros(0, np.float32), *self.real]),
-            np.array(self.places, np.int64).reshape(-1, 3),
-        )
+        places = np.array(self.places, np.int64).reshape(-1, 3)
+        return Tables(lay_out(self.whole, np.int8), lay_out(self.real, np.float32), places)
 
-    def _place(self, kind: int, shape: tuple[int, ...]) -> int:
-        rows, columns = shape
-        self.places.append((self.ends[kind], rows, columns))
-        self.ends[kind] += rows * columns
+    def _place(self, arrays: list[NDArray[Any]], array: NDArray[Any]) -> int:
+        """Add an array, filled up to whole lines."""
+        flat = array.ravel()
+        self.places.append((sum(map(len, arrays)), *array.shape))
+        arrays.append(np.pad(flat, (0, -len(flat) % (LINE // flat.itemsize))))
         return len(self.places) - 1
+
+
+def lay_out(arrays: list[NDArray[N]], dtype: type[N]) -> NDArray[N]:
+    """Return arrays one behind the other in memory that begins with a line."""
+    size = sum(map(len, arrays))
+    room = np.empty(size + LINE, dtype)
+    first = -room.ctypes.data % LINE // room.itemsize
+    return np.concatenate([np.zeros(0, dtype), *arrays], out=room[first : first + size])
 
 
 @compiled
