@@ -3,7 +3,8 @@
     python tests/proofs/codec_speed.py AUDIO|MANIFEST.jsonl [--backend torch] [--limit 5]
 
 What is counted is every push of the encoder and of the decoder, one frame each, one after the
-other, and both finishes. The exit code is 1 if that is less than --min-speed times real time.
+other, and both finishes. The exit code is 1 if that is less than --min-speed times real time. The
+speed by processor time is printed beside it: there, what other processes take away doesn't count.
 """
 
 import argparse
@@ -50,11 +51,13 @@ def main() -> int:
     times: dict[str, list[float]] = {"encoder": [], "decoder": []}
     total_s = 0.0
     profile = ""
+    cpu_began = time.thread_time()
     for signal in signals:
         profile, encoder, decoder, finish_s = time_codec(codec, signal)
         times["encoder"] += encoder
         times["decoder"] += decoder
         total_s += sum(encoder) + sum(decoder) + finish_s
+    cpu_s = time.thread_time() - cpu_began
     audio_s = sum(map(len, signals)) / rate
     speed = audio_s / total_s
     passed = speed >= args.min_speed
@@ -70,6 +73,7 @@ def main() -> int:
     }
     if args.json:
         report = {"model": codec.name, "profile": profile, "speed": speed, "push_ms": per_push}
+        report["cpu_speed"] = audio_s / cpu_s
         report |= {"audio_s": audio_s, "passed": passed}
         print(json.dumps(report | {"machine": machine}))
         return 0 if passed else 1
@@ -79,7 +83,7 @@ def main() -> int:
     print(f"{name_machine(machine)}; {codec.name}, {profile}")
     print(
         f"{'pass' if passed else 'FAIL'}: {speed:.1f} times real time (limit {args.min_speed:g}), "
-        f"{audio_s:.1f} s"
+        f"{audio_s:.1f} s; by processor time {audio_s / cpu_s:.1f}"
     )
     return 0 if passed else 1
 
