@@ -38,7 +38,7 @@ Samples = NDArray[np.float32]
 
 # a turn ends after so much time or so much speech: then it is somebody else's
 TURN_S, TURN_SOUND_S = 0.1, 0.2
-TRIAL = "The first light of morning came over the hills."
+TRIAL = "The first light."  # short: it is said before anybody is let in
 # of the threads' time: the rest is for those who listen, the event loop and pages
 SHARE = 0.7
 
