@@ -327,6 +327,7 @@ def main(argv: list[str] | None = None) -> int:
         command = [
             *(sys.executable, "-m", "audiossm_apps.cli", "serve", "--port", "0"),
             *("--store", str(folder / "streams"), "--capacity", "4"),
+            *("--speech-capacity", "2"),
             *(() if args.speaker is None else ("--speaker", args.speaker)),
         ]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
