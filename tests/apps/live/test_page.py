@@ -315,3 +315,28 @@ def test_a_paragraph_ends_with_a_pause(client, writes):
     assert say("four") == [["four"], False]
     assert end("end") == [[], False]
     assert say("five") == [["five"], True]
+
+
+@needs_node
+def test_the_recorder_says_nothing_after_its_end():
+    script = """
+        let Recorder;
+        const said = [];
+        globalThis.sampleRate = 1000;
+        globalThis.AudioWorkletProcessor = class {
+          port = { postMessage: (data) => said.push(data && [...data.samples]) };
+        };
+        globalThis.registerProcessor = (_, made) => { Recorder = made; };
+        await import(process.argv[1]);
+        const recorder = new Recorder();
+        const block = (value) => recorder.process([[new Float32Array(30).fill(value)]]);
+        const going = [block(0.25), block(0.5)];
+        recorder.port.onmessage();
+        going.push(block(0.75), block(0.75));
+        console.log(JSON.stringify([said, going]));
+    """
+    command = ["node", "--input-type=module", "-e", script, (PAGE / "recorder.js").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    said, going = json.loads(done.stdout)
+    assert said == [[8192] * 30 + [16384] * 10, [16384] * 20, None]
+    assert going == [True, True, False, False]
