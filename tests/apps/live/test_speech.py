@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from audiossm.audio import mix, open_audio
 from audiossm.protocol import encode_samples
 from audiossm.streaming import Skipped, Sound, SpeechLimits, SpokenWord
+from audiossm_apps.cli import main
 from audiossm_apps.live.gate import Caps, Gate
 from live_service import run_live
 from tiny_speaker import TEXT, make_speaker
@@ -383,3 +384,32 @@ def test_meters_and_readiness_tell_of_speech():
         assert "audiossm_speech_cancelled_total 0" in metrics
 
     run_live(test, speech=SPEAKS)
+
+
+def test_the_command_has_a_server_say_it_to_the_same_samples(tmp_path, capsys):
+    async def test(_, address):
+        target = tmp_path / "speech.wav"
+        base = ["generate", "--server", address, "-o", str(target), "--text"]
+        argv = [*base, f"{TEXT} \N{SNOWMAN}", "--seed", "3", "--format", "json"]
+        assert await asyncio.to_thread(main, argv) == 0
+        expected = alone(f"{TEXT} \N{SNOWMAN}", seed=3, temperature=0.7)
+        assert target.read_bytes().endswith(s16(expected))
+        out, err = capsys.readouterr()
+        told = json.loads(out)
+        assert (told["model"], told["voice"], told["seed"]) == ("tiny", None, 3)
+        spoken = [event for event in expected if isinstance(event, SpokenWord)]
+        assert [word["word"] for word in told["words"]] == [event.word for event in spoken]
+        assert told["words"][-1]["end_s"] == round(spoken[-1].end_s, 3)
+        assert "left out" in err
+        for text, more, words in (
+            (" ", [], "the text is empty"),
+            ("Hi", ["--voice", "nobody"], "no voice 'nobody'"),
+        ):
+            assert await asyncio.to_thread(main, [*base, text, *more]) == 1
+            assert words in capsys.readouterr().err
+
+    run_live(test, speech=SPEAKS)
+    assert main(["generate", "--server", "127.0.0.1:9", "-o", "x.wav", "--text", "a"]) == 1
+    assert "can't speak there" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["generate", "--server", "x", "-o", "x.ssma", "--text", "a"])
