@@ -55,7 +55,10 @@ MAX_TEXT = 1_000_000  # characters of what is started once, by default
 
 @dataclass(frozen=True, kw_only=True)
 class Start(Message):
-    """Begin to say something; without a ``sample_rate`` it is the model's own."""
+    """Begin to say something; without a ``sample_rate`` it is the model's own.
+
+    With ``ahead_s`` audio comes at most so much sooner than it is heard, if this begins at once.
+    """
 
     type = "start"
     version: int = VERSION
@@ -65,6 +68,7 @@ class Start(Message):
     temperature: float | None = None  # by default the model's own
     encoding: Encoding = "s16"
     sample_rate: int | None = None
+    ahead_s: float | None = None  # by default as soon as it is made
 
 
 @dataclass(frozen=True, kw_only=True)

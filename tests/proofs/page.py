@@ -199,7 +199,9 @@ async def shoot(page: Browser, path: Path | None) -> None:
     if path is not None:
         bottom = "document.querySelector('main').getBoundingClientRect().bottom"
         clip = {"x": 0, "y": 0, "width": 900, "height": await page.run(bottom), "scale": 1}
-        image = await page.call("Page.captureScreenshot", format="png", clip=clip)
+        image = await page.call(
+            "Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True
+        )
         path.write_bytes(base64.b64decode(image["data"]))
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import math
+import time
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -47,6 +49,7 @@ class _Talk:
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.num_sent = 0  # samples since the start
         self.bytes_per_sample = 1
+        self.rate_hz, self.ahead_s = 1, math.inf
 
     async def serve(self) -> None:
         """Hear requests while speech is sent, to the end of the connection."""
@@ -144,7 +147,8 @@ class _Talk:
         except AudioSSMError as exc:
             raise _End("bad-message", str(exc)) from exc
         self.num_sent = 0
-        self.bytes_per_sample = sample_width(request.encoding)
+        self.bytes_per_sample, self.rate_hz = sample_width(request.encoding), rate
+        self.ahead_s = math.inf if request.ahead_s is None else request.ahead_s
         await self._say(
             speak.Started(
                 model=self.engine.speaker.name,
@@ -164,11 +168,17 @@ class _Talk:
                 self.broken.set_exception(exc)
 
     async def _send(self, utterance: Utterance) -> None:
-        """Send what is said, as it is made."""
+        """Send what is said, as it is made, or as it is wanted."""
+        begun: float | None = None
         async for told in utterance.events():
             match told:
                 case Packed(data):
                     if data:
+                        begun = begun or time.monotonic()
+                        heard_s = time.monotonic() - begun
+                        wait_s = self.num_sent / self.rate_hz - heard_s - self.ahead_s
+                        if wait_s > 0:  # meanwhile the engine makes a little more, and no end
+                            await asyncio.sleep(wait_s)
                         await self.websocket.send_bytes(data)
                         self.num_sent += len(data) // self.bytes_per_sample
                 case SpokenWord():

@@ -8,6 +8,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from audiossm.audio import mix, open_audio
+from audiossm.errors import ModelError
 from audiossm.protocol import encode_samples
 from audiossm.streaming import Skipped, Sound, SpeechLimits, SpokenWord
 from audiossm_apps.cli import main
 from audiossm_apps.live.gate import Caps, Gate
+from audiossm_apps.serve import load_speech
 from live_service import run_live
 from tiny_speaker import TEXT, make_speaker
 
@@ -306,6 +309,49 @@ def test_a_flush_says_what_came_until_then():
             assert min(m["start_s"] for m in said if "word" in m) >= shift_s
 
     run_live(test, speech=SPEAKS)
+
+
+def test_audio_comes_no_sooner_than_it_is_wanted():
+    async def test(service, address):
+        async with connect(f"ws://{address}/v1/speak") as socket:
+            await socket.send(say("start", ahead_s=0.2))
+            await socket.send(say("text", text=TEXT))
+            await socket.send(say("finish"))
+            begun, sizes = None, []
+            async for message in socket:
+                if isinstance(message, bytes):
+                    begun = begun or time.monotonic()
+                    before_s = sum(sizes) / 32000
+                    # what was sent before this piece is ahead of the ear by this at most
+                    assert before_s - (time.monotonic() - begun) <= 0.2 + 0.05
+                    sizes.append(len(message))
+                elif json.loads(message)["type"] == "finished":
+                    break
+            assert sum(sizes) == len(s16(alone(TEXT)))
+            # and who cancels while it waits needn't
+            await socket.send(say("start", ahead_s=0))
+            await socket.send(say("text", text=TEXT))
+            await hear(socket, "word")
+            await socket.send(say("cancel"))
+            assert (await hear(socket, "cancelled"))[1][-1]["type"] == "cancelled"
+
+    run_live(test, speech=SPEAKS)
+
+
+def test_a_server_speaks_where_a_generator_is_named_or_shipped(monkeypatch):
+    def load(name):
+        return load_speech(Namespace(speaker=name, speech_capacity=2))
+
+    assert load("none") is None
+    monkeypatch.setattr("audiossm.models.shipped_generator", lambda: None)
+    assert load(None) is None
+    monkeypatch.setattr("audiossm.models.shipped_generator", lambda: "first-words")
+    monkeypatch.setattr("audiossm.streaming.Speaker.load", lambda name: (name, SPEAKER)[1])
+    engine = load(None)
+    assert engine.speaker is SPEAKER and engine.limits.capacity == 2
+    monkeypatch.undo()
+    with pytest.raises(ModelError, match="nothing-like-it"):
+        load("nothing-like-it")
 
 
 def test_after_a_cancel_is_acknowledged_no_audio_comes_and_another_text_may():

@@ -5,6 +5,7 @@ import { Speech, Stream, Transcript, streamAddress } from "./audiossm.js";
 const FILE_RATE = 16000; // what recordings are decoded to
 const LONGEST_RATE = 48000; // the most that the server takes
 const CUT_S = 2;
+const AHEAD_S = 10; // speech that is here before it is heard
 
 const at = (id) => document.getElementById(id);
 let current = null; // the one stream that goes on
@@ -264,7 +265,7 @@ async function speak(text) {
   const spoken = [];
   at("spoken").replaceChildren();
   at("speech-state").textContent = "connecting";
-  const start = at("voice").value ? { voice: at("voice").value } : {};
+  const start = { ahead_s: AHEAD_S, ...(at("voice").value ? { voice: at("voice").value } : {}) };
   const url = streamAddress(location, "v1/speak");
   const saying = new Speech({ url, key: at("key").value.trim(), context, text, start });
   const skipped = new Set();
