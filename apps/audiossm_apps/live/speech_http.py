@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -99,7 +100,11 @@ async def _answer(request: Request, service: Service, leave: Callable[[], None])
     if not begun:
         utterance.close()
         return _refuse(400, explain_silence(asked.text), "input")
-    headers = {"X-Audiossm-Model": speaker.name, "X-Audiossm-Voice": utterance.voice}
+    headers = {
+        "X-Audiossm-Model": quote(speaker.name),
+        "X-Audiossm-Voice": quote(utterance.voice),
+        "X-Accel-Buffering": "no",  # a proxy that waits for the end would spoil it
+    }
     if asked.notes:
         headers["X-Audiossm-Note"] = "; ".join(asked.notes)
     parts = _tell(events, begun[0], asked, utterance)
