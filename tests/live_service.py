@@ -7,11 +7,19 @@ from typing import Any
 
 import uvicorn
 
-from audiossm.streaming import Engine, EngineLimits, MemoryStore, SnapshotStore
+from audiossm.streaming import (
+    Engine,
+    EngineLimits,
+    MemoryStore,
+    SnapshotStore,
+    SpeechEngine,
+    SpeechLimits,
+)
 from audiossm_apps.live.gate import Gate
 from audiossm_apps.live.server import make_config
 from audiossm_apps.live.service import Service
 from tiny_model import make_transcriber
+from tiny_speaker import make_speaker
 
 __all__ = ["ROUTES", "live", "run_live"]
 
@@ -28,12 +36,19 @@ ROUTES = (
 
 @contextlib.asynccontextmanager
 async def live(
-    store: SnapshotStore | None = None, gate: Gate | None = None, **limits: Any
+    store: SnapshotStore | None = None,
+    gate: Gate | None = None,
+    speech: SpeechLimits | None = None,
+    **limits: Any,
 ) -> AsyncIterator[tuple[Service, str]]:
-    """Serve, and yield the service and its address, ``127.0.0.1:port``."""
+    """Serve, and yield the service and its address, ``127.0.0.1:port``.
+
+    It speaks where ``speech`` is given.
+    """
     limits = {"capacity": 8} | limits
     engine = Engine(make_transcriber(), store or MemoryStore(), 2, EngineLimits(**limits))
-    service = Service(engine, gate)
+    speaking = None if speech is None else SpeechEngine(make_speaker(), 2, speech)
+    service = Service(engine, gate, speaking)
     config = make_config(service, port=0, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None

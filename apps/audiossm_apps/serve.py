@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from audiossm.errors import ConfigError, DependencyError, OutputError
 from audiossm_apps.live.gate import Caps, Gate, read_keys
@@ -14,14 +15,18 @@ from audiossm_apps.options import (
     positive,
 )
 
+if TYPE_CHECKING:
+    from audiossm.streaming import SpeechEngine
+
 __all__ = ["add_command", "run"]
 
 NEEDED = ("msgpack", "starlette", "uvicorn", "websockets", "multipart")
 
 DESCRIPTION = """\
-Serve live transcription over websockets and HTTP, in this process, until Ctrl-C or SIGTERM. A
-stream survives dropped connections and the server's death: its snapshots are kept in --store, where
-another server, or this one after a restart, goes on from them."""
+Serve live transcription and speech over websockets and HTTP, in this process, until Ctrl-C or
+SIGTERM. A stream that is transcribed survives dropped connections and the server's death: its
+snapshots are kept in --store, where another server, or this one after a restart, goes on from
+them."""
 EPILOG = """\
 routes:
   /v1/stream                 websocket, the native protocol (audiossm stream FILE --server URL)
@@ -29,6 +34,9 @@ routes:
   /                          websocket, as vosk-server's
   /v1/audio/transcriptions   POST, as OpenAI's
   /v1/realtime               websocket, as OpenAI's, for transcription
+  /v1/audio/speech           POST, as OpenAI's: text to speech, sent while it is made
+  /v1/audio/voices           GET, the voices
+  /v1/speak                  websocket, the native protocol for speech
   /v1/listen                 websocket and POST, as Deepgram's
   /sherpa                    websocket, as sherpa-onnx's online server
   /api/asr-streaming         websocket, as Kyutai's moshi-server
@@ -42,7 +50,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     """Add ``serve`` to the command line."""
     parser = commands.add_parser(
         "serve",
-        help="live transcription over websockets and HTTP",
+        help="live transcription and speech over websockets and HTTP",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -105,6 +113,18 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument(
         "--raw", action="store_true", help="plain words, without capitals, punctuation and digits"
     )
+    parser.add_argument(
+        "--speaker",
+        metavar="NAME|DIR",
+        help="the generator that speaks, or its folder; 'none' is none (default: the shipped one, "
+        "if there is one)",
+    )
+    parser.add_argument(
+        "--speech-capacity",
+        type=count,
+        metavar="N",
+        help="texts that are said at once (default: measured at the start)",
+    )
     add_decoder_option(parser)
     add_model_options(parser, lookahead=False)
     parser.set_defaults(run=run, parser=parser)
@@ -127,6 +147,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threads is None:
         args.threads = 1  # a stream's steps are small: threads serve streams, not products
     transcriber = load_transcriber(args, readable=not args.raw)
+    speech = load_speech(args)
 
     from audiossm.streaming import Engine, EngineLimits, open_store
     from audiossm_apps.live.log_lines import log_to_stderr
@@ -136,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
     key = None if args.store_key is None else read_store_key(args.store_key)
     store = open_store(args.store or store_folder(), args.keep_s, key)
     limits = EngineLimits(capacity=args.capacity)
-    service = Service(Engine(transcriber, store, args.workers, limits), gate)
+    service = Service(Engine(transcriber, store, args.workers, limits), gate, speech)
     log_to_stderr()
     server = make_server(
         service,
@@ -150,6 +171,22 @@ def run(args: argparse.Namespace) -> int:
     except SystemExit as exc:  # uvicorn has said why on standard error
         raise OutputError(f"can't serve on {args.host}:{args.port}") from exc
     return 0
+
+
+def load_speech(args: argparse.Namespace) -> "SpeechEngine | None":
+    """Return what speaks: None where no generator is shipped, or none is wanted.
+
+    Raises:
+        ModelError: the one that is named can't be used.
+    """
+    from audiossm.models import shipped_generator
+    from audiossm.streaming import Speaker, SpeechEngine, SpeechLimits
+
+    name = shipped_generator() if args.speaker is None else args.speaker
+    if name is None or name == "none":
+        return None
+    limits = SpeechLimits(capacity=args.speech_capacity)
+    return SpeechEngine(Speaker.load(name), None, limits)
 
 
 def store_folder() -> Path:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from audiossm.errors import AudioError, OutputError
 from audiossm_apps.outputs import ByteOutput, open_bytes
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from audiossm.audio import WavWriter
     from audiossm.streaming import Sound, Speaker
     from audiossm_apps.loudspeaker import Loudspeaker
+    from audiossm_apps.speech_client import RemoteSpeech
 
 __all__ = ["SUFFIXES", "SpeechOutput", "open_speech"]
 
@@ -37,7 +38,7 @@ class SpeechOutput(Protocol):
 
 @contextlib.contextmanager
 def open_speech(
-    target: str | None, speaker: "Speaker", comment: str, *, raw: bool = False
+    target: str | None, speaker: "Speaker | RemoteSpeech", comment: str, *, raw: bool = False
 ) -> Iterator[SpeechOutput]:
     """Open a file by its suffix, ``-`` for standard output, or the loudspeaker without a target.
 
@@ -71,7 +72,7 @@ def open_speech(
         return
     with open_bytes(target) as stream:
         if suffix == ".ssma":
-            yield _Coded(stream, speaker)
+            yield _Coded(stream, cast("Speaker", speaker))
         elif raw:
             yield _Raw(stream)
         else:

@@ -7,7 +7,7 @@ import numpy as np
 
 from audiossm.errors import AudioError
 
-__all__ = ["ContainerSource", "ContainerWriter", "write_container"]
+__all__ = ["ContainerSource", "ContainerStream", "ContainerWriter", "write_container"]
 
 # Decoding goes by a fixed block, so that what is read before damage doesn't depend on the caller.
 _BLOCK = 4096
@@ -173,6 +173,80 @@ class ContainerWriter:
         """
         self._file.close()
         self._bytes.close()
+
+
+class ContainerStream:
+    """Bytes of what libsndfile encodes, as they come, for who can't go back.
+
+    What it would set right at the end, such as the number of samples in a FLAC's head, stays as it
+    was said at first: unknown.
+
+    Args:
+        sample_rate: Hz.
+        file_format: libsndfile's name of it.
+        coding: libsndfile's name of that.
+        comment: what the stream says of itself.
+
+    Raises:
+        AudioError: libsndfile refuses the format or the rate.
+    """
+
+    def __init__(
+        self, sample_rate: int, *, file_format: str, coding: str, comment: str | None = None
+    ) -> None:
+        import soundfile
+
+        self._bytes = _Forward()
+        try:
+            self._file: Any = soundfile.SoundFile(
+                self._bytes, "w", sample_rate, 1, coding, format=file_format
+            )
+            if comment is not None:
+                self._file.comment = comment
+        except (soundfile.LibsndfileError, ValueError) as exc:
+            raise AudioError(getattr(exc, "error_string", str(exc)).rstrip(".")) from exc
+
+    def write(self, samples: np.ndarray) -> bytes:
+        """Take samples (samples,) float32 in [-1, 1]; return the bytes that are ready."""
+        self._file.write(samples)
+        return self._bytes.take()
+
+    def finish(self) -> bytes:
+        """Return the rest."""
+        self._file.close()
+        return self._bytes.take()
+
+
+class _Forward:
+    """A file for libsndfile, of which what was taken is gone and stays as it is."""
+
+    def __init__(self) -> None:
+        self._kept, self._start, self._at = bytearray(), 0, 0
+
+    def take(self) -> bytes:
+        data = bytes(self._kept)
+        self._start += len(data)
+        self._kept.clear()
+        return data
+
+    def write(self, data: Any) -> int:
+        data = bytes(data)
+        late = max(0, self._start - self._at)  # bytes that are gone
+        at = self._at + late - self._start
+        self._kept[at : at + len(data) - late] = data[late:]
+        self._at += len(data)
+        return len(data)
+
+    def read(self, size: int = -1) -> bytes:
+        return b""
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        end = self._start + len(self._kept)
+        self._at = offset + (0, self._at, end)[whence]
+        return self._at
 
 
 def write_container(

@@ -61,6 +61,7 @@ __all__ = [
     "Started",
     "Word",
     "Written",
+    "decode_message",
     "decode_reply",
     "encode",
 ]
@@ -354,7 +355,7 @@ class ServerProtocol:
             if self.encoding == "opus":
                 return Opus(message)
             return Audio(decode_samples(message, self.encoding))
-        request = cast(Request, _decode(message, REQUESTS))
+        request = cast(Request, decode_message(message, REQUESTS))
         if isinstance(request, Start | Resume):
             if self.state != "new":
                 raise ProtocolError(f"{request.type!r} comes first, and once")
@@ -383,7 +384,7 @@ def decode_reply(message: str | bytes) -> Reply:
     if isinstance(message, bytes):
         raise ProtocolError("a server sends no binary messages")
     # newer servers may tell more of each thing
-    return _decode(message, REPLIES, strict=False)
+    return decode_message(message, REPLIES, strict=False)
 
 
 def _check_opening(request: Start | Resume) -> None:
@@ -402,7 +403,12 @@ def _check_opening(request: Start | Resume) -> None:
 M = TypeVar("M", bound=Message)
 
 
-def _decode(text: str, kinds: dict[str, type[M]], strict: bool = True) -> M:
+def decode_message(text: str, kinds: dict[str, type[M]], strict: bool = True) -> M:
+    """Read a message that is one of ``kinds``, by their types.
+
+    Raises:
+        ProtocolError: it is none of them, or has other fields; ``strict`` refuses unknown ones.
+    """
     if len(text) > MAX_TEXT:
         raise ProtocolError(f"a message of {len(text)} characters; {MAX_TEXT} are the limit")
     try:

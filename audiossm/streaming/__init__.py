@@ -13,6 +13,7 @@ from audiossm.streaming.seats import CardSeats
 from audiossm.streaming.session import Session
 from audiossm.streaming.speaker import Speaker, Speech
 from audiossm.streaming.speech import SpeechSession
+from audiossm.streaming.speech_engine import SpeechEngine, SpeechLimits
 from audiossm.streaming.speech_events import Skipped, Sound, SpeechEvent, SpokenWord
 from audiossm.streaming.store import FolderStore, MemoryStore, SnapshotStore, open_store
 from audiossm.streaming.stream import News, Stream
@@ -46,7 +47,9 @@ __all__ = [
     "Sound",
     "Speaker",
     "Speech",
+    "SpeechEngine",
     "SpeechEvent",
+    "SpeechLimits",
     "SpeechSession",
     "SpokenWord",
     "Stream",

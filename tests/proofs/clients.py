@@ -8,7 +8,9 @@ A server runs in a process of its own. The packages ``openai``, ``deepgram-sdk``
 used as they come; sherpa-onnx and Kyutai have no package for that, so their clients' messages are
 written down here. Each committed recording, and one of all of them with pauses of --pause seconds
 between, is sent in pieces in the client's own encoding and rate; what came is compared with
-``transcribe`` of the very samples that the encoding leaves. The exit code is 1 if a text differs.
+``transcribe`` of the very samples that the encoding leaves. Where a generator is shipped, or named
+by --speaker, ``openai`` also asks for speech, whole, streamed and as events: the samples must be
+those that ``Speaker.say`` makes. The exit code is 1 if anything differs.
 """
 
 import argparse
@@ -30,8 +32,9 @@ import torch
 
 from audiossm.audio import resample
 from audiossm.audio.opus import OpusStream
+from audiossm.models import shipped_generator
 from audiossm.protocol import Encoding, decode_samples, encode_samples
-from audiossm.streaming import Transcriber
+from audiossm.streaming import Speaker, Transcriber
 
 SPEECH = Path(__file__).parent.parent / "speech"
 PIECE_S = 0.1
@@ -337,6 +340,47 @@ def compare(
     return len(recordings), num_equal, spent_s
 
 
+TEXT = "The old house stood at the river. Was anybody there?"
+
+
+def compare_speech(speaker: Speaker, address: str) -> int:
+    """Have the package ``openai`` ask for speech; return how many of its ways differ."""
+    from openai import OpenAI
+
+    voice = speaker.default_voice or next(iter(speaker.voices), None)
+    expected = encode_samples(speaker.say(TEXT, voice=voice).samples, "s16")
+    asked: Any = {"model": "tts-1", "voice": voice or "alloy", "input": TEXT}
+    asked["response_format"] = "wav"
+    found = {}
+    with OpenAI(base_url=f"http://{address}/v1", api_key="none") as client:
+        found["whole"] = client.audio.speech.create(**asked).content
+        started = time.perf_counter()
+        streaming = client.audio.speech.with_streaming_response
+        with streaming.create(**asked) as answer:
+            pieces = []
+            for piece in answer.iter_bytes():
+                if not pieces:
+                    first_s = time.perf_counter() - started
+                pieces.append(piece)
+        spent_s = time.perf_counter() - started
+        found["streamed"] = b"".join(pieces)
+        with streaming.create(**asked, stream_format="sse") as answer:
+            lines = [line[6:] for line in answer.iter_lines() if line.startswith("data: ")]
+        events = [json.loads(line) for line in lines]
+        found["events"] = b"".join(base64.b64decode(e["audio"]) for e in events if "audio" in e)
+        if events[-1]["type"] != "speech.audio.done" or len(pieces) < 3:
+            found["streamed"] = b""
+    wrong = [name for name, body in found.items() if not body.endswith(expected)]
+    for name in wrong:
+        print(f"openai speech, {name}: other samples than those of say")
+    print(
+        f"{'openai speech':30} {len(found) - len(wrong)} of {len(found)} equal, first sound after "
+        f"{first_s:.2f} s of {spent_s:.2f} s, {len(expected) / 2 / speaker.sample_rate:.2f} s long",
+        flush=True,
+    )
+    return len(wrong)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Print a line for each dialect and the verdict."""
     parser = argparse.ArgumentParser(
@@ -344,11 +388,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--model", metavar="DIR", help="(default: the shipped one)")
     parser.add_argument("--pause", type=float, default=2.0, metavar="S", help="(default: 2)")
+    parser.add_argument("--speaker", metavar="DIR", help="(default: the shipped one, if any)")
     parser.add_argument("--only", metavar="WORD", default="", help="dialects with it in their name")
     args = parser.parse_args(argv)
     transcriber = Transcriber.load(args.model, readable=True)
     command = [sys.executable, "-m", "audiossm_apps.cli", "serve", "--port", "0"]
     command += ["--capacity", "4", *(["--model", args.model] if args.model else [])]
+    speaker_name = args.speaker or shipped_generator()
+    command += ["--speech-capacity", "2", *(["--speaker", args.speaker] if args.speaker else [])]
     failed = False
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         try:
@@ -363,9 +410,11 @@ def main(argv: list[str] | None = None) -> int:
                 total, equal, spent_s = compare(dialect, transcriber, address, args.pause)
                 print(f"{dialect.name:30} {equal} of {total} equal, {spent_s:.1f} s", flush=True)
                 failed |= equal < total
+            if speaker_name is not None and args.only in "openai speech":
+                failed |= compare_speech(Speaker.load(speaker_name), address) > 0
         finally:
             server.terminate()
-    print("a text differs" if failed else "every text is that of transcribe")
+    print("something differs" if failed else "every text is that of transcribe")
     return int(failed)
 
 

@@ -2,13 +2,16 @@
 
     python tests/proofs/page.py                        needs 'chromium' on the path
     python tests/proofs/page.py --screenshot page.png
+    python tests/proofs/page.py --speaker DIR          with a generator that isn't shipped
 
 A headless Chromium gets the committed recording as its microphone, at the pace of speech, and opens
 the page of an ``audiossm serve``. The words on the page must be those that ``transcribe`` writes of
 the recording; so must they be when the connection is cut meanwhile, and when a file is opened. The
 page must say nothing in the console. One of the three goes by keyboard alone: the tabulator has to
 reach everything, in the order of the page, each with an outline, and what a screen reader is told
-has to have names. The exit code is 1 otherwise.
+has to have names. Where a generator is shipped, or named, the page also speaks: a text by the
+keyboard, each of its words marked while it is heard; what was heard; and no more once it is
+stopped. The exit code is 1 otherwise.
 """
 
 import argparse
@@ -37,7 +40,9 @@ FIRST_WORDS = "the first light of morning".split()
 SILENCE_S = 2.0
 # where the tabulator goes, and what needs a name
 ORDER = ["microphone", "choose", "cut", "copy", "text", "SUMMARY"]
-NAMED = {"button", "meter", "textbox", "region", "heading", "DisclosureTriangle"}
+SPEECH_ORDER = ["say", "voice", "speak", "answer"]
+NAMED = {"button", "combobox", "meter", "textbox", "region", "heading", "DisclosureTriangle"}
+SAID = "The old house stood at the river."
 
 
 class Browser:
@@ -155,8 +160,11 @@ async def go_by_keyboard(page: Browser) -> list[str]:
         style = "getComputedStyle(e).outlineStyle + getComputedStyle(e).outlineWidth"
         if await page.run(look.format(style)) != "solid3px":
             wrong.append(f"{name} has no outline when it has the focus")
-    if seen != ORDER:
-        wrong.append(f"the tabulator goes {seen}, not {ORDER}")
+    order = list(ORDER)
+    if not await page.run("document.getElementById('speaking').hidden"):
+        order[-1:-1] = SPEECH_ORDER
+    if seen != order:
+        wrong.append(f"the tabulator goes {seen}, not {order}")
     await page.run("document.activeElement.blur()")
     while await page.run(look.format("e.id")) != "microphone":
         await press(page, "Tab")
@@ -191,7 +199,9 @@ async def shoot(page: Browser, path: Path | None) -> None:
     if path is not None:
         bottom = "document.querySelector('main').getBoundingClientRect().bottom"
         clip = {"x": 0, "y": 0, "width": 900, "height": await page.run(bottom), "scale": 1}
-        image = await page.call("Page.captureScreenshot", format="png", clip=clip)
+        image = await page.call(
+            "Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True
+        )
         path.write_bytes(base64.b64decode(image["data"]))
 
 
@@ -231,6 +241,47 @@ async def open_file(page: Browser, path: Path) -> str:
     return await page.text("finals")
 
 
+async def speak(page: Browser, expected: str, screenshot: Path | None) -> list[str]:
+    """Let the page speak; return what is wrong."""
+    wrong = []
+    await page.run(f"document.getElementById('say').value = '{SAID}'")
+    await page.run("document.getElementById('say').focus()")
+    while await page.run("document.activeElement.id") != "speak":
+        await press(page, "Tab")
+    await press(page, "Enter")
+    await page.until("speech-state", "^speaking", 120)
+    marked: list[str] = []
+    shot = False
+    async with asyncio.timeout(120):
+        while await page.text("speech-state") == "speaking":
+            now = await page.run("document.querySelector('#spoken .now')?.textContent ?? ''")
+            if now and (not marked or marked[-1] != now):
+                marked.append(now)
+            if len(marked) == 3 and not shot:
+                shot = True
+                await shoot(page, screenshot)
+            await asyncio.sleep(0.02)
+    print(f"  spoken: {await page.text('spoken')}; marked: {' '.join(marked)}")
+    if await page.text("speech-state") != "said":
+        wrong.append(f"speech ended as {await page.text('speech-state')!r}")
+    if (await page.text("spoken")).split() != SAID.split():
+        wrong.append(f"{SAID!r} is shown as {await page.text('spoken')!r}")
+    if len(marked) < 3 or any(word not in SAID.split() for word in marked):
+        wrong.append(f"of {SAID!r}, {marked} stood out")
+    # what was heard, and nothing more once it is stopped
+    await page.run("document.getElementById('answer').click()")
+    await page.until("speech-state", "^speaking", 120)
+    await page.run("document.getElementById('speak').click()")
+    await page.until("speech-state", "^stopped")
+    shown = await page.text("spoken")
+    await asyncio.sleep(1.0)
+    if await page.text("spoken") != shown or not expected.startswith(shown):
+        wrong.append(f"{shown!r} of what was heard goes on after the end")
+    if await page.text("speak") != "Speak":
+        wrong.append("the button doesn't say 'Speak' again")
+    return wrong
+
+
 async def prove(address: str, folder: Path, screenshot: Path | None) -> int:
     """Try everything; return how much is wrong."""
     samples, rate = soundfile.read(AUDIO, dtype="int16")
@@ -249,6 +300,11 @@ async def prove(address: str, folder: Path, screenshot: Path | None) -> int:
                 text = await hear(page, len(samples) / rate, cut, shown)
             if name == "file" and screenshot is not None:
                 await shoot(page, screenshot.with_stem(f"{screenshot.stem}-file"))
+            if name == "file" and not await page.run("document.getElementById('speaking').hidden"):
+                shown = screenshot and screenshot.with_stem(f"{screenshot.stem}-speech")
+                for problem in await speak(page, expected, shown):
+                    wrong += 1
+                    print(f"page: speech: {problem}")
             print(f"{name}: {text}")
             if text != expected:
                 wrong += 1
@@ -263,6 +319,7 @@ def main(argv: list[str] | None = None) -> int:
     """Serve, look, and compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--screenshot", type=Path, metavar="PNG", help="save pictures of the page")
+    parser.add_argument("--speaker", metavar="DIR", help="a generator (default: the shipped one)")
     args = parser.parse_args(argv)
     if shutil.which("chromium") is None:
         print("page: there is no 'chromium' on the path", file=sys.stderr)
@@ -272,6 +329,8 @@ def main(argv: list[str] | None = None) -> int:
         command = [
             *(sys.executable, "-m", "audiossm_apps.cli", "serve", "--port", "0"),
             *("--store", str(folder / "streams"), "--capacity", "4"),
+            *("--speech-capacity", "2"),
+            *(() if args.speaker is None else ("--speaker", args.speaker)),
         ]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         try:

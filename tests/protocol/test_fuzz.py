@@ -22,7 +22,9 @@ from audiossm.protocol import (
     kyutai,
     native,
     openai_realtime,
+    openai_speech,
     sherpa,
+    speak,
     vosk,
 )
 from audiossm.protocol.heard import Heard, HeardWord
@@ -139,6 +141,48 @@ def serve_native() -> Answer:
     return answer
 
 
+def serve_speak() -> Answer:
+    protocol = speak.SpeakProtocol(max_text=1000)
+
+    def answer(message: str | bytes, heard: Heard) -> Replies:
+        match protocol.receive(message):
+            case speak.Start() as start:
+                reply = speak.Started(
+                    model="tiny",
+                    voice=start.voice or "",
+                    seed=start.seed,
+                    encoding=start.encoding,
+                    sample_rate=start.sample_rate or 16000,
+                )
+                replies = [native.encode(reply)]
+            case speak.Text(text=text):
+                word = speak.Word(word=text, start_s=heard.now_s, end_s=heard.now_s)
+                replies = [native.encode(word), native.encode(speak.Skipped(text=text))]
+            case speak.Finish():
+                protocol.end()
+                replies = [native.encode(speak.Finished(samples=1))]
+            case speak.Cancel():
+                replies = [native.encode(speak.Cancelled(samples=1))]
+            case _:
+                replies = [native.encode(speak.Flushed(samples=1))]
+        for said in replies:
+            assert speak.decode_speak_reply(said).type
+        return replies
+
+    return answer
+
+
+def serve_openai_speech() -> Answer:
+    def answer(message: str | bytes, heard: Heard) -> Replies:
+        body = message.encode() if isinstance(message, str) else message
+        asked = openai_speech.SpeechRequest.parse(body)
+        assert asked.text.encode() is not None and 0.25 <= asked.speed <= 4
+        done = openai_speech.format_audio_done(len(asked.text), 5)
+        return [done.partition("data: ")[2]]
+
+    return answer
+
+
 AUDIO = (np.sin(np.arange(160)) * 3000).astype("<i2").tobytes()
 FLOATS = np.sin(np.arange(40)).astype("<f4").tobytes()
 APPEND = say("input_audio_buffer.append", audio=base64.b64encode(AUDIO).decode())
@@ -188,6 +232,24 @@ TALKS: dict[str, tuple[Callable[[], Answer], list[str | bytes]]] = {
             say("start", version=1, sample_rate=16000, hotwords=["Anna", ["Kitty", 2]], keep_s=3),
             *(AUDIO, say("flush"), say("rewind", seconds=0.01), say("fork"), say("seen", seq=1)),
             *(say("hotwords", hotwords=[]), AUDIO, say("finish"), say("seen", seq=2)),
+        ],
+    ),
+    "speak": (
+        serve_speak,
+        [
+            say("start", version=1, voice="anna", speed=1.5, seed=7, temperature=0.7),
+            *(say("text", text="Hello thére, "), say("flush"), say("text", text="I said.")),
+            *(say("finish"), say("start", encoding="mulaw", sample_rate=8000), say("cancel")),
+        ],
+    ),
+    "openai speech": (
+        serve_openai_speech,
+        [
+            json.dumps({"model": "tts-1", "input": "Hello", "voice": "alloy", "speed": 1.25}),
+            json.dumps(
+                {"input": "Hi", "voice": {"id": "anna"}, "response_format": "pcm"}
+                | {"stream_format": "sse", "instructions": "gladly", "seed": 3}
+            ),
         ],
     ),
 }  # fmt: skip

@@ -6,19 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from audiossm.protocol import ServerProtocol
+from audiossm.protocol import ServerProtocol, speak
 from audiossm.protocol import native as n
-from audiossm.protocol.encoding import Opus
+from audiossm.protocol.encoding import Opus, sample_width
 from live_service import run_live
 from tiny_model import make_transcriber
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "audiossm" / "protocol" / "README.md").read_text(encoding="utf-8")
-TALKS = [
-    block
-    for block in re.findall(r"^```\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-    if "S>" in block
-]
+HEARING, SPEECH = README.split("\n# The native protocol for speech")
+
+
+def find_talks(text):
+    blocks = re.findall(r"^```\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [block for block in blocks if "S>" in block]
+
+
+TALKS = find_talks(HEARING)
 
 
 @pytest.mark.parametrize("talk", TALKS)
@@ -39,8 +43,34 @@ def test_each_line_is_legal_where_it_stands(talk):
 
 
 def test_every_message_is_shown():
-    shown = set(re.findall(r'^[CS]> {"type":"(\w+)"', README, flags=re.MULTILINE))
-    assert shown == n.REQUESTS.keys() | n.REPLIES.keys()
+    for text, kinds in ((HEARING, n), (SPEECH, speak)):
+        shown = set(re.findall(r'^[CS]> {"type":"(\w+)"', text, flags=re.MULTILINE))
+        assert shown == kinds.REQUESTS.keys() | kinds.REPLIES.keys()
+
+
+@pytest.mark.parametrize("talk", find_talks(SPEECH))
+def test_each_line_about_speech_is_legal_where_it_stands(talk):
+    server, num_samples, width, cancelled = speak.SpeakProtocol(), 0, 1, False
+    for line in talk.splitlines():
+        who, _, text = line.partition(" ")
+        if audio := re.fullmatch(r"<(\d+) bytes>", text):
+            assert who == "S>" and server.state != "new" or cancelled
+            num_samples += int(audio[1]) // width
+        elif who == "C>":
+            request = server.receive(text)
+            cancelled = isinstance(request, speak.Cancel)
+        else:
+            match speak.decode_speak_reply(text):
+                case speak.Started() as started:
+                    num_samples, width = 0, sample_width(started.encoding)
+                case speak.Finished(samples=samples):
+                    assert samples == num_samples
+                    server.end()
+                case speak.Flushed(samples=samples):
+                    assert samples == num_samples
+                case speak.Cancelled(samples=samples):
+                    assert samples == num_samples and cancelled
+                    cancelled = False
 
 
 def test_the_python_runs(monkeypatch, capsys):

@@ -2,7 +2,7 @@
 
 from itertools import accumulate
 
-from audiossm.streaming import Engine
+from audiossm.streaming import Engine, SpeechEngine
 from audiossm.streaming.meters import BOUNDS, Timing
 
 __all__ = ["write_metrics"]
@@ -20,7 +20,15 @@ COUNTERS = {
 }
 
 
-def write_metrics(engine: Engine, num_connections: int) -> str:
+SPEECH_COUNTERS = {
+    "begun": "texts begun to be said",
+    "refused": "texts refused, as there was no room",
+    "cancelled": "texts that weren't said to their end",
+    "failed": "texts that failed",
+}
+
+
+def write_metrics(engine: Engine, num_connections: int, speech: SpeechEngine | None = None) -> str:
     """Write all meters; none of them has a label that names anybody."""
     meters = engine.meters
     lines = []
@@ -33,6 +41,13 @@ def write_metrics(engine: Engine, num_connections: int) -> str:
     lines += _one("backlog_seconds", "gauge", "audio that waits", round(engine.backlog_s, 3))
     lines += _timing("wait_seconds", "how long a turn waits for a thread", meters.wait)
     lines += _timing("turn_seconds", "how long a turn takes", meters.turn)
+    if speech is not None:
+        for name, what in SPEECH_COUNTERS.items():
+            lines += _one(f"speech_{name}_total", "counter", what, getattr(speech.meters, name))
+        seconds = round(speech.meters.audio_s, 3)
+        lines += _one("speech_seconds_total", "counter", "speech made", seconds)
+        lines += _one("speech", "gauge", "texts that are being said", len(speech.saying))
+        lines += _one("speech_capacity", "gauge", "texts there is room for", speech.capacity)
     return "\n".join(lines) + "\n"
 
 

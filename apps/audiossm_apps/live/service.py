@@ -1,4 +1,4 @@
-"""What is served: one engine, who may use it, and an end at which nothing is lost."""
+"""What is served: engines that hear and speak, who may use them, and an end that loses nothing."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 
-from audiossm.streaming import Engine
+from audiossm.streaming import Engine, SpeechEngine
 from audiossm_apps.live.gate import Gate
 
 __all__ = ["Service"]
@@ -21,13 +21,16 @@ class Service:
     """An engine and what all routes to it share; ``make_app`` has the routes.
 
     Attributes:
+        speech: says texts; None where there is no model that speaks.
         ready: streams are let in.
         leaving: is set once nobody is let in any more, and ``drained`` once every stream is kept.
         num_connections: websockets.
     """
 
-    def __init__(self, engine: Engine, gate: Gate | None = None) -> None:
-        self.engine, self.gate = engine, gate or Gate()
+    def __init__(
+        self, engine: Engine, gate: Gate | None = None, speech: SpeechEngine | None = None
+    ) -> None:
+        self.engine, self.gate, self.speech = engine, gate or Gate(), speech
         self.model_name = engine.transcriber.name
         self.ready = False
         self.leaving, self.drained = asyncio.Event(), asyncio.Event()

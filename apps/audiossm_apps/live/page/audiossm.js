@@ -21,8 +21,8 @@ const LONGEST_PAUSE_S = 2;
 export class StreamError extends Error {}
 
 /** Return the address of the native protocol beside a page: of `location`, or a URL. */
-export function streamAddress(page) {
-  const url = new URL("v1/stream", page.href);
+export function streamAddress(page, route = "v1/stream") {
+  const url = new URL(route, page.href);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   return url.href;
 }
@@ -425,4 +425,140 @@ export class Transcript {
 
 function begins(text, words) {
   return words === "" || text === words || text.startsWith(`${words} `);
+}
+
+/**
+ * Something that a server says, and plays, while it is made. It has one connection and one text:
+ *
+ *   const speech = new Speech({ url: streamAddress(location, "v1/speak"), context, text });
+ *   speech.onword = (word, time) => ...;  // once it is known; `time` is of the context's clock
+ *   speech.stop();
+ *
+ * `onstate` gets one of "connecting", "speaking", "finished" (the last of it was heard), "stopped",
+ * "failed", and why.
+ */
+export class Speech {
+  #socket;
+  #begun = null; // time of the context at which the first sample is heard
+  #next = 0; // that of the sample after the last one
+  #sources = new Set();
+  #words = []; // that wait for the first sound
+  #all = false;
+  #rate = 16000;
+
+  constructor({ url, key = "", context, text, start = {} }) {
+    this.context = context;
+    this.state = "new";
+    this.onword = () => {};
+    this.onskipped = () => {};
+    this.onstate = () => {};
+    const address = new URL(url);
+    if (key) address.searchParams.set("api_key", key);
+    this.#socket = new WebSocket(address);
+    this.#socket.binaryType = "arraybuffer";
+    this.#socket.onopen = () => {
+      this.#say({ type: "start", version: 1, ...start, encoding: "s16" });
+      // a message has a largest size
+      const points = [...text];
+      for (let at = 0; at < points.length; at += 10000) {
+        this.#say({ type: "text", text: points.slice(at, at + 10000).join("") });
+      }
+      this.#say({ type: "finish" });
+    };
+    this.#socket.onmessage = ({ data }) => this.#receive(data);
+    this.#socket.onclose = () => {
+      if (!this.#all) this.#end("failed", "the server is not there, has no room, or wants a key");
+    };
+  }
+
+  /** Be quiet, now. */
+  stop() {
+    if (this.#socket.readyState === WebSocket.OPEN) this.#say({ type: "cancel" });
+    this.#end("stopped");
+  }
+
+  #say(message) {
+    this.#socket.send(JSON.stringify(message));
+  }
+
+  #receive(data) {
+    if (this.#isOver()) return;
+    if (data instanceof ArrayBuffer) {
+      this.#play(new Int16Array(data));
+      return;
+    }
+    const reply = JSON.parse(data);
+    switch (reply.type) {
+      case "started":
+        this.#rate = reply.sample_rate;
+        this.state = "connecting";
+        this.onstate("connecting");
+        break;
+      case "word":
+        this.#words.push(reply);
+        this.#tellWords();
+        break;
+      case "skipped":
+        this.onskipped(reply.text);
+        break;
+      case "finished":
+        this.#all = true;
+        this.#socket.close();
+        if (!this.#sources.size) this.#end("finished");
+        break;
+      case "error":
+        this.#end("failed", reply.message);
+    }
+  }
+
+  /** Play samples after those before; a late one moves all that follows. */
+  #play(samples) {
+    const buffer = this.context.createBuffer(1, samples.length, this.#rate);
+    buffer.copyToChannel(Float32Array.from(samples, (value) => value / 32768), 0);
+    const source = this.context.createBufferSource();
+    source.buffer = buffer;
+    source.connect(this.context.destination);
+    const soonest = this.context.currentTime + 0.02;
+    if (this.#begun === null) {
+      this.#begun = this.#next = soonest + 0.1; // what makes up for uneven arrival
+      this.state = "speaking";
+      this.onstate("speaking");
+    } else if (this.#next < soonest) {
+      const late = soonest + 0.1 - this.#next;
+      this.#begun += late;
+      this.#next += late;
+    }
+    source.start(this.#next);
+    this.#next += buffer.duration;
+    this.#sources.add(source);
+    source.onended = () => {
+      this.#sources.delete(source);
+      if (this.#all && !this.#sources.size) this.#end("finished");
+    };
+    this.#tellWords();
+  }
+
+  #tellWords() {
+    if (this.#begun === null) return;
+    for (const { word, start_s, end_s } of this.#words.splice(0)) {
+      this.onword(word, this.#begun + start_s, this.#begun + end_s);
+    }
+  }
+
+  #isOver() {
+    return ["finished", "stopped", "failed"].includes(this.state);
+  }
+
+  #end(state, reason = "") {
+    if (this.#isOver()) return;
+    this.state = state;
+    for (const source of this.#sources) {
+      source.onended = null;
+      source.stop();
+    }
+    this.#sources.clear();
+    this.#socket.onclose = null;
+    this.#socket.close();
+    this.onstate(state, reason);
+  }
 }

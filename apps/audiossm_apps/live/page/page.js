@@ -1,14 +1,18 @@
-// The page: microphone and recordings to a stream, its words to the screen.
+// The page: microphone and recordings to a stream, its words to the screen, and texts to a voice.
 
-import { Stream, Transcript, streamAddress } from "./audiossm.js";
+import { Speech, Stream, Transcript, streamAddress } from "./audiossm.js";
 
 const FILE_RATE = 16000; // what recordings are decoded to
 const LONGEST_RATE = 48000; // the most that the server takes
 const CUT_S = 2;
+const AHEAD_S = 10; // speech that is here before it is heard
 
 const at = (id) => document.getElementById(id);
 let current = null; // the one stream that goes on
 let microphone = null;
+let speech = null; // what is being said
+let loudspeaker = null;
+let voices = [];
 
 // not disabled: a button that has the focus would lose it
 function allow(id, yes) {
@@ -80,6 +84,7 @@ function begin(sampleRate, isLive) {
       if (transcript.begins && paragraph.hasChildNodes()) paragraph = addParagraph();
       paragraph.append(document.createTextNode(`${words.join(" ")} `));
       allow("copy", true);
+      allow("answer", speech === null);
     }
     const { tail } = transcript;
     if (at("tail").textContent !== tail) at("tail").textContent = tail;
@@ -239,14 +244,115 @@ at("file").addEventListener("change", () => {
 
 at("settings").addEventListener("submit", (event) => event.preventDefault());
 onClick("cut", () => current?.cut(CUT_S));
-onClick("copy", async () => {
+/** Return what was heard, a line for each paragraph. */
+function readFinals() {
   const lines = [...at("finals").children].map((line) => line.textContent.trim());
+  return lines.filter(Boolean).join("\n");
+}
+
+onClick("copy", async () => {
   try {
-    await navigator.clipboard.writeText(lines.filter(Boolean).join("\n"));
+    await navigator.clipboard.writeText(readFinals());
   } catch (error) {
     explain(`The text couldn't be copied: ${error.message}.`);
   }
 });
+
+/** Say a text with the chosen voice; each word stands out while it is heard. */
+async function speak(text) {
+  loudspeaker ??= new AudioContext();
+  const context = loudspeaker;
+  const spoken = [];
+  at("spoken").replaceChildren();
+  at("speech-state").textContent = "connecting";
+  const start = { ahead_s: AHEAD_S, ...(at("voice").value ? { voice: at("voice").value } : {}) };
+  const url = streamAddress(location, "v1/speak");
+  const saying = new Speech({ url, key: at("key").value.trim(), context, text, start });
+  const skipped = new Set();
+
+  saying.onword = (word, begins, ends) => {
+    const element = document.createElement("span");
+    element.textContent = word;
+    at("spoken").append(element, document.createTextNode(" "));
+    spoken.push({ element, begins, ends });
+  };
+  saying.onskipped = (piece) => skipped.add(piece);
+  saying.onstate = (state, reason) => {
+    const names = {
+      connecting: "connecting",
+      speaking: "speaking",
+      finished: "said",
+      stopped: "stopped",
+      failed: `not said: ${reason}`,
+    };
+    const left = [...skipped].slice(0, 5).join(", ");
+    const note = state === "finished" && left ? `; left out, as it can't be said: ${left}` : "";
+    at("speech-state").textContent = names[state] + note;
+    at("speech-state").dataset.state = state;
+    if (["finished", "stopped", "failed"].includes(state)) {
+      speech = null;
+      mark();
+      showSpeechButtons();
+    }
+  };
+
+  function mark() {
+    // what is heard now was given to the device a little before
+    const now = context.currentTime - (context.outputLatency || 0);
+    for (const { element, begins, ends } of spoken) {
+      const isNow = speech === saying && begins <= now && now < ends;
+      element.className = isNow ? "now" : begins <= now ? "past" : "";
+    }
+    if (speech === saying) requestAnimationFrame(mark);
+  }
+
+  speech = saying;
+  showSpeechButtons();
+  requestAnimationFrame(mark);
+  await context.resume();
+}
+
+function showSpeechButtons() {
+  at("speak").textContent = speech ? "Stop" : "Speak";
+  at("speak").dataset.on = String(speech !== null);
+  allow("answer", speech === null && at("finals").textContent.trim() !== "");
+}
+
+function showOrigin() {
+  const voice = voices.find(({ name }) => name === at("voice").value);
+  at("origin").textContent = voice ? `, after ${voice.origin} (${voice.licence})` : "";
+}
+
+/** Show the part that speaks, if this server does. */
+async function showVoices() {
+  let told;
+  try {
+    told = await (await fetch("v1/audio/voices")).json();
+  } catch {
+    return; // the page does without
+  }
+  if (told.model === null) return;
+  ({ voices } = told);
+  const choices = voices.length ? voices.map(({ name }) => name) : [""];
+  at("voice").replaceChildren(
+    ...choices.map((name) => new Option(name || "the model's own", name)));
+  if (told.default) at("voice").value = told.default;
+  showOrigin();
+  at("speaking").hidden = false;
+}
+
+onClick("speak", () => {
+  if (speech) {
+    speech.stop();
+    return;
+  }
+  const text = at("say").value;
+  if (text.trim()) speak(text);
+  else at("speech-state").textContent = "there is nothing to say: write something first";
+});
+onClick("answer", () => speak(readFinals()));
+at("voice").addEventListener("change", showOrigin);
+showVoices();
 
 document.addEventListener("dragover", (event) => {
   event.preventDefault();

@@ -1,0 +1,163 @@
+"""OpenAI's REST speech: a text in, its sound out while it is made; and which voices there are."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from audiossm.errors import AudioError, AudioSSMError, BusyError, ModelError, ProtocolError
+from audiossm.protocol.openai_rest import format_error
+from audiossm.protocol.openai_speech import (
+    MEDIA_TYPES,
+    SpeechRequest,
+    format_audio_delta,
+    format_audio_done,
+    format_speech_error,
+)
+from audiossm.streaming.speaker import explain_silence
+from audiossm.streaming.speech_engine import Packed, SpeechOrder, Told, Utterance
+from audiossm_apps.live.packing import describe_speech, make_file_packer
+from audiossm_apps.live.service import Service
+
+__all__ = ["answer_speech", "list_voices"]
+
+NOBODY = "this server has no model that speaks"
+
+
+async def list_voices(service: Service) -> Response:
+    """Tell the voices, with where they are from; without a model that speaks, none."""
+    speech = service.speech
+    if speech is None:
+        return JSONResponse({"model": None, "default": None, "voices": []})
+    speaker = speech.speaker
+    voices = await asyncio.to_thread(lambda: [speaker.voice(name) for name in speaker.voices])
+    told = [{"name": v.name, "origin": v.origin, "licence": v.licence} for v in voices]
+    default = speaker.default_voice or (told[0]["name"] if told else None)
+    return JSONResponse({"model": speaker.name, "default": default, "voices": told})
+
+
+async def answer_speech(request: Request, service: Service, leave: Callable[[], None]) -> Response:
+    """Answer one request; ``leave`` is called once its last byte is sent, or nobody reads it."""
+    try:
+        response = await _answer(request, service, leave)
+    except BaseException:
+        leave()
+        raise
+    if not isinstance(response, _Speech):
+        leave()
+    return response
+
+
+async def _answer(request: Request, service: Service, leave: Callable[[], None]) -> Response:
+    engine = service.speech
+    if engine is None:
+        return _refuse(404, NOBODY)
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > service.gate.caps.max_message * 4:
+            return _refuse(413, "a request has 4 times the bytes of a message at most", "input")
+    speaker = engine.speaker
+    try:
+        voices = frozenset(await asyncio.to_thread(lambda: speaker.voices))
+        asked = SpeechRequest.parse(body, voices, service.gate.caps.max_text)
+    except ProtocolError as exc:
+        return _refuse(400, str(exc), exc.code)
+    order = SpeechOrder(
+        voice=asked.voice, speed=asked.speed, seed=asked.seed, temperature=asked.temperature
+    )
+    comment = describe_speech(speaker.name)
+    try:
+        utterance = await engine.begin(
+            order, lambda rate: make_file_packer(asked.form, rate, comment)
+        )
+    except BusyError as exc:
+        retry = {"Retry-After": str(round(exc.retry_s))}
+        return _refuse(503, str(exc), kind="server_error", headers=retry)
+    except ModelError as exc:
+        return _refuse(400, str(exc), "voice")
+    except AudioError as exc:
+        return _refuse(400, f"{asked.form} can't be made here: {exc}", "response_format")
+    utterance.push(asked.text)
+    utterance.finish()
+    # the first bytes decide what is answered
+    events = utterance.events()
+    begun: list[bytes] = []
+    try:
+        async for told in events:
+            if isinstance(told, Packed) and told.data:
+                begun.append(told.data)
+                break
+    except AudioSSMError as exc:
+        utterance.close()
+        return _refuse(500, str(exc), kind="server_error")
+    except BaseException:
+        utterance.close()
+        raise
+    if not begun:
+        utterance.close()
+        return _refuse(400, explain_silence(asked.text), "input")
+    headers = {
+        "X-Audiossm-Model": quote(speaker.name),
+        "X-Audiossm-Voice": quote(utterance.voice),
+        "X-Accel-Buffering": "no",  # a proxy that waits for the end would spoil it
+    }
+    if asked.notes:
+        headers["X-Audiossm-Note"] = "; ".join(asked.notes)
+    parts = _tell(events, begun[0], asked, utterance)
+    media_type = "text/event-stream" if asked.as_events else MEDIA_TYPES[asked.form]
+    return _Speech(parts, media_type, headers, utterance, leave)
+
+
+async def _tell(
+    events: AsyncIterator[Told], first: bytes, asked: SpeechRequest, utterance: Utterance
+) -> AsyncIterator[bytes]:
+    yield format_audio_delta(first).encode() if asked.as_events else first
+    try:
+        async for told in events:
+            if isinstance(told, Packed) and told.data:
+                yield format_audio_delta(told.data).encode() if asked.as_events else told.data
+    except AudioSSMError as exc:
+        if not asked.as_events:
+            raise  # a body that breaks off is all that can be told
+        yield format_speech_error(str(exc)).encode()
+        return
+    if asked.as_events:
+        frames = utterance.num_samples // utterance.engine.speaker.frame_size
+        yield format_audio_done(len(asked.text), frames).encode()
+
+
+class _Speech(StreamingResponse):
+    """A body of speech, whose making stops when nobody reads it any more."""
+
+    def __init__(
+        self,
+        parts: AsyncIterator[bytes],
+        media_type: str,
+        headers: dict[str, str],
+        utterance: Utterance,
+        leave: Callable[[], None],
+    ) -> None:
+        super().__init__(parts, headers=headers, media_type=media_type)
+        self.utterance, self.leave = utterance, leave
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.utterance.close()
+            self.leave()
+
+
+def _refuse(
+    status: int,
+    message: str,
+    param: str | None = None,
+    kind: str = "invalid_request_error",
+    headers: dict[str, str] | None = None,
+) -> Response:
+    body = format_error(message, param, kind)
+    return Response(body, status, headers, media_type="application/json")
