@@ -95,6 +95,12 @@ def add_task(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     how.add_argument(
         "--no-restart", action="store_true", help="the state goes on from sentence to sentence"
     )
+    how.add_argument(
+        "--free-temperature",
+        type=float,
+        metavar="T",
+        help="of all groups in free runs, drawn from all codes (default: as --prompt does it)",
+    )
     how.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument(
         "--backend",
@@ -126,8 +132,8 @@ def run(args: argparse.Namespace) -> int:
             measures.remove("voices")
     if "voices" in measures and args.voices_manifest is None:
         args.parser.error("voices are compared with recordings: give --voices-manifest")
-    if args.control is not None and "continuation" not in measures:
-        args.parser.error("--control is about the measure continuation")
+    if "continuation" not in measures and (args.control or args.free_temperature is not None):
+        args.parser.error("--control and --free-temperature are about the measure continuation")
     import torch
 
     from audiossm.decoding.sampling import Sampling
@@ -160,6 +166,13 @@ def run(args: argparse.Namespace) -> int:
         restart=not args.no_restart,
         seed=args.seed,
     )
+    free_sampling = None
+    if args.free_temperature is not None:
+        free_sampling = Sampling(
+            temperature=args.free_temperature,
+            later_temperature=args.free_temperature,
+            top_k=speaker.config.num_codes,
+        )
     listens = {"words", "pocketsphinx"} & set(measures)
     progress = Progress()
     evaluation = evaluate_speech(
@@ -170,6 +183,7 @@ def run(args: argparse.Namespace) -> int:
         transcriber=Transcriber.load(args.recogniser) if listens else None,
         recordings=recordings,
         control=None if args.control is None else LoadedGenerator.load(args.control),
+        free_sampling=free_sampling,
         on_heard=progress.hear,
     )
     if args.json:

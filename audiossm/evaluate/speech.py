@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from audiossm.decoding.sampling import Sampling
 from audiossm.errors import ConfigError
 from audiossm.evaluate.machine import describe_machine
 from audiossm.evaluate.pitch import require_librosa
@@ -127,6 +128,7 @@ def evaluate_speech(
     recordings: Mapping[str, Sequence[Utterance]] | None = None,
     control: LoadedGenerator | None = None,
     num_runs: int = NUM_RUNS,
+    free_sampling: Sampling | None = None,
     on_heard: Callable[[], None] | None = None,
 ) -> SpeechEvaluation:
     """Have a generator speak, and listen to it.
@@ -140,6 +142,7 @@ def evaluate_speech(
         recordings: of the voices, for ``voices``: by their names.
         control: a model that guesses codes too, for ``continuation``.
         num_runs: free runs of a minute, from as many of the recordings.
+        free_sampling: how freely those are drawn; by default as ``Speaker.continue_audio`` does.
         on_heard: is called after each take that was listened to.
 
     Raises:
@@ -180,7 +183,7 @@ def evaluate_speech(
         bits = count_bits(speaker, utterances, control)
         for number, utterance in enumerate(choose_prompts(utterances, num_runs)):
             seed = manner.seed + number
-            runs.append(run_freely(speaker, utterance, sampling=manner.sampling, seed=seed))
+            runs.append(run_freely(speaker, utterance, sampling=free_sampling, seed=seed))
     parity = None
     if "streaming" in measures:
         parity = compare_cuts(
