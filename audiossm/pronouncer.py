@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Pronouncer", "Pronunciation"]
 
 MAX_LETTERS = 64  # of a word
-INITIALS = re.compile(r"(?:\b[A-Za-z]\.){2,}|\b[B-DF-HJ-NP-TV-XZ]{2,5}\b")  # "U.S.A.", "BBC"
+# "U.S.A.", "BBC"; not what follows an apostrophe, as in "YOU'LL"
+INITIALS = re.compile(r"(?:\b[A-Za-z]\.){2,}|(?<!['’])\b[B-DF-HJ-NP-TV-XZ]{2,5}\b")
 
 
 @dataclass(frozen=True)

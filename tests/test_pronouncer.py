@@ -8,7 +8,7 @@ import pytest
 from audiossm.errors import ModelError, PronunciationError
 from audiossm.lexicon import Lexicon
 from audiossm.models import shipped_sounder
-from audiossm.pronouncer import Pronouncer, Pronunciation, split_words
+from audiossm.pronouncer import Pronouncer, Pronunciation, split_words, split_words
 from tiny_sounder import make_sounder
 
 LEXICON = Lexicon({"hello": "h ə l ˈoʊ", "a": "ɐ"})
@@ -89,3 +89,7 @@ def test_the_shipped_model_says_words_that_nobody_taught_it(word, phones):
     assert Pronouncer.load().pronounce(word) == (
         Pronunciation(word, tuple(phones.split()), "model"),
     )
+
+
+def test_what_follows_an_apostrophe_is_no_initials():
+    assert split_words("YOU'LL SEE THE BBC") == ["you'll", "see", "the", "b", "b", "c"]

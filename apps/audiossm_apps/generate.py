@@ -81,9 +81,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     how.add_argument(
         "--temperature",
         type=temperature,
-        default=0.7,
         metavar="T",
-        help="less is more even, 0 the likeliest (default: %(default)s)",
+        help="less is more even, 0 the likeliest (default: 0.7, with --prompt 0.9)",
     )
     target = parser.add_argument_group("where it goes")
     target.add_argument("-o", "--output", metavar="FILE", help="a file, or - for a pipe")

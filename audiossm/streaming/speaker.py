@@ -1,7 +1,7 @@
 """The generator as people use it: texts whole, streams as sessions, audio that goes on."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from audiossm.codec import Codes
 from audiossm.decoding.sampling import Sampling
 from audiossm.errors import ConfigError, PronunciationError
 from audiossm.models import LoadedGenerator, Voice, find_voice, list_voices
+from audiossm.models.voices import make_nobody
 from audiossm.pronouncer import Pronouncer
-from audiossm.streaming.continuation import continue_sound
+from audiossm.streaming.continuation import UNTOLD, continue_sound
 from audiossm.streaming.speech import SpeechSession
 from audiossm.streaming.speech_events import Skipped, Sound, SpeechEvent, SpokenWord
 
@@ -160,11 +161,11 @@ class Speaker(LoadedGenerator):
             raise ConfigError(f"{seconds:g} seconds: a frame is the least that can be added")
         return continue_sound(
             self,
-            self.voice(voice),
+            make_nobody(self) if voice is None else self.voice(voice),
             samples,
             sample_rate=sample_rate,
             num_frames=num_frames,
-            sampling=choose_sampling(temperature, sampling),
+            sampling=choose_sampling(temperature, sampling, UNTOLD),
             seed=seed,
         )
 
@@ -185,9 +186,9 @@ class Speaker(LoadedGenerator):
             samples: (samples,) float32 in [-1, 1]: the prompt, of any rate.
             sample_rate: Hz.
             seconds: how much to add, in whole frames.
-            voice: what the network is told of whoever speaks; the model's own by default.
+            voice: what the network is told of whoever speaks; nobody's by default.
             seed: the same one goes on in the same way.
-            temperature: of codes, 0.7 by default.
+            temperature: of codes, 0.9 by default.
             sampling: all that can be said of it, instead of the temperature.
 
         Raises:
@@ -235,14 +236,20 @@ class Speaker(LoadedGenerator):
         )
 
 
-def choose_sampling(temperature: float | None, sampling: Sampling | None) -> Sampling:
+def choose_sampling(
+    temperature: float | None, sampling: Sampling | None, default: Sampling | None = None
+) -> Sampling:
     """Return how to draw.
 
     Raises:
         ConfigError: both are given, or the temperature can't be.
     """
     if sampling is None:
-        return Sampling() if temperature is None else Sampling(temperature=temperature)
+        if temperature is None:
+            return default or Sampling()
+        if default is None:
+            return Sampling(temperature=temperature)
+        return replace(default, temperature=temperature, later_temperature=temperature)
     if temperature is not None:
         raise ConfigError("give either a temperature or a sampling, which has one")
     return sampling
