@@ -8,7 +8,7 @@ import pytest
 from audiossm.errors import ModelError, PronunciationError
 from audiossm.lexicon import Lexicon
 from audiossm.models import shipped_sounder
-from audiossm.pronouncer import Pronouncer, Pronunciation, split_words, split_words
+from audiossm.pronouncer import Pronouncer, Pronunciation, split_words
 from tiny_sounder import make_sounder
 
 LEXICON = Lexicon({"hello": "h ə l ˈoʊ", "a": "ɐ"})
