@@ -150,7 +150,7 @@ def load_weights(folder: ModelFolder, module: nn.Module) -> str:
                 f"{folder.weights}: {name} has shape {(*tensor.shape,)}, "
                 f"config.toml says {(*expected[name].shape,)}"
             )
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, assign=True)  # a copy would take as long as reading them
     tables = {k: v for k, v in folder.config.items() if isinstance(v, dict)}
     # times and confidences only, measured afterwards
     shape = {k: v for k, v in tables.items() if k not in ("alignment", "confidence")}
