@@ -66,7 +66,7 @@ class BeamConfig:
     letter: float = -1.0  # each of its letters or phones
     new_word: float = -15.0  # but if it is of a hot word's phrase
     hot: float = 3.0  # each rare word of a phrase that is written
-    hot_letter: float = 0.7  # each of its letters
+    hot_letter: float = 0.7  # each of its letters or phones
     blank: float = -0.7  # each frame without a label, where one could be
     join: float = -6.0  # a word begins, but no break was heard
     split: float = -3.0  # a break was heard, but the word goes on
@@ -76,7 +76,7 @@ class BeamConfig:
     history: int = 8192  # labels of all hypotheses that aren't final
 
 
-BY_PHONES = BeamConfig(lm_weight=1.4, word_bonus=0.0, said=0.5)
+BY_PHONES = BeamConfig(lm_weight=1.4, word_bonus=0.0, said=0.5, hot_letter=1.3, new_word=-21.0)
 
 
 class BeamState(NamedTuple):

@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,6 +163,14 @@ def test_of_words_that_sound_alike_the_hot_one_is_written(decoder):
     assert write(hot, "ai.am.ant") == "i am aunt"
 
 
+def test_a_hot_word_that_takes_more_phones_gets_more(decoder):
+    words = check_hotwords(["seat", "sea", "aia", "aiaiai"])
+    known = replace(CONFIG, lm_weight=100.0, hot=0.0, hot_letter=0.5)
+    hot = BeamDecoder(UNITS, decoder.ngrams, known, words)
+    # "seat" is said with three, "sea" with two; letters don't count
+    assert sorted(set(hot.phrases.gain[hot.phrases.gain > 0])) == [1.0, 1.5, 3.0]
+
+
 def test_a_phrase_is_written_although_its_words_alone_are_not(decoder):
     frames, other = "si.da.ant.is.red", {6: "i"}
     assert write(decoder, frames, other=other) == "see the ant is red"
@@ -245,7 +254,7 @@ def test_the_best_words_are_those_of_trying_all(data):
             for word, rows in said.items()} | {"ae": [("ae", 0.0)]}  # fmt: skip
 
     def bonus(word: str) -> float:
-        full = config.hot + config.hot_letter * len(word)
+        full = config.hot + config.hot_letter * min(len(row) for row, _ in ways[word])
         return full if word == "ae" else min(-config.lm_weight * ngrams.probs[index[word]], full)
 
     def split(heard: str) -> list[tuple[tuple[str, ...], float]]:
@@ -276,4 +285,4 @@ def test_the_best_words_are_those_of_trying_all(data):
             worths[words] = float(np.logaddexp(worths[words], total + worth))
     best = max(worths, key=worths.__getitem__)
     found = tuple(text_of(decode(decoder, beside_letters(phones))).split())
-    assert worths[found] >= worths[best] - 0.5, (best, found)
+    assert worths[found] >= worths[best] - 0.6, (best, found)
