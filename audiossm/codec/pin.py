@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audiossm.checkpoint import ModelFolder
-from audiossm.codec.loaded import LoadedCodec
+from audiossm.codec.encoder import Encoder
+from audiossm.codec.loaded import load_encoder
 from audiossm.errors import ModelError
 
 __all__ = ["CodecPin"]
@@ -22,18 +23,20 @@ class CodecPin:
     hash: str
     rounded_from: str | None = None
 
-    def load(self, folder: ModelFolder) -> LoadedCodec:
-        """Load the codec of the model in ``folder``: the one beside it, else a shipped one.
+    def load(self, folder: ModelFolder) -> Encoder:
+        """Load the encoder that the model in ``folder`` stands on.
+
+        Its codec is the one beside the model, else a shipped one.
 
         Raises:
             ModelError: there is none, it is damaged, or it isn't the one of the training.
         """
         beside = folder.path.parent / self.name
-        codec = LoadedCodec.load(beside if beside.is_dir() else Path(self.name))
-        if codec.frames_hash != self.hash:
+        encoder, frames_hash = load_encoder(beside if beside.is_dir() else Path(self.name))
+        if frames_hash != self.hash:
             raise ModelError(
                 f"{folder.path}: was trained on codec {self.name!r} with frames of hash "
-                f"{self.hash}, but that codec's now have {codec.frames_hash}: train the model on "
+                f"{self.hash}, but that codec's now have {frames_hash}: train the model on "
                 "it again, or bring the old one back"
             )
-        return codec
+        return encoder
