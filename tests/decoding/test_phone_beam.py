@@ -17,6 +17,7 @@ from audiossm.decoding.beam import BeamConfig, BeamDecoder
 from audiossm.decoding.ngram import SENTENCE_START
 from audiossm.errors import ConfigError, HotwordError
 from audiossm.hotwords import HotWord, check_hotwords
+from audiossm.models import Calibration
 from audiossm.text import BLANK, CHARACTERS, WORD_BREAK, Vocabulary
 from contract import random_split
 from heard_frames import Found, equal, text_of
@@ -77,6 +78,18 @@ def test_words_and_tokens_have_the_frames_of_their_phones(decoder):
     assert [(decoder.symbols[t.id], t.frame) for t in tokens] == [
         *(("a", 2), ("i", 4), ("s", 8), ("i", 11), ("d", 14), ("a", 15))
     ]
+
+
+def test_a_word_that_is_hardly_right_is_not_told(decoder):
+    for bias, told in ((5.0, "i am kate"), (-5.0, "")):
+        sure = Calibration(
+            bias=bias, score=0.0, margin=0.0, worth=0.0, length=0.0, single=0.0, share=0.0
+        )
+        config = replace(CONFIG, least_sure=0.15)
+        careful = BeamDecoder(UNITS, decoder.ngrams, config, calibration=sure)
+        assert write(careful, "ai.am.ket") == told
+    uncalibrated = BeamDecoder(UNITS, decoder.ngrams, replace(CONFIG, least_sure=1.0))
+    assert write(uncalibrated, "ai.am.ket") == "i am kate"
 
 
 def test_a_word_that_is_cut_off_is_the_likeliest_that_begins_so(decoder):
