@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from audiossm.errors import ConfigError
 
-__all__ = ["change_value", "dump_toml", "from_dict", "load_toml", "to_dict"]
+__all__ = ["change_value", "dump_toml", "from_dict", "later", "load_toml", "to_dict"]
 
 C = TypeVar("C")
 
@@ -81,11 +81,21 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+def later(default: Any) -> Any:
+    """Return a field that a config got after models were made: not told while it has its default.
+
+    So those models' files, and the hashes of their sizes that graphs carry, stay what they were.
+    """
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
 def to_dict(config: Any) -> dict[str, Any]:
-    """Turn a config into nested tables; fields that are None are left out."""
+    """Turn a config into nested tables; what is None is left out, and ``later`` defaults are."""
     table: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        if field.metadata.get("later") and value == field.default:
+            continue
         if dataclasses.is_dataclass(value):
             table[field.name] = to_dict(value)
         elif value is not None:

@@ -115,8 +115,11 @@ def split_words(text: str) -> list[str]:
     """
     text = INITIALS.sub(lambda m: f" {' '.join(m[0].replace('.', ''))} ", write_out(text))
     for number in re.findall(r"\d+(?:,\d{3})*", text):
-        if int(number.replace(",", "")) >= 10**9:
-            raise PronunciationError(f"{number} is too large: numbers below a billion are said")
+        digits = number.replace(",", "")
+        # Python refuses to read thousands of digits
+        if len(digits) > 1000 or int(digits) >= 10**9:
+            shown = number if len(number) <= 40 else f"{number[:40]}..."
+            raise PronunciationError(f"{shown} is too large: numbers below a billion are said")
     spelled = say_numbers(text)
     for char in spelled:
         if char.isalnum() and not re.match("[A-Za-z]", unicodedata.normalize("NFKD", char)):

@@ -1,9 +1,19 @@
 """A server of the native protocol without any socket or engine, which can die and come back."""
 
+import numpy as np
+
 from audiossm.protocol import ServerProtocol, encode
 from audiossm.protocol import native as n
+from audiossm.protocol.encoding import OPUS_PREROLL, Opus
 
-__all__ = ["ToyServer"]
+__all__ = ["TOY_HEAD", "ToyServer", "make_toy_page"]
+
+TOY_HEAD = b"head"
+
+
+def make_toy_page(start: int, samples: np.ndarray) -> bytes:
+    """What stands for a page of Opus here: where it begins, and its samples as they are."""
+    return start.to_bytes(8, "little") + samples.astype("<f4").tobytes()
 
 
 class ToyServer:
@@ -14,10 +24,12 @@ class ToyServer:
         self.kept: dict[str, tuple[list[float], int, list[n.Reply]]] = {}
         self.handle: str | None = None
         self.protocol = ServerProtocol()
+        self.decoded: int | None = None
 
     def connect(self) -> None:
         """Take a new connection, in a new process as it were: only what is kept remains."""
         self.protocol, self.handle = ServerProtocol(), None
+        self.decoded = None  # or how far pages of this connection reach, -1 after the head
 
     def keep(self) -> list[str]:
         """Make a snapshot, and say so."""
@@ -75,20 +87,41 @@ class ToyServer:
                 return [encode(reply), *map(encode, events[request.seq :])]
             case n.Audio(samples):
                 assert len(samples) <= self.credit
-                before, acks = len(self.events), []
-                for number, sample in enumerate(samples.tolist()):
-                    if self.keeps_within and number == len(samples) // 2:
-                        acks = self.keep()
-                    self.heard.append(sample)
-                    if len(self.heard) % 100 == 0:
-                        word = f"{round(sum(self.heard[-100:]) * 32768)}"
-                        self.tell(n.Word, word=word, start_s=0.0, end_s=0.0, confidence=1.0)
-                return [*map(encode, self.events[before:]), *acks, self.ack()]
+                return self.hear(samples)
+            case Opus(data):
+                return self.hear(self.decode(data))
             case n.Seen():
                 return []
             case n.Finish():
                 return [self.tell(n.Finished, received=len(self.heard), control=1)]
         return [self.tell(n.Flushed, received=len(self.heard), control=1)]
+
+    def decode(self, data: bytes) -> np.ndarray:
+        """Return what a page has that wasn't heard; holes and missing packets are mistakes."""
+        if data == TOY_HEAD:
+            assert self.decoded is None
+            self.decoded = -1
+            return np.zeros(0)
+        start, samples = int.from_bytes(data[:8], "little"), np.frombuffer(data[8:], "<f4")
+        received = len(self.heard)
+        if self.decoded == -1:
+            assert start <= max(0, received - OPUS_PREROLL)
+            self.decoded = start
+        assert self.decoded == start
+        self.decoded += len(samples)
+        return samples[max(0, received - start) :]
+
+    def hear(self, samples: np.ndarray) -> list[str]:
+        """Take samples."""
+        before, acks = len(self.events), []
+        for number, sample in enumerate(samples.tolist()):
+            if self.keeps_within and number == len(samples) // 2:
+                acks = self.keep()
+            self.heard.append(sample)
+            if len(self.heard) % 100 == 0:
+                word = f"{round(sum(self.heard[-100:]) * 32768)}"
+                self.tell(n.Word, word=word, start_s=0.0, end_s=0.0, confidence=1.0)
+        return [*map(encode, self.events[before:]), *acks, self.ack()]
 
     def tell(self, kind: type[n.Reply], control: int = 0, **fields: object) -> str:
         self.controls += control

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiossm.config import change_value, dump_toml, from_dict, load_toml, to_dict
+from audiossm.config import change_value, dump_toml, from_dict, later, load_toml, to_dict
 from audiossm.errors import ConfigError
 
 
@@ -17,6 +17,7 @@ class Motor:
     name: str = "plain"
     gears: tuple[int, ...] = (1, 2)
     limit: int | None = None
+    electric: bool = later(False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,8 @@ def test_an_int_serves_as_a_float():
     [
         (
             {"motor": {"powr": 1.0}},
-            "unknown key car.motor.'powr'; Motor has ['gears', 'limit', 'name', 'power']",
+            "unknown key car.motor.'powr'; "
+            "Motor has ['electric', 'gears', 'limit', 'name', 'power']",
         ),
         (
             {"motor": {"power": 1.0}, "wheels": 4},
@@ -99,6 +101,12 @@ def test_a_config_makes_a_trip_through_toml():
 
 def test_a_field_without_a_value_is_left_out():
     assert to_dict(Motor(power=1.0)) == {"power": 1.0, "name": "plain", "gears": [1, 2]}
+
+
+def test_a_field_that_came_later_is_told_unless_it_has_its_default():
+    told = to_dict(Motor(power=1.0, electric=True))
+    assert told == to_dict(Motor(power=1.0)) | {"electric": True}
+    assert from_dict(Motor, told).electric and not from_dict(Motor, {"power": 1.0}).electric
 
 
 def test_plain_values_stand_before_tables():

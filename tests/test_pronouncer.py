@@ -57,6 +57,7 @@ def test_a_text_is_parted_into_the_words_that_are_said(text, words):
         ("—!", "there are no words"),
         ("так so", "'т' of .* is not one of the letters a to z"),
         ("1,000,000,000", "too large"),
+        ("1" * 5000, r"1{40}\.\.\. is too large"),
         ("a" * 65, "65 letters: at most 64"),
     ],
 )

@@ -13,6 +13,7 @@ from audiossm_apps import (
     conformance,
     evaluate,
     export,
+    generate,
     loadtest,
     mic,
     models,
@@ -21,6 +22,7 @@ from audiossm_apps import (
     soak,
     stream,
     transcribe,
+    voice,
 )
 from audiossm_apps.complaint import complain
 
@@ -36,7 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
     """Build the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="audiossm",
-        description="Real-time audio toolkit: English speech to text, audio to codes and back.",
+        description="Real-time audio toolkit: English speech to text and text to speech, audio to "
+        "codes and back.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -46,6 +49,8 @@ def make_parser() -> argparse.ArgumentParser:
     mic.add_command(commands)
     align.add_command(commands)
     codec.add_command(commands)
+    generate.add_command(commands)
+    voice.add_command(commands)
     pronounce.add_command(commands)
     serve.add_command(commands)
     stream.add_command(commands)

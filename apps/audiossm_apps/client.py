@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 
 from audiossm.errors import DependencyError, ProtocolError, ServiceError
 from audiossm.protocol import ClientProtocol
+from audiossm.protocol.encoding import OPUS_RATE
 from audiossm.protocol.native import Failure, Finished, Forked, Reply, Resumed, Start, Started
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
+
+    from audiossm.audio.opus_writer import OpusPage, OpusWriter
 
 __all__ = ["AsyncStream", "SyncStream", "connect", "stream_address"]
 
@@ -62,11 +65,27 @@ def connect(
         give_up_s: so long nobody may answer before ServiceError is raised.
         max_waiting_s: audio that may wait to be sent before ``send`` waits.
         fork: what ``AsyncStream.fork`` returned: the stream goes on there.
-        settings: fields of ``audiossm.protocol.native.Start``: sample_rate, encoding, ...
+        settings: fields of ``audiossm.protocol.native.Start``: sample_rate, encoding, ... With the
+            encoding ``opus`` samples of any rate become Opus here: a tenth of the bytes, but no
+            longer exact, least of all after a resume. ``flush`` then comes after whole packets, so
+            before the last 26 ms.
+
+    Raises:
+        AudioError: no Opus can be made of that sample rate.
+        DependencyError: Opus needs PyAV, which is not installed.
     """
-    start = Start(**settings)
-    protocol = ClientProtocol(start) if fork is None else ClientProtocol.of_fork(start, fork)
-    return AsyncStream(stream_address(server), protocol, key, give_up_s, max_waiting_s)
+    address, writer = stream_address(server), None
+    if settings.get("encoding") == "opus" and fork is None:
+        from audiossm.audio.opus_writer import OpusWriter
+
+        writer = OpusWriter(settings.get("sample_rate", Start.sample_rate))
+        start = Start(**(settings | {"sample_rate": OPUS_RATE}))
+        protocol = ClientProtocol(start, writer.head)
+    elif fork is None:
+        protocol = ClientProtocol(Start(**settings))
+    else:
+        protocol = ClientProtocol.of_fork(Start(**settings), fork)
+    return AsyncStream(address, protocol, key, give_up_s, max_waiting_s, writer)
 
 
 class AsyncStream:
@@ -83,9 +102,10 @@ class AsyncStream:
         key: str | None = None,
         give_up_s: float = 60.0,
         max_waiting_s: float = 5.0,
+        writer: "OpusWriter | None" = None,
     ) -> None:
         self.address, self.key, self.give_up_s = address, key, give_up_s
-        self.protocol = protocol
+        self.protocol, self.writer = protocol, writer
         self.max_waiting = max(1, int(max_waiting_s * protocol.start.sample_rate))
         self.reconnects = 0
         self._socket: ClientConnection | None = None
@@ -119,7 +139,10 @@ class AsyncStream:
         Raises:
             ServiceError: the server can't be reached, or refuses.
         """
-        self.protocol.send_audio(samples)
+        if self.writer is None:
+            self.protocol.send_audio(samples)
+        else:
+            self._add_pages(self.writer.push(samples))
         await self._push()
         while self.protocol.waiting > self.max_waiting:
             await self._move()
@@ -135,21 +158,26 @@ class AsyncStream:
 
     async def flush(self) -> None:
         """Ask for all that can be told now."""
+        self._cut()
         self.protocol.flush()
         await self._push()
 
     async def set_hotwords(self, hotwords: Iterable[str | tuple[str, float]]) -> None:
         """Ask for these phrases, or (phrase, weight), from here on."""
+        self._cut()
         self.protocol.set_hotwords(hotwords)
         await self._push()
 
     async def rewind(self, seconds: float) -> None:
         """Ask to go back; ``keep_s`` at the start says how far one can."""
+        self._cut()
         self.protocol.rewind(seconds)
         await self._push()
 
     async def finish(self) -> None:
         """Say that no more comes."""
+        if self.writer is not None:
+            self._add_pages(self.writer.finish())
         self.protocol.finish()
         await self._push()
 
@@ -161,6 +189,7 @@ class AsyncStream:
         """
         future: asyncio.Future[Forked] = asyncio.get_running_loop().create_future()
         self._forks.append(future)
+        self._cut()
         self.protocol.fork()
         await self._push()
         return await future
@@ -183,6 +212,15 @@ class AsyncStream:
             if isinstance(reply, BaseException):
                 raise reply
             yield reply
+
+    def _cut(self) -> None:
+        """Have all whole packets of Opus before what is asked for now."""
+        if self.writer is not None:
+            self._add_pages(self.writer.cut())
+
+    def _add_pages(self, pages: "Iterable[OpusPage]") -> None:
+        for page in pages:
+            self.protocol.send_page(page.data, page.num_samples)
 
     async def _move(self) -> None:
         self._moved.clear()

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -29,6 +29,7 @@ class Heard:
     text: str
     start_s: float
     end_s: float
+    begins: bool = False  # the first one after a pause
 
 
 Tell = Callable[[Sequence[Heard], str], None]
@@ -53,6 +54,7 @@ class LocalEar:
         self, transcriber: "Transcriber", lookahead_ms: int, hotwords: Sequence[HotWord]
     ) -> None:
         self.transcriber, self.lookahead_ms, self.hotwords = transcriber, lookahead_ms, hotwords
+        self.pauses = _Pauses()
 
     def listen(self, blocks: Iterable[Samples], sample_rate: int, tell: Tell) -> None:
         """Listen to the end of the blocks (samples,) float32."""
@@ -63,14 +65,33 @@ class LocalEar:
         tell(self._words(session.finish()), "")
 
     def _words(self, events: "Iterable[Event]") -> list[Heard]:
-        from audiossm.streaming import Word, WrittenWord
+        from audiossm.streaming import Endpoint, Word, WrittenWord
 
         kind = Word if self.transcriber.writer is None else WrittenWord
-        return [
-            Heard(event.text, event.start_s, event.end_s)
-            for event in events
-            if isinstance(event, kind)
-        ]
+        words = []
+        for event in events:
+            if isinstance(event, Endpoint):
+                self.pauses.end(event.rule)
+            elif isinstance(event, kind):
+                words += self.pauses.mark([Heard(event.text, event.start_s, event.end_s)])
+        return words
+
+
+class _Pauses:
+    """Marks the words that are the first after a pause, or after somebody asked for the rest."""
+
+    paused = False
+
+    def end(self, rule: str) -> None:
+        """A segment ends by this rule."""
+        self.paused = self.paused or rule != "length"
+
+    def mark(self, words: list[Heard]) -> list[Heard]:
+        """Return the words, the first of them marked if it is one."""
+        if words and self.paused:
+            self.paused = False
+            words = [replace(words[0], begins=True), *words[1:]]
+        return words
 
 
 def _unfinished(session: "Session") -> str:
@@ -149,9 +170,18 @@ class RepliedText:
         self.pending: list[Heard] = []  # plain words that aren't written yet
         self.partial = ""
         self.writes: bool | None = None  # not known yet
+        self.pauses = _Pauses()
 
     def add(self, reply: "Reply") -> list[Heard]:
         """Take a reply; return the words that became final by it."""
+        from audiossm.protocol import native
+
+        words = self.pauses.mark(self._take(reply))
+        if isinstance(reply, native.Endpoint):
+            self.pauses.end(reply.rule)
+        return words
+
+    def _take(self, reply: "Reply") -> list[Heard]:
         from audiossm.protocol import native
 
         match reply:
@@ -172,6 +202,8 @@ class RepliedText:
                 self.partial = _without(self.partial, reply.word)
                 word = Heard(reply.text, reply.start_s, reply.end_s)
                 return [] if self.raw else [word]
+            case native.Endpoint() if self.pending:
+                return self._settle()  # all its words were told, and written where anything writes
             case native.Finished():
                 self.partial = ""
                 return self._settle()

@@ -9,6 +9,7 @@ from audiossm_apps import (
     evaluate_confidence,
     evaluate_hotwords,
     evaluate_pronounce,
+    evaluate_speech,
     evaluate_writing,
 )
 from audiossm_apps.complaint import complain
@@ -67,6 +68,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     confidence = evaluate_confidence.add_task(tasks)
     evaluate_writing.add_task(tasks)
     evaluate_pronounce.add_task(tasks)
+    evaluate_speech.add_task(tasks)
     for task in (transcribe, parity, hotwords, confidence, *codec_tasks):
         task.add_argument(
             "--limit", type=count, metavar="N", help="only the first N utterances (default: all)"

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from audiossm.graphs.exact import split_graph
     from audiossm.graphs.exporter import export_graph
     from audiossm.graphs.int8 import quantise_graph
-    from audiossm.models import LoadedRecogniser, LoadedWriter
+    from audiossm.models import LoadedGenerator, LoadedRecogniser, LoadedWriter
 
     kind, frames = ModelFolder.open(args.model).kind, args.frames
     todo: list[tuple[Step[Any], list[Tensor]]]
@@ -88,10 +88,14 @@ def run(args: argparse.Namespace) -> int:
         recogniser = LoadedRecogniser.load(args.model, backend="torch")
         rate, step = recogniser.sample_rate, recogniser.ways.step
         todo = [(step, _read(args.int8, rate, step.unit))]
-    elif kind == "writer":
+    elif kind in ("writer", "generator"):
         if args.int8:
-            raise ConfigError(f"{args.model}: a writer has no graphs of 8 bits")
-        todo, frames = [(LoadedWriter.load(args.model).ways.step, [])], [1]
+            raise ConfigError(f"{args.model}: a {kind} has no graphs of 8 bits")
+        if kind == "writer":
+            todo = [(LoadedWriter.load(args.model).ways.step, [])]
+        else:
+            todo = [(LoadedGenerator.load(args.model, backend="torch").ways.step, [])]
+        frames = [1]  # each depends on the one before
     else:
         raise ModelError(f"{args.model}: a {kind} model has no step to export")
     for step, inputs in todo:

@@ -7,9 +7,9 @@ from audiossm_apps.options import add_decoder_option, add_model_options, positiv
 __all__ = ["add_command", "run"]
 
 DESCRIPTION = """\
-Write down English speech from a microphone as it is said, until Ctrl-C. On a terminal, words that
-may still change are dim, and a line shows the level. The model runs in this process, or with
---server in an 'audiossm serve'."""
+Write down English speech from a microphone as it is said, until Ctrl-C, with a new line after each
+pause. On a terminal, words that may still change are dim, and a line shows the level. The model
+runs in this process, or with --server in an 'audiossm serve'."""
 
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

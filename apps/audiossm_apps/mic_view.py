@@ -30,14 +30,15 @@ class MicView(Protocol):
 
 
 class TextView:
-    """Plain text on standard output, word by word."""
+    """Plain text on standard output, word by word, with a new line after a pause."""
 
     begun = False
 
     def words(self, words: Sequence[Heard], unfinished: str) -> None:
         """Write the words."""
         for word in words:
-            write_text(sys.stdout, f" {word.text}" if self.begun else word.text)
+            between = "\n" if word.begins else " "
+            write_text(sys.stdout, f"{between}{word.text}" if self.begun else word.text)
             self.begun = True
 
     def sound(self, description: str) -> None:
@@ -55,8 +56,11 @@ class TerminalView(LiveText):
     description = ""
 
     def words(self, words: Sequence[Heard], unfinished: str) -> None:
-        """Show the words, and dim what may still change."""
+        """Show the words, on a new line after a pause, and dim what may still change."""
         for word in words:
+            if word.begins and self.line:
+                self.console.print(self.line)
+                self.line = ""
             self.word(cast("Word", word))  # its text is all that is shown
         self.unfinished(unfinished)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from audiossm.errors import AudioError, DependencyError
 
-__all__ = ["Microphone", "list_devices"]
+__all__ = ["Microphone", "import_portaudio", "list_devices"]
 
 Samples = NDArray[np.float32]
 
@@ -30,7 +30,7 @@ def list_devices() -> list[str]:
         DependencyError: sounddevice or PortAudio isn't installed.
         AudioError: there is no microphone.
     """
-    sounddevice = _import()
+    sounddevice = import_portaudio("a microphone")
     try:
         default = sounddevice.query_devices(kind="input")["index"]
     except (ValueError, sounddevice.PortAudioError):
@@ -66,7 +66,7 @@ class Microphone:
     """
 
     def __init__(self, device: str | None = None) -> None:
-        sounddevice = self._sounddevice = _import()
+        sounddevice = self._sounddevice = import_portaudio("a microphone")
         self.device = int(device) if device is not None and device.isdecimal() else device
         try:
             form = sounddevice.query_devices(self.device, "input")
@@ -165,17 +165,21 @@ class Microphone:
             stream.close()  # no callback runs when it returns
 
 
-def _import() -> ModuleType:
+def import_portaudio(what: str) -> ModuleType:
+    """Import sounddevice.
+
+    Raises:
+        DependencyError: ``what`` needs it, or PortAudio, and it isn't installed.
+    """
     try:
         import sounddevice
     except ImportError as exc:
         raise DependencyError(
-            "a microphone needs the package sounddevice: pip install 'audiossm[mic]'"
+            f"{what} needs the package sounddevice: pip install 'audiossm[mic]'"
         ) from exc
     except OSError as exc:
         raise DependencyError(
-            "a microphone needs the library PortAudio (on Debian and Ubuntu: "
-            "apt install libportaudio2)"
+            f"{what} needs the library PortAudio (on Debian and Ubuntu: apt install libportaudio2)"
         ) from exc
     module: ModuleType = sounddevice
     return module

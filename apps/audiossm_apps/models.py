@@ -29,7 +29,7 @@ def run_models(args: argparse.Namespace) -> int:
 
     from audiossm.checkpoint import ModelFolder, model_names
     from audiossm.codec import LoadedCodec
-    from audiossm.models import LoadedSounder, LoadedWriter
+    from audiossm.models import LoadedGenerator, LoadedSounder, LoadedWriter
     from audiossm.streaming import Transcriber
     from audiossm_apps.tables import print_table
 
@@ -47,6 +47,8 @@ def run_models(args: argparse.Namespace) -> int:
             digest = LoadedCodec.load(name).hash
         elif folder.kind == "writer":
             digest = LoadedWriter.load(name).hash
+        elif folder.kind == "generator":
+            digest = LoadedGenerator.load(name).hash
         elif folder.kind == "sounder":
             digest = LoadedSounder.load(name).hash
         else:

@@ -41,10 +41,10 @@ def add_model_options(parser: argparse.ArgumentParser, *, lookahead: bool = True
     )
     group.add_argument(
         "--backend",
-        choices=["auto", "torch", "onnx", "onnx-int8"],
+        choices=["auto", "torch", "numba", "onnx", "onnx-int8"],
         default="auto",
-        help="onnx runs a step as a graph, onnx-int8 in 8 bits; auto takes the faster one of torch "
-        "and onnx (default: %(default)s)",
+        help="onnx runs a step as a graph, onnx-int8 in 8 bits, numba as compiled loops; "
+        "auto takes the fastest one that is exact (default: %(default)s)",
     )
     if lookahead:
         group.add_argument(

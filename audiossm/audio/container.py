@@ -7,7 +7,7 @@ import numpy as np
 
 from audiossm.errors import AudioError
 
-__all__ = ["ContainerSource", "write_container"]
+__all__ = ["ContainerSource", "ContainerWriter", "write_container"]
 
 # Decoding goes by a fixed block, so that what is read before damage doesn't depend on the caller.
 _BLOCK = 4096
@@ -115,6 +115,64 @@ class ContainerSource:
 
     def _make_empty(self) -> np.ndarray:
         return np.zeros((self.channels, 0), np.float32)
+
+
+class ContainerWriter:
+    """Write a file that libsndfile encodes as the samples come.
+
+    Args:
+        path: where; the content of an old file goes.
+        sample_rate: Hz.
+        channels: how many.
+        file_format: libsndfile's name of it.
+        coding: libsndfile's name of that.
+        comment: what the file says of itself.
+
+    Raises:
+        AudioError: libsndfile refuses the format, rate or number of channels.
+        OSError: the file can't be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        sample_rate: int,
+        channels: int,
+        *,
+        file_format: str,
+        coding: str,
+        comment: str | None = None,
+    ) -> None:
+        import soundfile
+
+        self._bytes = open(path, "wb")  # as in write_container
+        try:
+            self._file: Any = soundfile.SoundFile(
+                self._bytes, "w", sample_rate, channels, coding, format=file_format
+            )
+            if comment is not None:
+                self._file.comment = comment
+        except (soundfile.LibsndfileError, ValueError) as exc:
+            self._bytes.close()
+            raise AudioError(getattr(exc, "error_string", str(exc)).rstrip(".")) from exc
+
+    def write(self, audio: np.ndarray) -> None:
+        """Write (channels, samples) float32.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        self._file.write(audio.T)
+        self._bytes.flush()
+
+    def close(self) -> None:
+        """Write what is left, and close the file.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        self._file.close()
+        self._bytes.close()
 
 
 def write_container(

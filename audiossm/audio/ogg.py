@@ -1,11 +1,14 @@
-"""Ogg pages: whether a file has all of them, whole; a decoder skips bad ones in silence."""
+"""Ogg pages: how they are made; whether a file has all of them, as decoders skip bad ones."""
 
+import struct
 import zlib
+from collections.abc import Sequence
 from typing import BinaryIO
 
-__all__ = ["find_ogg_damage", "page_checksum"]
+__all__ = ["find_ogg_damage", "make_page", "page_checksum"]
 
 _HEADER = 27  # bytes before the table of segments
+_FIRST_PAGE = 2  # flag: the stream begins with this page
 _LAST_PAGE = 4  # flag: the stream ends with this page
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -42,6 +45,29 @@ def find_ogg_damage(file: BinaryIO) -> str | None:
     if next_page:
         return "the last page is missing: was the recording, copy or download cut short?"
     return None
+
+
+def make_page(
+    packets: Sequence[bytes], position: int, number: int, serial: int, *, last: bool = False
+) -> bytes:
+    """Return a page of whole packets (RFC 3533, section 6); a stream begins with number 0.
+
+    Args:
+        packets: so few and small that they fit: 255 segments of 255 bytes, each packet's last one
+            shorter than that.
+        position: the granule position: where the stream stands after them.
+        number: of the page.
+        serial: of the stream.
+        last: the stream ends here.
+    """
+    lacing = b"".join(
+        b"\xff" * (len(packet) // 255) + bytes([len(packet) % 255]) for packet in packets
+    )
+    assert len(lacing) <= 255, f"{len(lacing)} segments don't fit in a page of 255"
+    flags = (0 if number else _FIRST_PAGE) | (_LAST_PAGE if last else 0)
+    head = struct.pack("<4sBBqIII", b"OggS", 0, flags, position, serial, number, 0)
+    page = head + bytes([len(lacing)]) + lacing + b"".join(packets)
+    return page[:22] + page_checksum(page) + page[26:]
 
 
 def page_checksum(page: bytes) -> bytes:

@@ -30,12 +30,20 @@ class WavWriter:
         sample_rate: Hz.
         channels: how many.
         num_samples: of each channel, if it is known.
+        comment: what the file says of itself, in a chunk LIST INFO ICMT.
     """
 
     def __init__(
-        self, stream: ByteFile, sample_rate: int, channels: int, num_samples: int | None = None
+        self,
+        stream: ByteFile,
+        sample_rate: int,
+        channels: int,
+        num_samples: int | None = None,
+        *,
+        comment: str | None = None,
     ) -> None:
         self._stream, self._sample_rate, self._channels = stream, sample_rate, channels
+        self._info = b"" if comment is None else make_info(comment)
         self._promised, self._written = num_samples, 0
 
     def write(self, audio: NDArray[np.float32]) -> None:
@@ -55,9 +63,19 @@ class WavWriter:
     def _make_header(self, num_samples: int | None) -> bytes:
         frame = 2 * self._channels
         size = _UNKNOWN if num_samples is None else num_samples * frame
-        if size > _UNKNOWN - _HEADER_SIZE:
+        head = _HEADER_SIZE + len(self._info)
+        if size > _UNKNOWN - head:
             size = _UNKNOWN
-        riff = min(size + _HEADER_SIZE - 8, _UNKNOWN)
+        riff = min(size + head - 8, _UNKNOWN)
         rate = self._sample_rate
         form = struct.pack("<HHIIHH", 1, self._channels, rate, rate * frame, frame, 16)
-        return struct.pack("<4sI8sI16s4sI", b"RIFF", riff, b"WAVEfmt ", 16, form, b"data", size)
+        start = struct.pack("<4sI8sI16s", b"RIFF", riff, b"WAVEfmt ", 16, form)
+        return start + self._info + struct.pack("<4sI", b"data", size)
+
+
+def make_info(comment: str) -> bytes:
+    """Return a chunk that holds a comment."""
+    text = comment.encode() + b"\0"
+    text += b"\0" * (len(text) % 2)  # chunks begin at even places
+    inner = b"INFOICMT" + struct.pack("<I", len(text)) + text
+    return b"LIST" + struct.pack("<I", len(inner)) + inner

@@ -15,7 +15,7 @@ from audiossm.codec.detail import Detail, DetailConfig
 from audiossm.codec.encoder import Encoder, EncoderConfig, EncoderState
 from audiossm.codec.istft import InverseSTFT, InverseSTFTState
 from audiossm.codec.loaded import LoadedCodec
-from audiossm.codec.pin import CodecPin
+from audiossm.codec.pin import CodecPin, CodesPin
 from audiossm.codec.pitch import PitchConfig
 from audiossm.codec.quantiser import Quantiser, QuantiserConfig
 from audiossm.codec.source import SourceConfig, SourceState
@@ -32,6 +32,7 @@ __all__ = [
     "CodecPin",
     "CodecState",
     "Codes",
+    "CodesPin",
     "Decoder",
     "DecoderConfig",
     "DecoderState",

@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from audiossm.codec.encoder import Encoder
 from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, ModelError
 from audiossm.graphs import Backend, Step, Ways, hash_sizes
+
+if TYPE_CHECKING:
+    from audiossm.loops import Loop
 
 __all__ = ["LoadedCodec", "load_encoder"]
 
@@ -106,7 +110,7 @@ class LoadedCodec:
         Args:
             name: of the model.
             device: the CPU by default.
-            backend: ``torch``, ``onnx``, or ``auto``, which takes the faster one on a CPU.
+            backend: ``torch``, ``numba``, ``onnx``, or ``auto``, which takes the fastest on a CPU.
 
         Raises:
             ConfigError: there is no such backend.
@@ -188,6 +192,7 @@ def make_steps(network: Codec) -> tuple[Step[EncodingState], Step[DecoderState]]
         outputs=(("codes", 2),),
         sizes=hash_sizes(to_dict(network.config)),
         unused="decoder.",
+        make_loop=partial(_loop_encoder, network),
     )
     decode = Step(
         name="decode",
@@ -198,6 +203,7 @@ def make_steps(network: Codec) -> tuple[Step[EncodingState], Step[DecoderState]]
         width=(network.config.quantiser.latent_dim,),
         outputs=(("samples", 1),),
         sizes=encode.sizes,
+        make_loop=partial(_loop_decoder, network.decoder),
     )
     return encode, decode
 
@@ -210,6 +216,18 @@ def _encode(network: Codec, x: Tensor, state: EncodingState) -> tuple[tuple[Tens
 def _decode(network: Decoder, x: Tensor, state: DecoderState) -> tuple[tuple[Tensor], DecoderState]:
     samples, state = network.step(x, state)
     return (samples,), state
+
+
+def _loop_encoder(network: Codec) -> "Loop[EncodingState]":
+    from audiossm.codec.loops import make_encode_loop  # only now: it brings a compiler
+
+    return make_encode_loop(network)
+
+
+def _loop_decoder(network: Decoder) -> "Loop[DecoderState]":
+    from audiossm.codec.loops import make_decode_loop
+
+    return make_decode_loop(network)
 
 
 def hash_frames(encoder: Encoder) -> str:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from audiossm.checkpoint import ModelFolder
 from audiossm.codec.encoder import Encoder
-from audiossm.codec.loaded import load_encoder
+from audiossm.codec.loaded import LoadedCodec, load_encoder
 from audiossm.errors import ModelError
+from audiossm.graphs import Backend
 
-__all__ = ["CodecPin"]
+__all__ = ["CodecPin", "CodesPin"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,7 @@ class CodecPin:
         Raises:
             ModelError: there is none, it is damaged, or it isn't the one of the training.
         """
-        beside = folder.path.parent / self.name
-        encoder, frames_hash = load_encoder(beside if beside.is_dir() else Path(self.name))
+        encoder, frames_hash = load_encoder(find_codec(folder, self.name))
         if frames_hash != self.hash:
             raise ModelError(
                 f"{folder.path}: was trained on codec {self.name!r} with frames of hash "
@@ -40,3 +40,35 @@ class CodecPin:
                 "it again, or bring the old one back"
             )
         return encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodesPin:
+    """The table ``codec`` in the config.toml of a model of codes; ``hash`` is its ``codes_hash``.
+
+    The codec's decoder may be trained on: the codes mean the same.
+    """
+
+    name: str
+    hash: str
+
+    def load(self, folder: ModelFolder, *, backend: Backend = "auto") -> LoadedCodec:
+        """Load the codec of the model in ``folder``: the one beside it, else a shipped one.
+
+        Raises:
+            ModelError: there is none, it is damaged, or its codes aren't those of the training.
+        """
+        codec = LoadedCodec.load(find_codec(folder, self.name), backend=backend)
+        if codec.codes_hash != self.hash:
+            raise ModelError(
+                f"{folder.path}: was trained on codes of codec {self.name!r} of hash {self.hash}, "
+                f"but that codec's are now of {codec.codes_hash}: train the model on it again, or "
+                "bring the old one back"
+            )
+        return codec
+
+
+def find_codec(folder: ModelFolder, name: str) -> Path:
+    """Find a codec by name: beside a model's folder, else a shipped one."""
+    beside = folder.path.parent / name
+    return beside if beside.is_dir() else Path(name)

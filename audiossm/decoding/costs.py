@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from audiossm.decoding.compiled import compiled
+from audiossm.compiled import compiled
 from audiossm.decoding.hypotheses import (
     CONTEXT,
     DEAD,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from audiossm.decoding.compiled import compiled
+from audiossm.compiled import compiled
 from audiossm.decoding.knowledge import NOTHING
 
 __all__ = [

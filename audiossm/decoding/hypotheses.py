@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from audiossm.decoding.compiled import compiled, entry
+from audiossm.compiled import compiled, entry
 from audiossm.decoding.history import BEFORE, FRAME, History
 from audiossm.decoding.knowledge import NOTHING
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from audiossm.decoding.compiled import compiled, entry
+from audiossm.compiled import compiled, entry
 
 __all__ = ["NOTHING", "Knowledge", "find", "likeliest_word", "predict"]
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from audiossm.decoding.compiled import compiled
+from audiossm.compiled import compiled
 from audiossm.decoding.hypotheses import DEAD, ROOT
 from audiossm.decoding.knowledge import NOTHING, find
 from audiossm.decoding.ngram import MARKS, NgramModel

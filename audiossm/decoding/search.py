@@ -7,7 +7,7 @@ When hypotheses are compared, a node of the trie stands for the likeliest word b
 import numpy as np
 from numpy.typing import NDArray
 
-from audiossm.decoding.compiled import compiled, entry
+from audiossm.compiled import compiled, entry
 from audiossm.decoding.costs import (
     NONE,
     Endings,

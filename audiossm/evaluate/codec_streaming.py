@@ -194,7 +194,7 @@ def one_thread() -> Iterator[None]:
 
 
 def compare_steps(codec: LoadedCodec, samples: Tensor) -> tuple[float, float, int]:
-    """Compare one call with steps of one frame.
+    """Compare one call with steps of one frame, by torch and as sessions run them.
 
     Args:
         codec: a loaded codec.
@@ -217,13 +217,29 @@ def compare_steps(codec: LoadedCodec, samples: Tensor) -> tuple[float, float, in
         latent_pieces.append(latent)
         piece, decoder = network.decode_step(codes[:, :, i : i + 1].clone(), decoder)
         sample_pieces.append(piece)
-    streamed = torch.cat(latent_pieces, 1)
+    streamed, stepped = torch.cat(latent_pieces, 1), torch.cat(sample_pieces, 1)
     differing = (network.quantiser.encode(streamed) != codes).any(1)
+    live_codes, live = push_frames(codec, samples, codes.cpu().numpy())
+    differing_live = (live_codes != codes.cpu().numpy()).any(1)
+    late = decoded[:, network.delay :].cpu()
     return (
         float((streamed - latents).abs().max() / latents.abs().max()),
-        float((torch.cat(sample_pieces, 1) - decoded).abs().max()),
-        int(differing.sum()),
+        max(float((stepped - decoded).abs().max()), float((live - late).abs().max())),
+        max(int(differing.sum()), int(differing_live.sum())),
     )
+
+
+def push_frames(
+    codec: LoadedCodec, samples: Tensor, codes: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], Tensor]:
+    """Send (1, samples) through one session and ``codes`` through another, a frame at a time."""
+    encoder, decoder = EncoderSession(codec), DecoderSession(codec)
+    size = codec.config.frame_size
+    encoded, decoded = [], []
+    for i in range(codes.shape[2]):
+        encoded.append(encoder.push(samples[:, i * size : (i + 1) * size].numpy()))
+        decoded.append(decoder.push(codes[:, :, i : i + 1]))
+    return np.concatenate(encoded, axis=2), torch.from_numpy(np.concatenate(decoded, axis=1))
 
 
 def time_steps(

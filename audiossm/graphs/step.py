@@ -4,10 +4,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:  # it brings a compiler
+    from audiossm.loops import Loop
 
 __all__ = ["FRAME_COUNTS", "Precision", "Step", "hash_sizes"]
 
@@ -37,9 +40,11 @@ class Step(Generic[S]):
         outputs: name and frame axis of each output.
         sizes: 32 hex digits that tell networks of other sizes apart.
         settle: gives the state that a session shows; it has the same future.
-        unused: weights whose name begins so have no part in it.
+        unused: weights whose name begins so, or with one of several, have no part in it.
         patience: frames that a stream brings for a graph of several frames before that is loaded,
             which takes some time; 0 if the result is to be the same to the last bit.
+        make_loop: makes the compiled loop of the same step; it raises ModelError if the network is
+            of a kind that has none.
     """
 
     name: str
@@ -51,8 +56,9 @@ class Step(Generic[S]):
     sizes: str
     width: tuple[int, ...] = ()
     settle: Callable[[S], S] = _keep
-    unused: str | None = None
+    unused: str | tuple[str, ...] | None = None
     patience: int = 0
+    make_loop: "Callable[[], Loop[S]] | None" = None
 
     def example(self, num_frames: int) -> Tensor:
         """Return an ``x`` of so many frames."""

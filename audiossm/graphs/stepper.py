@@ -1,9 +1,10 @@
-"""A stream's steps, by torch or through graphs: one contract, and the choice between them."""
+"""A stream's steps, by torch, loops or graphs: one contract, and the choice between them."""
 
+import contextlib
 import logging
 import os
 from pathlib import Path
-from typing import Generic, Literal, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from audiossm.errors import ConfigError, DependencyError, DeviceError, ModelErro
 from audiossm.graphs.session import FEW_FRAMES, BoundState, GraphFolder
 from audiossm.graphs.step import Step
 from audiossm.nn import map_state
+
+if TYPE_CHECKING:  # it brings a compiler
+    from audiossm.loops import Loop
 
 __all__ = [
     "Backend",
@@ -28,10 +32,10 @@ __all__ = [
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
 
-Backend = Literal["auto", "torch", "onnx", "onnx-int8"]
+Backend = Literal["auto", "torch", "numba", "onnx", "onnx-int8"]
 # from which on a step goes to no seat: it is a file's
 MANY_FRAMES = 64
-Chosen = Literal["torch", "onnx", "onnx-int8"]
+Chosen = Literal["torch", "numba", "onnx", "onnx-int8"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,22 +69,24 @@ def cache_folder(step: Step[S]) -> Path:
 class Ways(Generic[S]):
     """The ways in which a loaded network's step runs.
 
-    ``auto`` takes graphs on a CPU for streams that come a few frames at a time, where they are
-    several times as fast, and as exact; a stream that comes in longer pieces is as well off with
-    torch, and needs to load nothing. A named backend takes every step, or raises. ``onnx-int8``
-    rounds most weights and what they are multiplied with to 8 bits: faster still, and other
-    results.
+    ``auto`` takes compiled loops, or graphs if the network has none, on a CPU for streams that come
+    a few frames at a time, where they are several times as fast, and as exact; a stream that comes
+    in longer pieces is as well off with torch, and needs to load nothing. A named backend takes
+    every step, or raises. ``numba`` compiles the loops where it first runs, which takes some
+    seconds, and keeps them on the disk. ``onnx-int8`` rounds most weights and what they are
+    multiplied with to 8 bits: faster than exact graphs, and other results.
 
     Args:
         step: what is to run.
         device: where the network is.
-        backend: ``auto``, ``torch``, ``onnx`` or ``onnx-int8``.
+        backend: ``auto``, ``torch``, ``numba``, ``onnx`` or ``onnx-int8``.
         folder: of the model's own graphs, if it has one.
 
     Raises:
         ConfigError: there is no such backend.
-        DeviceError: ``onnx`` on another device than a CPU.
-        ModelError: ``onnx``, and there is no graph, or another network's.
+        DeviceError: ``numba`` or ``onnx`` on another device than a CPU.
+        ModelError: ``numba``, and the network has no loop; ``onnx``, and there is no graph, or
+            another network's.
         DependencyError: ``onnx``, and ONNX Runtime isn't installed.
     """
 
@@ -97,10 +103,29 @@ class Ways(Generic[S]):
         folders = (*own, cache_folder(step))
         self.graphs = GraphFolder(step, folders, "int8" if backend == "onnx-int8" else "float32")
         self.told = False
-        if backend.startswith("onnx"):
-            if device.type != "cpu":
-                raise DeviceError(f"backend {backend!r} runs on a CPU, not on {device}")
+        self._loop: Loop[S] | None = None
+        if backend not in ("auto", "torch") and device.type != "cpu":
+            raise DeviceError(f"backend {backend!r} runs on a CPU, not on {device}")
+        if backend == "numba":
+            self.load_loop()
+        elif backend.startswith("onnx"):
             self.graphs.check()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what another process can make."""
+        return self.__dict__ | {"_loop": None}
+
+    def load_loop(self) -> "Loop[S]":
+        """Return the network's loop.
+
+        Raises:
+            ModelError: it has none.
+        """
+        if self._loop is None:
+            if self.step.make_loop is None:
+                raise ModelError(f"this model's step {self.step.name!r} has no compiled loop")
+            self._loop = self.step.make_loop()
+        return self._loop
 
     def choose(self, num_frames: int) -> Chosen:
         """Choose for a stream whose first step has so many frames."""
@@ -108,6 +133,9 @@ class Ways(Generic[S]):
             return self.backend
         if self.device.type != "cpu" or num_frames >= FEW_FRAMES:
             return "torch"
+        with contextlib.suppress(ModelError):
+            self.load_loop()
+            return "numba"
         try:
             self.graphs.check()
         except (ModelError, DependencyError) as exc:
@@ -209,7 +237,7 @@ class Stepper(Generic[S]):
             self._begin(x.shape[1] // step.unit)
         if self.chosen != "torch":
             if self._bound is None:
-                self._bound = BoundState(self.ways.graphs, self._state)
+                self._bound = self._bind()
             return self._bound.step(x)
         if self._bound is None and self.seats is not None and x.shape[1] < MANY_FRAMES * step.unit:
             self._bound = self.seats.sit(self._state)
@@ -224,6 +252,13 @@ class Stepper(Generic[S]):
                 self._state = map_state(lambda part: part.to(device), self._state)
             outputs, self._state = step.call(step.network, x, self._state)
         return tuple(output.cpu() for output in outputs)
+
+    def _bind(self) -> Seat[S]:
+        if self.chosen != "numba":
+            return BoundState(self.ways.graphs, self._state)
+        from audiossm.loops import LoopState
+
+        return LoopState(self.ways.load_loop(), self._state, self.ways.step.settle)
 
     def _begin(self, num_frames: int) -> None:
         self.chosen = "torch" if self.seats is not None else self.ways.choose(num_frames)

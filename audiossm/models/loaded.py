@@ -1,7 +1,8 @@
 """A trained recogniser in memory: the network, its words and what its results depend on."""
 
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from audiossm.models.loaded_writer import LoadedWriter
 from audiossm.models.offsets import SpikeOffsets
 from audiossm.models.recogniser import Recogniser, RecogniserConfig, RecogniserState
 from audiossm.text import Vocabulary
+
+if TYPE_CHECKING:
+    from audiossm.loops import Loop
 
 __all__ = ["DEFAULT_MODEL", "LoadedRecogniser", "choose_device", "make_step", "save_recogniser"]
 
@@ -82,7 +86,14 @@ def make_step(network: Recogniser) -> Step[RecogniserState]:
         sizes=hash_sizes(to_dict(config)),
         settle=network.turn_back,
         patience=128,
+        make_loop=partial(_loop, network),
     )
+
+
+def _loop(network: Recogniser) -> "Loop[RecogniserState]":
+    from audiossm.models.loops import make_hear_loop  # only now: it brings a compiler
+
+    return make_hear_loop(network)
 
 
 def _hear(
@@ -129,7 +140,7 @@ class LoadedRecogniser:
         Args:
             name: of the model.
             device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
-            backend: ``torch``, ``onnx``, or ``auto``, which takes the faster one on a CPU.
+            backend: ``torch``, ``numba``, ``onnx``, or ``auto``, which takes the fastest on a CPU.
 
         Raises:
             ConfigError: there is no such backend.

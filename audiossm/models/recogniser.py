@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from audiossm.codec import Encoder, EncoderConfig, EncoderState
+from audiossm.config import later
 from audiossm.errors import ConfigError, ShapeError
 from audiossm.models.phone_head import PhoneHead
 from audiossm.nn import (
@@ -43,6 +44,7 @@ class BackboneConfig:
     dt_min: float = 1e-3
     dt_max: float = 0.1
     max_memory: float | None = None
+    trapezoid: bool = later(True)
 
     @property
     def mixer(self) -> Mamba3Config:
@@ -59,6 +61,7 @@ class BackboneConfig:
             dt_min=self.dt_min,
             dt_max=self.dt_max,
             max_memory=self.max_memory,
+            trapezoid=self.trapezoid,
         )
 
 

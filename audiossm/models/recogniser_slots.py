@@ -64,7 +64,10 @@ class SlotLabels:
             self._events[1].synchronize()
 
     def log_probs(self) -> Tensor:
-        """Wait, then return (rows, label frames, pieces) on the CPU, if they were wanted."""
+        """Wait, then return (rows, label frames, symbols) on the CPU, if they were wanted.
+
+        The symbols are the pieces, then the blank and the phones of a network that hears these.
+        """
         self.wait()
         assert self._log_probs is not None
         return self._log_probs
@@ -143,9 +146,7 @@ class RecogniserSlots:
         self.sources = torch.full((max_rows,), num_slots * buffer_frames, device=device)
         self.slots = torch.full((max_rows,), -1, device=device)
         self.packed = torch.zeros(max_rows, self.config.stack, 2, dtype=torch.int32, device=device)
-        self.log_probs = torch.zeros(
-            max_rows, self.config.stack, len(self.config.pieces), device=device
-        )
+        self.log_probs = torch.zeros(max_rows, self.config.stack, self.num_symbols, device=device)
         # the torch forms of the kernels look at their slots, which a graph can't
         self.captures = device.type == "cuda" and triton_wanted()
         self.stream: torch.cuda.Stream | None = None
@@ -153,6 +154,12 @@ class RecogniserSlots:
             self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.pool = torch.cuda.graph_pool_handle() if self.captures else None
+
+    @property
+    def num_symbols(self) -> int:
+        """Log-probabilities of a label frame."""
+        phones = self.network.phones
+        return len(self.config.pieces) + (0 if phones is None else phones.num_symbols)
 
     @property
     def state_bytes(self) -> int:
@@ -233,7 +240,7 @@ class RecogniserSlots:
         Args:
             slots: (streams,) int64 on the CPU, no slot twice.
             heads: (streams,) int64 on the CPU, which frame of its ring; below 0 is silence.
-            log_probs: whether those of all pieces are wanted, too.
+            log_probs: whether those of all symbols are wanted, too.
 
         Raises:
             ShapeError: no stream, more than ``max_rows``, or another number of heads.
@@ -382,11 +389,12 @@ class RecogniserSlots:
         with products(self.tf32 and self.device.type == "cuda"):
             encoded = encode(network.encoder, features, state.encoder, slots)
             x = network.in_proj(encoded.reshape(rows, -1)).float()
-            x, added = self.run_layers(x, slots)
+            x, added, phones = self.run_layers(x, slots)
             h = add_norm_(x, added, network.norm_f.weight, network.norm_f.eps)
             logits = network.head(h).float().view(rows, self.config.stack, -1)
         log_probs = logits.log_softmax(dim=-1)
-        self.log_probs[:rows] = log_probs
+        heard = log_probs if phones is None else torch.cat([log_probs, phones], dim=-1)
+        self.log_probs[:rows] = heard
         self.collapse(log_probs, places)
 
     def find_features(self, samples: Tensor, places: Tensor) -> Tensor:
@@ -399,14 +407,15 @@ class RecogniserSlots:
             tails.index_copy_(0, places, joined[:, joined.shape[1] - kept :].contiguous())
             return encoder.features(stft.transform(joined))
 
-    def run_layers(self, x: Tensor, slots: Tensor) -> tuple[Tensor, Tensor | None]:
+    def run_layers(self, x: Tensor, slots: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Run the backbone's layers over (rows, d_model) float32, which they overwrite.
 
         Returns:
-            (rows, d_model), and what is still to be added to it.
+            (rows, d_model), what is still to be added to it, and (rows, label frames, phones)
+            log-probabilities if the network has a head for them.
         """
         config, state, network = self.config, self.state, self.network
-        layers, added = [*state.lower, *state.upper], None
+        layers, added, phones = [*state.lower, *state.upper], None, None
         for i, block in enumerate(self.blocks):
             if self.convs:
                 conv = self.convs[i]
@@ -423,8 +432,9 @@ class RecogniserSlots:
             if looks:
                 x = look_ahead(x, self.taps, state.lookahead, slots)
             if tells and network.phones is not None:
-                x = network.phones(x.unsqueeze(1))[1].squeeze(1)
-        return x, added
+                phones, x = network.phones(x.unsqueeze(1))
+                x = x.squeeze(1)
+        return x, added, phones
 
     def collapse(self, log_probs: Tensor, places: Tensor) -> None:
         """Reduce (rows, label frames, pieces) to what greedy decoding needs, into ``packed``."""

@@ -26,6 +26,8 @@ from audiossm_kernels.ssm_step.exported import step_exported, takes
 
 __all__ = ["Mamba3", "Mamba3Config"]
 
+# what lambda = sigmoid(trap) rounds to 1 at, in float32 and bfloat16
+CERTAIN = 30.0
 # up to which a graph, and a CPU, go frame by frame: it is less than the matrix form
 FEW_FRAMES = 2
 
@@ -50,6 +52,8 @@ class Mamba3Config:
         dt_max: largest one.
         dt_init_floor: floor under both.
         out_norm: RMS norm of each head before the gate.
+        trapezoid: weigh a frame's input against the one before, as published; without it lambda
+            is 1, Euler's rule, and the rows of ``in_proj`` for it do nothing.
         max_memory: frames after which a state has faded to 1/e at the latest, whatever A and dt
             say; None is the layer as published. A head that hardly forgets fills up over minutes
             when training has only shown it seconds.
@@ -70,6 +74,7 @@ class Mamba3Config:
     dt_max: float = 0.1
     dt_init_floor: float = 1e-4
     out_norm: bool = False
+    trapezoid: bool = True
     max_memory: float | None = None
     chunk_size: int | None = None
 
@@ -218,7 +223,8 @@ class Mamba3(StreamingModule[SsmState]):
         one = x.shape[1] == 1
         params = self.small_parameters()
         few = x.shape[1] <= FEW_FRAMES
-        if few and exporting() and takes(len(x), params, config.num_groups):
+        fused = few and config.trapezoid and exporting()
+        if fused and takes(len(x), params, config.num_groups):
             outputs = []
             projected = self.in_proj(x)
             for frame in [projected] if one else projected.split(1, dim=1):
@@ -237,6 +243,7 @@ class Mamba3(StreamingModule[SsmState]):
         dtype = torch.promote_types(v.dtype, torch.float32)
         rest = parts[4:] if x.is_cuda else [part.to(dtype) for part in parts[4:]]
         raw_dt, raw_a, trap, angles = rest
+        trap = self.weigh(trap)
         dt, adt = make_steps(
             raw_dt, raw_a, self.dt_bias, config.a_activation, config.a_floor, config.max_memory
         )
@@ -259,6 +266,10 @@ class Mamba3(StreamingModule[SsmState]):
             return self.out_proj(torch.stack(steps, dim=1).flatten(-2)), state
         y, state = ssm_scan(*inputs, params, state, pairing=pairing, chunk_size=config.chunk_size)
         return self.out_proj(y.flatten(-2)), state
+
+    def weigh(self, trap: Tensor) -> Tensor:
+        """Return what lambda is the sigmoid of: ``trap``, or by Euler's rule what gives 1."""
+        return trap if self.config.trapezoid else torch.full_like(trap, CERTAIN)
 
     def turn_back(self, state: SsmState) -> SsmState:
         """Return the state with the same future whose angles are zero."""

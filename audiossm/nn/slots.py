@@ -172,6 +172,7 @@ def step_projected(
     ranks = (config.rank, config.num_groups, config.d_state)
     k, q = (torch.unflatten(part, -1, ranks) for part in parts[2:4])
     dt, adt, trap, angles = parts[4:]
+    trap = mixer.weigh(trap)
     raw: RawParams | None = mixer.raw_parameters()
     params = mixer.small_parameters()
     if prepares(projected, config.num_heads):

@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiossm.errors import ProtocolError
-from audiossm.protocol.encoding import Encoding, encode_samples, sample_width
+from audiossm.protocol.encoding import (
+    OPUS_PREROLL,
+    Encoding,
+    encode_samples,
+    sample_width,
+)
 from audiossm.protocol.native import (
     EVENTS,
     Ack,
@@ -43,8 +48,14 @@ class _Entry:
 
     start: int  # samples before it
     controls: int  # controls before it
+    samples: int = 0
     audio: bytes | None = None
     control: Message | None = None
+
+    @property
+    def end(self) -> int:
+        """Samples up to its end."""
+        return self.start + self.samples
 
 
 class ClientProtocol:
@@ -54,7 +65,9 @@ class ClientProtocol:
     what ``outgoing`` returns after any call. Audio goes out as far as the server's credit reaches.
 
     Args:
-        start: the stream's settings; an encoding of samples.
+        start: the stream's settings.
+        head: with the encoding ``opus`` only: what the container begins with. It is sent first on
+            each connection; after it come pages from ``OPUS_PREROLL`` before what the server has.
 
     Attributes:
         handle: to resume the stream by, once the server has told it.
@@ -63,12 +76,12 @@ class ClientProtocol:
         finished: the last event came.
     """
 
-    def __init__(self, start: Start) -> None:
-        if start.encoding == "opus":
-            raise ProtocolError("this client sends samples: of Opus it knows no lengths")
-        self.start = start
-        self.encoding: Encoding = start.encoding
-        self.width = sample_width(self.encoding)
+    def __init__(self, start: Start, head: bytes = b"") -> None:
+        if (start.encoding == "opus") != bool(head):
+            raise ProtocolError("Opus has a head, and nothing else has one")
+        self.start, self.head = start, head
+        self.encoding: Encoding | None = None if start.encoding == "opus" else start.encoding
+        self.preroll = 0 if self.encoding else OPUS_PREROLL
         self.handle: str | None = None
         self.seq = self.durable = self.durable_controls = 0
         self.taken = self.controls = 0  # what the caller has put in
@@ -81,7 +94,13 @@ class ClientProtocol:
 
     @classmethod
     def of_fork(cls, start: Start, fork: Forked) -> "ClientProtocol":
-        """Return the client of a copy, whose audio goes on where the copy stands."""
+        """Return the client of a copy, whose audio goes on where the copy stands.
+
+        Raises:
+            ProtocolError: of Opus: who goes on has to begin with packets of before.
+        """
+        if start.encoding == "opus":
+            raise ProtocolError("a copy goes on with samples: start anew with another encoding")
         client = cls(start)
         client.handle, client.seq = fork.handle, fork.seq
         client.durable = client.taken = fork.received
@@ -117,18 +136,27 @@ class ClientProtocol:
 
     def send_audio(self, samples: NDArray[np.float32]) -> None:
         """Take samples in [-1, 1], in the stream's rate."""
+        if self.encoding is None:
+            raise ProtocolError("this stream is Opus: it takes pages")
         self.send_bytes(encode_samples(samples, self.encoding))
 
     def send_bytes(self, data: bytes) -> None:
         """Take audio that is encoded already: whole samples."""
-        self._check_open()
-        if len(data) % self.width:
-            raise ProtocolError(f"{len(data)} bytes are not whole samples of {self.width} bytes")
-        step = MAX_MESSAGE // self.width * self.width
+        if self.encoding is None:
+            raise ProtocolError("this stream is Opus: it takes pages")
+        width = sample_width(self.encoding)
+        if len(data) % width:
+            raise ProtocolError(f"{len(data)} bytes are not whole samples of {width} bytes")
+        step = MAX_MESSAGE // width * width
         for at in range(0, len(data), step):
             part = data[at : at + step]
-            self._log.append(_Entry(self.taken, self.controls, audio=part))
-            self.taken += len(part) // self.width
+            self._add_audio(part, len(part) // width)
+
+    def send_page(self, data: bytes, num_samples: int) -> None:
+        """Take a page of Opus, after which a decoder has so many samples (48000 Hz) more."""
+        if self.encoding is not None:
+            raise ProtocolError(f"this stream is {self.encoding}: it takes no pages")
+        self._add_audio(data, num_samples)
 
     def flush(self) -> None:
         """Ask for all that can be told now."""
@@ -199,11 +227,12 @@ class ClientProtocol:
         while self._next < len(self._log):
             entry = self._log[self._next]
             if entry.audio is not None:
-                if entry.start + len(entry.audio) // self.width > self._limit:
+                if entry.end > self._limit:
                     if entry.start >= self._limit:
                         break
-                    self._split(self._next, self._limit - entry.start)
-                    continue
+                    if self.encoding is not None:
+                        self._split(self._next, self._limit - entry.start)
+                        continue
                 out.append(entry.audio)
             elif entry.control is not None:
                 out.append(encode(entry.control))
@@ -213,6 +242,11 @@ class ClientProtocol:
     def _check_open(self) -> None:
         if self.finishing:
             raise ProtocolError("the stream is finished: nothing may follow")
+
+    def _add_audio(self, data: bytes, num_samples: int) -> None:
+        self._check_open()
+        self._log.append(_Entry(self.taken, self.controls, num_samples, audio=data))
+        self.taken += num_samples
 
     def _control(self, message: Message) -> None:
         self._check_open()
@@ -226,8 +260,8 @@ class ClientProtocol:
             raise ProtocolError("the server stands before what it called durable")
         self._next = len(self._log)
         for number, entry in enumerate(self._log):
-            if entry.audio is not None and entry.start + len(entry.audio) // self.width > received:
-                if entry.start < received:
+            if entry.audio is not None and entry.end > received:
+                if entry.start < received and self.encoding is not None:
                     self._split(number, received - entry.start)
                     number += 1
                 self._next = number
@@ -237,14 +271,28 @@ class ClientProtocol:
             if entry.control is not None and entry.controls >= controls:
                 self._next = number
                 break
+        if self.encoding is None:
+            self._begin_container(self._next, received)
+
+    def _begin_container(self, number: int, received: int) -> None:
+        """Send what a decoder needs before it can take the log from a number on."""
+        log = list(self._log)
+        if self.finishing and not any(entry.audio for entry in log[number:]):
+            return  # nothing of it comes any more, and the server may be past its end
+        self._out.append(self.head)
+        before = received - self.preroll
+        self._out += [entry.audio for entry in log[:number] if entry.audio and entry.end > before]
 
     def _split(self, number: int, samples: int) -> None:
         entry = self._log[number]
-        assert entry.audio is not None
-        at = samples * self.width
-        self._log[number] = _Entry(entry.start, entry.controls, audio=entry.audio[:at])
-        rest = _Entry(entry.start + samples, entry.controls, audio=entry.audio[at:])
-        self._log.insert(number + 1, rest)
+        assert entry.audio is not None and self.encoding is not None
+        at = samples * sample_width(self.encoding)
+        self._log[number] = _Entry(entry.start, entry.controls, samples, audio=entry.audio[:at])
+        rest = entry.samples - samples
+        self._log.insert(
+            number + 1,
+            _Entry(entry.start + samples, entry.controls, rest, audio=entry.audio[at:]),
+        )
 
     def _trim(self, durable: int, controls: int) -> None:
         """Forget what the server will not lose."""
@@ -253,7 +301,7 @@ class ClientProtocol:
         while self._log and (self._next is None or self._next > 0):
             first = self._log[0]
             if first.audio is not None:
-                if first.start + len(first.audio) // self.width > self.durable:
+                if first.end > self.durable - self.preroll:
                     break
             elif isinstance(first.control, Fork):
                 if first.start > self.durable:

@@ -12,6 +12,7 @@ from audiossm.errors import ProtocolError
 __all__ = [
     "ENCODINGS",
     "LOUDEST",
+    "OPUS_PREROLL",
     "OPUS_RATE",
     "Encoding",
     "Opus",
@@ -26,6 +27,7 @@ Samples = NDArray[np.float32]
 
 LOUDEST = 1e4  # what a session takes; full scale is 1
 OPUS_RATE = 48000  # Hz
+OPUS_PREROLL = 3840  # samples at that rate: 80 ms, after which a decoder has found in
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from audiossm.streaming.events import Endpoint, Event, Token, Word, WrittenWord
 from audiossm.streaming.files import transcribe_channels, transcribe_stream
 from audiossm.streaming.seats import CardSeats
 from audiossm.streaming.session import Session
+from audiossm.streaming.speaker import Speaker, Speech
+from audiossm.streaming.speech import SpeechSession
+from audiossm.streaming.speech_events import Skipped, Sound, SpeechEvent, SpokenWord
 from audiossm.streaming.store import FolderStore, MemoryStore, SnapshotStore, open_store
 from audiossm.streaming.stream import News, Stream
 from audiossm.streaming.table import Heard, StreamTable
@@ -38,7 +41,14 @@ __all__ = [
     "Reading",
     "Segment",
     "Session",
+    "Skipped",
     "SnapshotStore",
+    "Sound",
+    "Speaker",
+    "Speech",
+    "SpeechEvent",
+    "SpeechSession",
+    "SpokenWord",
     "Stream",
     "StreamTable",
     "Token",

@@ -32,7 +32,7 @@ def shipped_clip() -> Path:
 def warm_up(transcriber: Transcriber) -> None:
     """Load and compile what a live stream needs, so that the first one doesn't wait for it."""
     ways = transcriber.ways
-    if ways.choose(1) != "torch":
+    if ways.choose(1).startswith("onnx"):
         for count in ways.graphs.frame_counts:
             if count < FEW_FRAMES:
                 ways.graphs.load(count)

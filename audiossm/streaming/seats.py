@@ -82,7 +82,7 @@ class CardSeats:
             return self.slots.read(place).network
 
     def advance(self, place: int, frames: Tensor) -> Tensor:
-        """Step a seat by (frames, frame_size): log-probabilities (1, label frames, pieces).
+        """Step a seat by (frames, frame_size): log-probabilities (1, label frames, symbols).
 
         Raises:
             SessionError: the seats were closed.
@@ -152,7 +152,11 @@ class CardSeat:
         return self.seats.read(self.place)
 
     def step(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Advance by samples (1, frames * frame_size) together with whoever steps now."""
+        """Advance by samples (1, frames * frame_size) together with whoever steps now.
+
+        Returns:
+            all outputs of a step side by side.
+        """
         return (self.seats.advance(self.place, x.view(-1, self.seats.slots.config.frame_size)),)
 
 

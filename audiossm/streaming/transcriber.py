@@ -42,7 +42,7 @@ class Transcriber(LoadedRecogniser):
             device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
             decoder: how words are chosen; by default ``phones`` for a model with a head for them
                 above all layers, otherwise ``beam`` if it spells in letters.
-            backend: ``torch``, ``onnx``, or ``auto``, which takes the faster one on a CPU.
+            backend: ``torch``, ``numba``, ``onnx``, or ``auto``, which takes the fastest on a CPU.
             readable: write text as people do, with the shipped writer, if there is one, or with
                 one that is named.
 

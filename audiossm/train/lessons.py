@@ -15,6 +15,8 @@ from audiossm.train.transcript import transcript_loss
 
 __all__ = ["Lessons"]
 
+RAMPED = ("phone_weight", "grammar_weight", "transducer_weight")
+
 
 class Lessons:
     """Goes through the training rows from a step on.
@@ -30,6 +32,7 @@ class Lessons:
         hp: its table ``train``.
         step: the first one.
         captured: run the network as CUDA graphs.
+        compiled: of compiled layers, if ``captured``.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Lessons:
         *,
         step: int,
         captured: bool,
+        compiled: bool = True,
     ) -> None:
         self.trainee, self.noise, self.hp, self.step = trainee, noise, hp, step
         self.source = batches(train, data, hp, step)
@@ -61,19 +65,27 @@ class Lessons:
                 if symbols > 1
             ]
         if captured:
-            self.model = capture(trainee, data["rows"], round(data["row_s"] * 16000))
+            samples = round(data["row_s"] * 16000)
+            self.model = capture(trainee, data["rows"], samples, compiled=compiled)
 
     def next_loss(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the next step and its parts."""
         # a phone head that begins anew over trained layers would tear at them
         ramp = min((self.step + 1) / self.hp["warmup"], 1.0) ** 2
-        now = {name: ramp * self.hp[name] for name in ("phone_weight", "grammar_weight")}
+        now = {name: ramp * self.hp[name] for name in RAMPED}
         now["views"] = num_views(self.hp, self.step)
         self.step += 1
         batch = next(self.source)
         net, state = self.trainee.recogniser, self.draw_states(now["views"])
         loss, parts, ended = transcript_loss(
-            self.model, net, batch, self.noise, self.hp | now, state, self.grammars
+            self.model,
+            net,
+            batch,
+            self.noise,
+            self.hp | now,
+            state,
+            self.grammars,
+            self.trainee.transducer,
         )
         # a captured network's outputs all hang on its gradients: this step's aren't the next one's
         self.ended = map_state(Tensor.detach, ended)

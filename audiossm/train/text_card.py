@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from audiossm.evaluate.machine import describe_machine
 from audiossm.train.run import Run
@@ -15,7 +15,7 @@ __all__ = ["write_text_card"]
 def write_text_card(
     folder: Path,
     command: str,
-    run: Run[nn.Module],
+    run: Run[Any],
     *,
     read: str,
     chosen: str,

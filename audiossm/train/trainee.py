@@ -9,22 +9,25 @@ from torch import Tensor, nn
 from audiossm.errors import ConfigError
 from audiossm.models import LoadedRecogniser, Recogniser, RecogniserConfig, RecogniserState
 from audiossm.nn import Block, GatedConv, map_state
+from audiossm.train.transducer import Transducer
 
 __all__ = ["Trainee", "capture"]
 
 
 class Trainee(nn.Module):
-    """The recogniser over whole rows."""
+    """The recogniser over whole rows, with a transducer's head over letters if ``transducer``."""
 
-    def __init__(self, config: RecogniserConfig) -> None:
+    transducer: Transducer | None
+
+    def __init__(self, config: RecogniserConfig, *, transducer: bool = False) -> None:
         super().__init__()
         self.recogniser = Recogniser(config)
+        sizes = (config.backbone.d_model, len(config.pieces))
+        self.transducer = Transducer(*sizes, dropout=config.dropout) if transducer else None
         self.register_buffer("rights", torch.tensor(config.lookahead_frames), persistent=False)
         self.rights: Tensor
 
-    def forward(
-        self, spectra: Tensor, option: Tensor, state: RecogniserState
-    ) -> tuple[Tensor, Tensor | None, RecogniserState]:
+    def forward(self, spectra: Tensor, option: Tensor, state: RecogniserState) -> tuple[Any, ...]:
         """Map spectra to log-probabilities of pieces and of phones, in time with the audio.
 
         Args:
@@ -35,7 +38,8 @@ class Trainee(nn.Module):
         Returns:
             (rows, label frames, pieces) and (rows, label frames, phones + 1), float32; the frames
             of that last silence are left out. The second is None without a head for phones. Then
-            the state after the silence, without gradients.
+            the state after the silence, without gradients. With a transducer's head, fourth, what
+            it hears: (rows, backbone frames, d_model).
         """
         net = self.recogniser
         state = state._replace(lookahead=state.lookahead._replace(option=option))
@@ -44,11 +48,13 @@ class Trainee(nn.Module):
         state = map_state(Tensor.detach, state)
         frames = hidden.shape[1] - max(net.config.lookahead_frames)
         late = torch.arange(frames, device=option.device) + self.rights[option].unsqueeze(1)
-        letters = net.log_probs(pick(hidden, late))
-        if phones is None:
-            return letters, None, state
-        stacked = phones.view(*hidden.shape[:2], -1)
-        return letters, pick(stacked, late).reshape(len(phones), -1, phones.shape[-1]), state
+        heard = pick(hidden, late)
+        letters = net.log_probs(heard)
+        if phones is not None:
+            stacked = phones.view(*hidden.shape[:2], -1)
+            phones = pick(stacked, late).reshape(len(phones), -1, phones.shape[-1])
+        told = letters, phones, state
+        return told if self.transducer is None else (*told, heard)
 
     def begin_from(self, name: str) -> None:
         """Take the weights of another recogniser; other phones, or elsewhere, begin anew.
@@ -88,15 +94,18 @@ def pick(x: Tensor, frames: Tensor) -> Tensor:
     return x.gather(1, frames.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
 
-def capture(trainee: Trainee, rows: int, num_samples: int) -> nn.Module:
-    """Compile the layers, then capture the network, forward and backward, as CUDA graphs."""
-    net = trainee.recogniser
-    layers: list[Block | GatedConv] = [*net.blocks(), *net.gated_convs()]
-    for layer in layers:
-        compiled = torch.compile(layer.step, dynamic=False)
-        layer.step = compiled  # type: ignore[assignment, method-assign]
-    encoder = net.encoder
-    encoder.step_spectra = torch.compile(encoder.step_spectra, dynamic=False)  # type: ignore[method-assign]
+def capture(trainee: Trainee, rows: int, num_samples: int, *, compiled: bool = True) -> nn.Module:
+    """Compile the layers, then capture the network, forward and backward, as CUDA graphs.
+
+    Not ``compiled``, the graphs begin at once, but a step takes longer.
+    """
+    net, encoder = trainee.recogniser, trainee.recogniser.encoder
+    if compiled:
+        layers: list[Block | GatedConv] = [*net.blocks(), *net.gated_convs()]
+        for layer in layers:
+            step = torch.compile(layer.step, dynamic=False)
+            layer.step = step  # type: ignore[assignment, method-assign]
+        encoder.step_spectra = torch.compile(encoder.step_spectra, dynamic=False)  # type: ignore[method-assign]
     device = trainee.rights.device
     late = max(net.config.lookahead_frames) * net.config.frame_size
     spectra = encoder.stft(torch.zeros(rows, num_samples + late, device=device)).detach()

@@ -11,6 +11,7 @@ from audiossm.train.augment import augment_audio, mask_spectra, warp_spectra
 from audiossm.train.corpus import Batch, Corpus
 from audiossm.train.grammar import Grammar, log_partition
 from audiossm.train.losses import consistency, ctc, send
+from audiossm.train.transducer import Transducer, transducer_loss
 
 __all__ = ["transcript_loss"]
 
@@ -23,6 +24,7 @@ def transcript_loss(
     hp: dict[str, Any],
     state: RecogniserState,
     grammars: Sequence[Grammar] = (),
+    transducer: Transducer | None = None,
 ) -> tuple[Tensor, dict[str, Tensor], RecogniserState]:
     """Return the loss of one batch, its parts, and the state at the end of each row and view.
 
@@ -34,6 +36,7 @@ def transcript_loss(
         hp: ``views`` of each row, weights and augmentation, as in the recipe's config.toml.
         state: what each row of each view begins with.
         grammars: of letters and phones, if ``grammar_weight`` isn't 0.
+        transducer: the head of ``model``, if it has one.
     """
     config, device, views = net.config, batch.audio.device, hp["views"]
     with torch.no_grad():
@@ -49,12 +52,19 @@ def transcript_loss(
     frames = config.stack * whole_frames.repeat(views)
     on_gpu = device.type == "cuda"
     with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu, cache_enabled=False):
-        letters, phones, state = model(masked, option, state)
+        letters, phones, state, *heard = model(masked, option, state)
     parts = {"ctc": ctc(letters, frames, batch.labels[0] * views)}
     loss = parts["ctc"]
     if phones is not None:
         parts["phone"] = ctc(phones, frames, batch.labels[1] * views)
         loss = loss + hp["phone_weight"] * parts["phone"]
+    if transducer is not None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu, cache_enabled=False):
+            own = transducer_loss(
+                transducer, heard[0], whole_frames.repeat(views), batch.labels[0] * views
+            )
+        parts["transducer"] = own
+        loss = loss + hp["transducer_weight"] * own
     names = ("letters_against", "phones_against")
     for name, log_probs, labels, grammar in zip(
         names, (letters, phones), batch.labels, grammars, strict=False

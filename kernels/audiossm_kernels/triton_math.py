@@ -24,6 +24,7 @@ __all__ = [
     "softplus",
     "tanh",
     "turn_pairs",
+    "whole_turns",
     "widen",
 ]
 
@@ -79,9 +80,18 @@ def cos_sin(turns):
 
 
 @triton.jit
+def whole_turns(turns):
+    """Return the nearest whole number, of more than 2^22 turns a whole number not far from them.
+
+    By two sums, for the card rounds in the unit that makes its sines, an eighth as fast.
+    """
+    return (turns + 1.5 * 2**23) - 1.5 * 2**23
+
+
+@triton.jit
 def fast_cos_sin(turns):
     """Return cosine and sine of any few turns by the card's own units, off by 1e-6 at most."""
-    turns -= tl.floor(turns + 0.5)
+    turns -= whole_turns(turns)
     if INTERPRETED:
         return tl.cos(turns * TURN), tl.sin(turns * TURN)
     else:

@@ -16,17 +16,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from audiossm.codec import LoadedCodec
 from audiossm.config import change_value, from_dict, load_toml
-from audiossm.models import RecogniserConfig, save_recogniser
+from audiossm.models import Recogniser, RecogniserConfig, save_recogniser
 from audiossm.text import Vocabulary
 from audiossm.train.card import write_card
+from audiossm.train.corpus import Corpus
 from audiossm.train.curves import draw_curves
 from audiossm.train.lessons import Lessons
 from audiossm.train.phones import Phones, read_phones
 from audiossm.train.run import Run
-from audiossm.train.scoring import greedy_wer
+from audiossm.train.scoring import greedy_wer, transducer_wer
 from audiossm.train.spoken import load_spoken
 from audiossm.train.trainee import Trainee
 
@@ -43,6 +45,14 @@ SMOKE_TRAIN = {
 }
 
 
+def errors(network: Recogniser, whole: nn.Module, dev: Corpus) -> dict[str, float]:
+    """Return greedy word error rates: CTC's, and the transducer's if ``whole`` has one."""
+    found = {"dev_wer": greedy_wer(network, dev)}
+    if isinstance(whole, Trainee) and whole.transducer is not None:
+        found["dev_wer_transducer"] = transducer_wer(network, whole.transducer, dev)
+    return found
+
+
 def main() -> None:
     """Load, train, evaluate, export."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -57,6 +67,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
+    parser.add_argument("--anneal", action="store_true", help="the rate falls by --minutes' end")
     parser.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
@@ -88,13 +99,16 @@ def main() -> None:
     print(f"{heard.hours:.2f} h, decoded in {time.monotonic() - began:.0f} s", flush=True)
 
     torch.manual_seed(hp["seed"])
-    trainee = Trainee(config).to(args.device)
+    trainee = Trainee(config, transducer=hp["transducer_weight"] > 0).to(args.device)
     if args.init:
         trainee.begin_from(args.init)
     if codec is not None:
         trainee.recogniser.encoder = codec.network.encoder.to(args.device)
     settings = {name: hp[name] for name in ("lr", "weight_decay", "ema")}
-    run = Run(trainee, trainee.recogniser, betas=(0.9, 0.98), **settings)
+    kept = trainee if trainee.transducer is not None else trainee.recogniser
+    run: Run[nn.Module] = Run(trainee, kept, betas=(0.9, 0.98), **settings)
+    averaged = run.ema.recogniser if isinstance(run.ema, Trainee) else run.ema
+    assert isinstance(averaged, Recogniser)
     checkpoint = args.out / "checkpoint.pt"
     before = run.load(checkpoint) if checkpoint.exists() else None
     lessons = Lessons(trainee, train, noise, data, hp, step=run.step, captured=args.compile)
@@ -104,7 +118,10 @@ def main() -> None:
 
     saved = began
     while run.step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
-        cosine = 0.5 + 0.5 * math.cos(math.pi * run.step / hp["steps"])
+        progress = run.step / hp["steps"]
+        if args.anneal:
+            progress = max(progress, (time.monotonic() - began) / 60 / args.minutes)
+        cosine = 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))
         lr = hp["lr"] * min((run.step + 1) / hp["warmup"], cosine + 0.01)
         loss, parts = lessons.next_loss()
         norm = run.advance(loss, lr, hp["grad_clip"])
@@ -112,7 +129,7 @@ def main() -> None:
             row = {"step": run.step, "minutes": round((time.monotonic() - began) / 60, 2)}
             row |= {"norm": norm.item()} | {name: part.item() for name, part in parts.items()}
             if run.step % hp["dev_every"] == 0:
-                row["dev_wer"] = greedy_wer(run.ema, dev)
+                row |= errors(averaged, run.ema, dev)
             print(json.dumps(row), flush=True)
             with (args.out / "log.jsonl").open("a") as log:
                 print(json.dumps(row), file=log)
@@ -121,12 +138,15 @@ def main() -> None:
             saved = time.monotonic()
 
     run.save(checkpoint, lessons.state_dict())
-    print(f"step {run.step} of {hp['steps']}, dev WER {greedy_wer(run.ema, dev):.4f}", flush=True)
+    final = errors(averaged, run.ema, dev)
+    print(f"step {run.step} of {hp['steps']}, dev WER {final['dev_wer']:.4f}", flush=True)
+    if len(final) > 1:
+        print(json.dumps(final), flush=True)
     description = f"English speech to lower-case words, trained on {heard.hours:.1f} h"
-    save_recogniser(args.out / "model", description, run.ema, codec)
+    save_recogniser(args.out / "model", description, averaged, codec)
     command = f"audiossm evaluate transcribe MANIFEST.jsonl --model {args.out / 'model'}"
     log = args.out / "log.jsonl"
-    write_card(args.out / "model", command, run.ema, heard, log, run.device)
+    write_card(args.out / "model", command, averaged, heard, log, run.device)
     if log.exists() and not draw_curves([args.out], args.out / "curves.png"):
         print("no curves.png: matplotlib isn't installed")
 

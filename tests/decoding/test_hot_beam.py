@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audiossm.compiled import entry
 from audiossm.decoding import GreedyDecoder
 from audiossm.decoding.beam import BeamConfig, BeamDecoder
-from audiossm.decoding.compiled import entry
 from audiossm.decoding.hypotheses import PHRASE
 from audiossm.decoding.ngram import SENTENCE_START, UNKNOWN
 from audiossm.decoding.phrases import Phrases, make_phrases, walk

@@ -21,7 +21,7 @@ from audiossm.evaluate.codec_streaming import (
     time_steps,
 )
 from audiossm.manifest import read_manifest
-from audiossm.streaming import AudioCodec
+from audiossm.streaming import AudioCodec, DecoderSession, EncoderSession
 from audiossm_apps.cli import main
 from tiny_model import read_speech
 from toy_codec import make_audio_codec, make_codec
@@ -181,3 +181,21 @@ def test_the_command_prints_figures_or_json(manifest, tmp_path, capsys):
     assert main(command) == 1
     printed = capsys.readouterr()
     assert "a: " in printed.err and "delay: 35 ms by its sizes (limit 40)" in printed.out
+
+
+def test_live_steps_that_give_something_else_are_noticed(codec, samples, monkeypatch):
+    push = EncoderSession.push
+
+    def flip(session, x):
+        codes = push(session, x)
+        return codes ^ 1 if session.num_samples == 3 * 320 else codes
+
+    monkeypatch.setattr(EncoderSession, "push", flip)
+    with torch.inference_mode():
+        assert compare_steps(codec, samples)[1:] == (pytest.approx(0.0, abs=1e-5), 1)
+    monkeypatch.undo()
+    decode = DecoderSession.push
+    monkeypatch.setattr(DecoderSession, "push", lambda session, x: decode(session, x) + 0.25)
+    with torch.inference_mode():
+        latents, decoded, flipped = compare_steps(codec, samples)
+    assert latents < 1e-5 and decoded == pytest.approx(0.25, abs=1e-4) and flipped == 0

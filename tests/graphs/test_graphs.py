@@ -149,7 +149,7 @@ def hear(session: Session, sizes: list[int], at: int = 0) -> list[int]:
 def test_the_same_tokens_come_by_torch_and_by_graphs_however_a_stream_is_cut():
 
     whole = hear(load_transcriber("torch").session(), [len(SPEECH)])
-    live = load_transcriber("auto").session()
+    live = load_transcriber("onnx").session()
     assert hear(live, [320] * (len(SPEECH) // 320 + 1)) == whole
     assert live.profile == "onnx-float32-cpu"
     for trial in range(2):
@@ -206,7 +206,7 @@ def test_rows_of_a_graph_get_what_each_gets_alone():
 
 def test_codec_sessions_give_the_same_codes_by_graphs():
     samples = SPEECH[np.newaxis, :16000]
-    for backend in ("torch", "auto"):
+    for backend in ("torch", "onnx"):
         encoder = load_codec(backend).encoder_session()
         codes = np.concatenate([encoder.push(samples), encoder.finish()], axis=2)
         if backend == "torch":
@@ -246,7 +246,7 @@ def test_a_backend_that_is_not_there_is_refused():
     network = make_transcriber().network
     with pytest.raises(ModelError, match="no graph hear-1.onnx .* make it with 'audiossm export'"):
         Transcriber(network, name="t", model_hash="0" * 32, backend="onnx")
-    with pytest.raises(ConfigError, match="'fast' is not one of auto, torch, onnx"):
+    with pytest.raises(ConfigError, match="'fast' is not one of auto, torch, numba, onnx"):
         Transcriber(network, name="t", model_hash="0" * 32, backend="fast")
     ways = load_codec("torch").decoder_ways
     with pytest.raises(DeviceError, match="backend 'onnx' runs on a CPU, not on cuda"):
@@ -362,8 +362,8 @@ def test_a_product_that_one_scale_does_not_serve_stays_in_float32():
 
 def test_a_decoder_takes_eight_bits_only_by_name():
     codec = load_codec("auto")
-    assert codec.encoder_session().profile == "onnx-float32-cpu"
-    assert codec.decoder_session().profile == "onnx-float32-cpu"
+    assert codec.encoder_session().profile == "numba-float32-cpu"
+    assert codec.decoder_session().profile == "numba-float32-cpu"
     assert codec.decoder_session(frames_per_step=50).profile == "torch-float32-cpu"
 
 

@@ -1,5 +1,8 @@
 """A graph as a pure function: the shipped writer's."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 
 from audiossm.checkpoint import save_model
@@ -29,8 +32,10 @@ def test_the_shipped_writers_graph_does_what_its_step_does():
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_a_writer_of_ones_own_is_exported_and_runs(tmp_path, capsys):
+@pytest.mark.parametrize("trapezoid", [True, False])
+def test_a_writer_of_ones_own_is_exported_and_runs(trapezoid, tmp_path, capsys):
     config = WriterConfig.tiny()
+    config = replace(config, backbone=replace(config.backbone, trapezoid=trapezoid))
     network = Writer(config)
     save_model(tmp_path / "own", "writer", "", {"writer": to_dict(config)}, network.state_dict())
     slow = LoadedWriter.load(tmp_path / "own")

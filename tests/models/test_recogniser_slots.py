@@ -64,6 +64,18 @@ def test_streams_that_come_and_rest_get_what_they_would_alone():
     assert at == [24, 20, 13]
 
 
+def test_all_that_the_network_says_is_told_phones_too():
+    slots = RecogniserSlots(CARD, 3)
+    slots.begin([0, 2], 4)
+    with torch.no_grad():
+        letters, phones, _ = NETWORK.hear(SPEECH.reshape(1, -1), NETWORK.init_state(1, 4))
+    expected = torch.cat([letters, phones], dim=-1)[0].view(len(SPEECH), STACK, -1)
+    assert expected.shape[-1] == len(NETWORK.config.pieces) + len(NETWORK.config.phones) + 1
+    for frame, wanted in zip(SPEECH, expected, strict=True):
+        labels = slots.step(torch.tensor([2, 0]), torch.stack([frame, 0 * frame]), log_probs=True)
+        torch.testing.assert_close(labels.log_probs()[0], wanted, rtol=1e-3, atol=1e-3)
+
+
 def test_a_state_is_the_networks_own_and_moves():
     slots = RecogniserSlots(CARD, 3)
     slots.begin([1], 8)

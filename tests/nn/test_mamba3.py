@@ -232,3 +232,22 @@ def test_a_bounded_memory_fades_however_small_a_and_dt_are():
     torch.testing.assert_close(many.ssm, start.ssm * math.exp(-3.0))
     _, state = layer.step(torch.zeros(1, 1, 8), start)
     torch.testing.assert_close(state.ssm, start.ssm * math.exp(-0.1))
+
+
+def test_eulers_rule_forgets_the_input_before():
+    config = dataclasses.replace(SMALL, trapezoid=False)
+    euler, published = make_mixer(config), make_mixer(SMALL)
+    x = torch.randn(2, 9, 16)
+    assert not torch.allclose(euler(x), published(x), atol=1e-3)
+    with torch.no_grad():  # the published layer whose lambda is 1
+        trap = slice(sum(config.split_sizes[:6]), sum(config.split_sizes[:7]))
+        published.in_proj.weight[trap] = 0.0
+    published.weigh = lambda trap: trap + 30.0  # type: ignore[method-assign]
+    torch.testing.assert_close(euler(x), published(x))
+    for weight in (euler.in_proj.weight,):
+        (gradient,) = torch.autograd.grad(euler(x).square().sum(), weight)
+        assert gradient[trap].abs().max() == 0
+    # what the state keeps of the last input has no say any more
+    _, state = euler.step(x, euler.init_state(2))
+    other = state._replace(k=state.k + 1.0, v=state.v - 1.0)
+    torch.testing.assert_close(euler.step(x, state)[0], euler.step(x, other)[0])

@@ -9,10 +9,16 @@ from audiossm.nn import Block, BlockSlots, Mamba3Config, RMSNorm
 D_MODEL = 32
 
 
-def make_blocks(*, is_mimo: bool) -> tuple[list[Block], RMSNorm]:
+def make_blocks(*, is_mimo: bool, trapezoid: bool = True) -> tuple[list[Block], RMSNorm]:
     torch.manual_seed(0)
     mixer = Mamba3Config(
-        d_model=D_MODEL, d_state=16, head_dim=16, is_mimo=is_mimo, mimo_rank=2, max_memory=50.0
+        d_model=D_MODEL,
+        d_state=16,
+        head_dim=16,
+        is_mimo=is_mimo,
+        mimo_rank=2,
+        max_memory=50.0,
+        trapezoid=trapezoid,
     )
     return [Block(mixer, 48).eval() for _ in range(2)], RMSNorm(D_MODEL)
 
@@ -29,9 +35,10 @@ def run_alone(blocks: list[Block], norm: RMSNorm, frames: torch.Tensor) -> list[
     return outputs
 
 
+@pytest.mark.parametrize("trapezoid", [True, False])
 @pytest.mark.parametrize("is_mimo", [False, True])
-def test_slots_advance_like_streams_of_their_own(is_mimo):
-    blocks, norm = make_blocks(is_mimo=is_mimo)
+def test_slots_advance_like_streams_of_their_own(is_mimo, trapezoid):
+    blocks, norm = make_blocks(is_mimo=is_mimo, trapezoid=trapezoid)
     slots = BlockSlots(blocks, norm, num_slots=3)
     frames = torch.randn(3, 6, D_MODEL)
     expected = [run_alone(blocks, norm, row) for row in frames]

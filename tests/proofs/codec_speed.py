@@ -3,7 +3,8 @@
     python tests/proofs/codec_speed.py AUDIO|MANIFEST.jsonl [--backend torch] [--limit 5]
 
 What is counted is every push of the encoder and of the decoder, one frame each, one after the
-other, and both finishes. The exit code is 1 if that is less than --min-speed times real time.
+other, and both finishes. The exit code is 1 if that is less than --min-speed times real time. The
+speed by processor time is printed beside it: there, what other processes take away doesn't count.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ import torch
 from audiossm import AudioCodec
 from audiossm.evaluate.machine import describe_machine, name_machine
 from audiossm.evaluate.recording import read_recording
+from audiossm.graphs import Backend
 from audiossm.manifest import Utterance, read_manifest
 
 
@@ -28,7 +31,7 @@ def main() -> int:
     )
     parser.add_argument("source", type=Path, help="an audio file or a manifest")
     parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped one")
-    parser.add_argument("--backend", choices=["auto", "torch", "onnx", "onnx-int8"], default="auto")
+    parser.add_argument("--backend", choices=get_args(Backend), default="auto")
     parser.add_argument("--limit", type=int, default=5, help="utterances (default: %(default)s)")
     parser.add_argument("--min-speed", type=float, default=12.0, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="one object instead of the table")
@@ -48,11 +51,13 @@ def main() -> int:
     times: dict[str, list[float]] = {"encoder": [], "decoder": []}
     total_s = 0.0
     profile = ""
+    cpu_began = time.thread_time()
     for signal in signals:
         profile, encoder, decoder, finish_s = time_codec(codec, signal)
         times["encoder"] += encoder
         times["decoder"] += decoder
         total_s += sum(encoder) + sum(decoder) + finish_s
+    cpu_s = time.thread_time() - cpu_began
     audio_s = sum(map(len, signals)) / rate
     speed = audio_s / total_s
     passed = speed >= args.min_speed
@@ -68,6 +73,7 @@ def main() -> int:
     }
     if args.json:
         report = {"model": codec.name, "profile": profile, "speed": speed, "push_ms": per_push}
+        report["cpu_speed"] = audio_s / cpu_s
         report |= {"audio_s": audio_s, "passed": passed}
         print(json.dumps(report | {"machine": machine}))
         return 0 if passed else 1
@@ -77,7 +83,7 @@ def main() -> int:
     print(f"{name_machine(machine)}; {codec.name}, {profile}")
     print(
         f"{'pass' if passed else 'FAIL'}: {speed:.1f} times real time (limit {args.min_speed:g}), "
-        f"{audio_s:.1f} s"
+        f"{audio_s:.1f} s; by processor time {audio_s / cpu_s:.1f}"
     )
     return 0 if passed else 1
 

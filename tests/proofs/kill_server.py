@@ -2,6 +2,8 @@
 
     python tests/proofs/kill_server.py                 100 kills, the shipped model
     python tests/proofs/kill_server.py --kills 5       a quick try
+    python tests/proofs/kill_server.py --kills 1000 --tiny --decoder greedy --fork
+                                                       many: a tiny random model, quick starts
     python tests/proofs/kill_server.py --servers 2 --store redis --drain
                                                        two servers, one Redis, half of them asked
 
@@ -13,11 +15,15 @@ a kill. Clients send the committed recordings in pieces of random sizes, at --sp
 of speech, with flushes at random places; each goes on to the next one. What a client was told must
 be what a stream in this process is told of the same samples with the same flushes: every word and
 its times. The exit code is 1 if a word was lost, doubled or changed.
+
+With --fork a server is a fork of a process that has imported everything and has neither a model nor
+a thread; else it is a process from the start, which takes some seconds of a core each time.
 """
 
 import argparse
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import random
 import re
@@ -39,8 +45,13 @@ from audiossm.streaming import stream as stream_events
 from audiossm_apps.client import connect
 
 SPEECH = Path(__file__).parent.parent / "speech"
-NGINX = Path(__file__).parents[2] / "apps" / "deploy" / "nginx.conf"
+DEPLOY = Path(__file__).parents[2] / "apps" / "deploy"
 KEEP_S = 5  # how far back streams go
+START_S = 300
+IMPORTED = [
+    *("audiossm.streaming", "audiossm_apps.cli", "audiossm_apps.live.server"),
+    *("uvicorn", "onnxruntime", "numba"),
+]
 Told = tuple[str, float, float]
 
 
@@ -52,10 +63,8 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.log = open(folder / "server.log", "ab")
-        self.command = [
-            *(sys.executable, "-m", "audiossm_apps.cli", "serve", "--port", str(self.port)),
-            *options,
-        ]
+        self.arguments = ["serve", "--port", str(self.port), *options]
+        self.command = [sys.executable, "-m", "audiossm_apps.cli", *self.arguments]
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -64,7 +73,7 @@ class Server:
             *self.command, stdout=asyncio.subprocess.PIPE, stderr=self.log
         )
         assert self.process.stdout is not None
-        line = await asyncio.wait_for(self.process.stdout.readline(), 300)
+        line = await asyncio.wait_for(self.process.stdout.readline(), START_S)
         if b"serving" not in line:
             raise RuntimeError(f"the server said {line!r}: see its log")
 
@@ -76,11 +85,51 @@ class Server:
         return await self.process.wait()
 
 
+def serve(log: str, arguments: list[str]) -> None:
+    """Be the server, in a process that was forked for it."""
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    from audiossm_apps.cli import main as run_command
+
+    sys.exit(run_command(arguments))
+
+
+class ForkedServer(Server):
+    """The same, forked from a process that has imported everything already."""
+
+    forked: multiprocessing.process.BaseProcess | None = None
+
+    async def start(self) -> None:
+        """Start it and wait until it serves."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(IMPORTED)
+        self.forked = context.Process(target=serve, args=(self.log.name, self.arguments))
+        self.forked.start()
+        async with asyncio.timeout(START_S):
+            while True:
+                with contextlib.suppress(OSError):
+                    (await asyncio.open_connection("127.0.0.1", self.port))[1].close()
+                    return
+                if not self.forked.is_alive():
+                    raise RuntimeError("the server ended: see its log")
+                await asyncio.sleep(0.02)
+
+    async def stop(self, how: signal.Signals) -> int:
+        """End it and return its exit code."""
+        assert self.forked is not None and self.forked.pid is not None
+        if self.forked.is_alive():
+            os.kill(self.forked.pid, how)
+        await asyncio.to_thread(self.forked.join)
+        assert self.forked.exitcode is not None
+        return self.forked.exitcode
+
+
 class Balancer:
     """One port in front of several servers: a new connection goes to the first one that is up."""
 
-    def __init__(self, servers: list[Server], nginx: Path | None = None) -> None:
-        self.servers, self.nginx = servers, nginx
+    def __init__(self, servers: list[Server], folder: Path, proxy: str | None = None) -> None:
+        self.servers, self.folder, self.proxy_name = servers, folder, proxy
         self.listener: asyncio.Server | None = None
         self.proxy: asyncio.subprocess.Process | None = None
         self.up = [*servers]
@@ -89,8 +138,8 @@ class Balancer:
     async def start(self) -> None:
         """Start all servers, and listen."""
         await asyncio.gather(*(server.start() for server in self.servers))
-        if self.nginx is not None:
-            self.port = await self._start_nginx(self.nginx)
+        if self.proxy_name is not None:
+            self.port = await self._start_proxy(self.proxy_name)
             return
         self.listener = await asyncio.start_server(self._take, "127.0.0.1", 0)
         self.port = self.listener.sockets[0].getsockname()[1]
@@ -113,23 +162,26 @@ class Balancer:
             await self.proxy.wait()
         return max(await asyncio.gather(*(server.stop(how) for server in self.servers)))
 
-    async def _start_nginx(self, folder: Path) -> int:
-        """Start nginx as it is deployed, but for TLS, and return its port."""
+    async def _start_proxy(self, name: str) -> int:
+        """Start nginx or Caddy as it is deployed, but for TLS, and return its port."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        text = NGINX.read_text().replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
-        text = re.sub(r"^ *ssl_.*\n", "", text, flags=re.MULTILINE)
-        for number, server in zip(("8765", "8766"), self.servers, strict=True):
-            text = text.replace(f"127.0.0.1:{number}", f"127.0.0.1:{server.port}")
-        paths = "".join(
-            f"{kind}_temp_path {folder}/{kind};"
-            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        main = f"daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;"
-        config = folder / "nginx.conf"
-        config.write_text(f"{main} events {{}} http {{ access_log off; {paths}\n{text}}}")
-        self.proxy = await asyncio.create_subprocess_exec("nginx", "-c", str(config))
+        config = self.folder / f"{name}.conf"
+        ports = [server.port for server in self.servers]
+        make = {"nginx": make_nginx, "caddy": make_caddy}[name]
+        config.write_text(make(self.folder, port, ports))
+        command = {
+            "nginx": ["nginx", "-c", str(config)],
+            "caddy": ["caddy", "run", "--adapter", "caddyfile", "--config", str(config)],
+        }[name]
+        with open(self.folder / f"{name}.log", "wb") as log:
+            self.proxy = await asyncio.create_subprocess_exec(
+                *command,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"XDG_CONFIG_HOME": str(self.folder)},
+            )
         async with asyncio.timeout(20):
             while True:
                 with contextlib.suppress(OSError):
@@ -152,6 +204,31 @@ class Balancer:
             sink.close()
 
         await asyncio.gather(pass_on(reader, down), pass_on(up, writer))
+
+
+def make_nginx(folder: Path, port: int, ports: list[int]) -> str:
+    """Return the deployed configuration for these ports, without TLS."""
+    text = (DEPLOY / "nginx.conf").read_text()
+    text = text.replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
+    text = re.sub(r"^ *ssl_.*\n", "", text, flags=re.MULTILINE)
+    for deployed, own in zip(("8765", "8766"), ports, strict=True):
+        text = text.replace(f"127.0.0.1:{deployed}", f"127.0.0.1:{own}")
+    paths = "".join(
+        f"{kind}_temp_path {folder}/{kind};"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    main = f"daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;"
+    return f"{main} events {{}} http {{ access_log off; {paths}\n{text}}}"
+
+
+def make_caddy(folder: Path, port: int, ports: list[int]) -> str:
+    """Return the deployed configuration for these ports, without TLS."""
+    text = (DEPLOY / "Caddyfile").read_text()
+    text = text.replace("talk.example.org", f"http://127.0.0.1:{port}")
+    for deployed, own in zip(("8765", "8766"), ports, strict=True):
+        text = text.replace(f"127.0.0.1:{deployed}", f"127.0.0.1:{own}")
+    options = f"admin off\n auto_https off\n storage file_system {folder}/caddy"
+    return f"{{\n {options}\n}}\n{text}"
 
 
 @dataclass
@@ -267,11 +344,13 @@ def alone(
 async def prove(args: argparse.Namespace, store: str, folder: Path) -> Tally:
     """Kill servers so many times."""
     rng, tally = random.Random(args.seed), Tally()
-    transcriber = Transcriber.load(args.model, readable=True)
+    transcriber = Transcriber.load(args.model, readable=True, decoder=args.decoder)
     options = ["--store", store, "--capacity", str(4 * args.clients)]
+    options += ["--decoder", args.decoder] if args.decoder else []
     options += ["--model", args.model] if args.model else []
-    servers = [Server(folder, options) for _ in range(args.servers)]
-    server = Balancer(servers, folder if args.nginx else None)
+    kind = ForkedServer if args.fork else Server
+    servers = [kind(folder, options) for _ in range(args.servers)]
+    server = Balancer(servers, folder, args.proxy)
     try:
         await server.start()
         talking = [
@@ -279,7 +358,7 @@ async def prove(args: argparse.Namespace, store: str, folder: Path) -> Tally:
             for turn in range(args.clients)
         ]
         while tally.kills < args.kills:
-            waiting = asyncio.create_task(asyncio.sleep(rng.uniform(0.2, 6.0)))
+            waiting = asyncio.create_task(asyncio.sleep(rng.uniform(0.2, args.longest_s)))
             await asyncio.wait([waiting, *talking], return_when=asyncio.FIRST_COMPLETED)
             for task in talking:
                 if task.done():
@@ -308,6 +387,19 @@ async def prove(args: argparse.Namespace, store: str, folder: Path) -> Tally:
     return tally
 
 
+def save_tiny(folder: Path) -> Path:
+    """Write down a model that is quick to load; its words are nonsense, but many."""
+    sys.path.append(str(Path(__file__).parents[1]))
+    from audiossm.checkpoint import save_model
+    from audiossm.config import to_dict
+    from tiny_model import make_transcriber
+
+    model = make_transcriber()
+    config = {"recogniser": to_dict(model.config)}
+    save_model(folder, "recogniser", "", config, model.network.state_dict())
+    return folder
+
+
 def main(argv: list[str] | None = None) -> int:
     """Print what happened and the verdict."""
     parser = argparse.ArgumentParser(
@@ -317,13 +409,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=3, metavar="N", help="at once")
     parser.add_argument("--speed", type=float, default=1.0, metavar="X")
     parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped one")
+    parser.add_argument("--longest-s", type=float, default=6.0, metavar="S", help="between kills")
+    parser.add_argument("--decoder", metavar="NAME", help="default: the model's best")
+    parser.add_argument("--tiny", action="store_true", help="a tiny model with random weights")
+    parser.add_argument("--fork", action="store_true", help="servers that start quickly")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--store", metavar="DIR|URL", help="'redis' starts one (default: a new folder)"
     )
     parser.add_argument("--servers", type=int, default=1, metavar="N", help="that share the store")
     parser.add_argument(
-        "--nginx", action="store_true", help="with two servers: through nginx as it is deployed"
+        "--proxy", choices=["nginx", "caddy"], help="with two servers: through it as deployed"
     )
     parser.add_argument("--drain", action="store_true", help="every second end is SIGTERM")
     parser.add_argument("--rewind", action="store_true", help="go back before the end")
@@ -338,6 +434,8 @@ def main(argv: list[str] | None = None) -> int:
             from redis_server import run_redis
 
             store = stack.enter_context(run_redis())[0]
+        if args.tiny:
+            args.model = str(save_tiny(folder / "tiny"))
         tally = asyncio.run(prove(args, store, folder))
     for wrong in tally.wrong:
         print(wrong)

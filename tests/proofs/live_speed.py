@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from audiossm import Transcriber
 from audiossm.decoding import DECODERS
 from audiossm.evaluate.machine import describe_machine, name_machine
 from audiossm.evaluate.recording import read_recording
+from audiossm.graphs import Backend
 from audiossm.manifest import Utterance, read_manifest
 
 SAMPLE_RATE = 16000
@@ -35,7 +37,7 @@ def main() -> int:
     parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped one")
     parser.add_argument("--lookahead-ms", type=int, default=320, help="default: %(default)s")
     parser.add_argument("--decoder", choices=DECODERS, help="default: the model's best")
-    parser.add_argument("--backend", choices=["auto", "torch", "onnx", "onnx-int8"], default="auto")
+    parser.add_argument("--backend", choices=get_args(Backend), default="auto")
     parser.add_argument("--limit", type=int, default=5, help="utterances (default: %(default)s)")
     parser.add_argument("--max-rtf", type=float, default=0.5, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="one object instead of the table")

@@ -15,12 +15,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import torch
 
 from audiossm import Transcriber
 from audiossm.evaluate.machine import describe_machine, name_machine
+from audiossm.graphs import Backend
 from audiossm.streaming import News, Word, WrittenWord
 from audiossm.streaming.stream import Stream
 from audiossm_apps.clips import RATE, read_clips
@@ -33,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("audio", nargs="*", help="(default: the shipped clip)")
     parser.add_argument("--model", metavar="NAME|DIR", help="(default: the shipped one)")
-    parser.add_argument("--backend", choices=["auto", "torch", "onnx", "onnx-int8"], default="auto")
+    parser.add_argument("--backend", choices=get_args(Backend), default="auto")
     parser.add_argument("--turns", type=int, default=50, metavar="N", help="(default: 50)")
     parser.add_argument("--max-mb", type=float, default=3.0, help="(default: 3)")
     parser.add_argument("--max-ms", type=float, default=10.0, help="(default: 10)")

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audiossm.audio.opus import PREROLL_S
 from audiossm.errors import ProtocolError
 from audiossm.protocol import ClientProtocol, ServerProtocol, encode
 from audiossm.protocol import native as n
-from protocol_runs import ToyServer
+from audiossm.protocol.encoding import OPUS_PREROLL, OPUS_RATE
+from protocol_runs import TOY_HEAD, ToyServer, make_toy_page
 
 many = settings(max_examples=300, deadline=None, derandomize=True)
 START = '{"type":"start","version":1}'
@@ -176,11 +178,14 @@ actions = st.lists(
 
 
 @many
-@given(actions, st.booleans())
-def test_whatever_is_lost_the_client_reads_the_same_events(plan, within):
+@given(actions, st.booleans(), st.booleans())
+def test_whatever_is_lost_the_client_reads_the_same_events(plan, within, opus):
     """Connections and servers are lost at any moment, with anything on the way."""
     rng = np.random.default_rng(0)
     server, client = ToyServer(keeps_within=within), ClientProtocol(n.Start())
+    if opus:  # long pages, as what lies before is longer, too
+        client = ClientProtocol(n.Start(encoding="opus", sample_rate=48000), TOY_HEAD)
+        server.credit = 10_000
     there: list[str | bytes] = []
     back: list[str] = []
     read: list[n.Reply] = []
@@ -208,8 +213,11 @@ def test_whatever_is_lost_the_client_reads_the_same_events(plan, within):
     connect()
     for what, number in [*plan, ("finish", None), ("talk", 10_000)]:
         if what == "audio":
-            samples = rng.integers(-1000, 1000, number) / 32768
-            client.send_audio(samples)
+            samples = rng.integers(-1000, 1000, number * (5 if opus else 1)) / 32768
+            if opus:
+                client.send_page(make_toy_page(len(sent), samples), len(samples))
+            else:
+                client.send_audio(samples)
             sent += samples.tolist()
         elif what == "flush":
             client.flush()
@@ -262,6 +270,42 @@ def test_audio_waits_for_credit():
     client.receive(server.receive(start)[0])
     (audio,) = client.outgoing()
     assert len(audio) == 700 and client.outgoing() == [] and client.waiting == 650
+
+
+def test_of_opus_a_client_keeps_what_a_decoder_needs_to_begin():
+    client = ClientProtocol(n.Start(encoding="opus", sample_rate=48000), TOY_HEAD)
+    server = ToyServer(credit=10**6)
+    client.connected()
+    for number in range(20):
+        client.send_page(make_toy_page(number * 1000, np.zeros(1000)), 1000)
+        for message in client.outgoing():
+            for reply in server.receive(message) + server.keep():
+                client.receive(reply)
+    assert client.durable == 20_000
+    assert client.kept_bytes == 4 * 4008  # 3840 samples
+    server.connect()
+    client.connected()
+    client.receive(server.receive(client.outgoing()[0])[0])
+    head, *pages = client.outgoing()
+    assert head == TOY_HEAD and [int.from_bytes(p[:8], "little") for p in pages] == [
+        *range(16_000, 20_000, 1000)
+    ]
+    assert OPUS_PREROLL == PREROLL_S * OPUS_RATE
+
+
+def test_a_stream_takes_what_its_encoding_is():
+    with pytest.raises(ProtocolError, match="Opus has a head"):
+        ClientProtocol(n.Start(encoding="opus", sample_rate=48000))
+    with pytest.raises(ProtocolError, match="Opus has a head"):
+        ClientProtocol(n.Start(), TOY_HEAD)
+    with pytest.raises(ProtocolError, match="takes no pages"):
+        ClientProtocol(n.Start()).send_page(b"", 0)
+    opus = n.Start(encoding="opus", sample_rate=48000)
+    for send in (ClientProtocol.send_bytes, ClientProtocol.send_audio):
+        with pytest.raises(ProtocolError, match="it takes pages"):
+            send(ClientProtocol(opus, TOY_HEAD), b"")
+    with pytest.raises(ProtocolError, match="another encoding"):
+        ClientProtocol.of_fork(opus, n.Forked(seq=0, handle="h", received=0, controls=0))
 
 
 def test_a_stream_that_was_given_up_elsewhere_is_told_as_lost():

@@ -85,3 +85,18 @@ def test_a_run_that_was_stopped_goes_on_exactly(tmp_path, monkeypatch, recipe):
         straight = (tmp_path / "straight" / "model" / name).read_bytes()
         assert (tmp_path / "stopped" / "model" / name).read_bytes() == straight, name
         assert early != straight
+
+
+def test_a_transducer_learns_beside_ctc_and_the_model_is_a_recogniser(
+    tmp_path, monkeypatch, recipe, capsys
+):
+    monkeypatch.setattr(recipe, "SMOKE_TRAIN", recipe.SMOKE_TRAIN | {"steps": 10})
+    command = ["train.py", "--smoke", "--device", "cpu", "--workers", "1", "--out", str(tmp_path)]
+    command += ["--set", "train.transducer_weight=1.0", "--anneal", "--minutes", "60"]
+    monkeypatch.setattr(sys, "argv", command)
+    recipe.main()
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["transducer"] < rows[0]["transducer"]
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(last) == {"dev_wer", "dev_wer_transducer"}
+    assert Transcriber.load(tmp_path / "model").name == "model"

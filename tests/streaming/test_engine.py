@@ -190,6 +190,22 @@ def test_an_idle_stream_makes_room_and_wakes_as_it_was(tmp_path):
     run(test, store=FolderStore(tmp_path), capacity=1, spare_s=0.05)
 
 
+def test_idle_streams_cost_no_compute():
+    async def test(engine: Engine) -> None:
+        names = [await engine.open() for _ in range(8)]
+        news = [await engine.push(name, SPEECH[:9000]) for name in names]
+        await until(lambda: not engine.backlog_s)
+        turns, spent_s = engine.meters.turn.count, time.process_time()
+        await asyncio.sleep(1.0)
+        assert engine.meters.turn.count == turns
+        assert time.process_time() - spent_s < 0.1  # of all threads
+        for name, told in zip(names, news, strict=True):  # they are all there
+            told += await engine.push(name, SPEECH[9000:]) + await engine.finish(name)
+            assert words(told) == alone(SPEECH)
+
+    run(test)
+
+
 def test_a_stream_that_slept_too_long_says_so():
     async def test(engine: Engine) -> None:
         name = await engine.open()

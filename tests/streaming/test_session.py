@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -224,6 +225,24 @@ def test_sessions_of_one_model_do_not_disturb_each_other():
             events += session.push(signal[at : at + 1500])
     for i, (rate, ahead) in enumerate([(16000, 320), (44100, 320), (16000, 0)]):
         assert_same(found[i] + sessions[i].finish(), run(signals[i], [99999], rate, ahead))
+
+
+@pytest.mark.parametrize("decoder", ["greedy", "beam"])
+def test_sessions_of_one_model_may_run_in_several_threads(decoder):
+    def talk(seed: int) -> list[Event]:
+        rng, events, at = random.Random(seed), [], 0
+        session = Session(MODEL, decoder=decoder)
+        signal = SPEECH if seed % 2 else SPEECH[::-1].copy()
+        while at < len(signal):
+            size = rng.randint(300, 3000)
+            events += session.push(signal[at : at + size])
+            at += size
+        return events + session.finish()
+
+    with ThreadPoolExecutor(6) as threads:
+        found = list(threads.map(talk, range(12)))
+    for seed, events in enumerate(found):
+        assert_same(events, talk(seed))
 
 
 def run_with_flushes(

@@ -68,6 +68,7 @@ def make_lessons(share: float) -> Lessons:
     hp = {"seed": 0, "warmup": 1, "phone_weight": 0.0, "consistency_weight": 0.1, "augment": 0.0}
     hp |= {
         "grammar_weight": 0.0,
+        "transducer_weight": 0.0,
         "consistency_from": 1,
         "masks": 0.0,
         "warp": 0.0,

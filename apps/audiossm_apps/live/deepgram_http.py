@@ -5,7 +5,6 @@ import datetime
 import hashlib
 import tempfile
 import uuid
-from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -15,14 +14,12 @@ from audiossm.errors import AudioError, AudioSSMError, BusyError, ProtocolError
 from audiossm.protocol.deepgram import Settings, format_prerecorded
 from audiossm_apps.live.dialect import read_query, to_words
 from audiossm_apps.live.listening import listen_to
-
-if TYPE_CHECKING:
-    from audiossm_apps.live.service import Service
+from audiossm_apps.live.service import Service
 
 __all__ = ["transcribe_posted"]
 
 
-async def transcribe_posted(request: Request, service: "Service") -> Response:
+async def transcribe_posted(request: Request, service: Service) -> Response:
     """Answer a recording in the body of a request."""
     length = request.headers.get("content-length", "")
     if not length.isdecimal() or int(length) > service.gate.caps.max_upload:

@@ -4,7 +4,6 @@ import asyncio
 import datetime
 import hashlib
 import uuid
-from typing import TYPE_CHECKING
 
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
@@ -15,16 +14,14 @@ from audiossm.protocol import deepgram
 from audiossm.protocol.encoding import Opus
 from audiossm_apps.live.dialect import Conversation, converse, read_query
 from audiossm_apps.live.opus_decoding import decode_opus
-
-if TYPE_CHECKING:
-    from audiossm_apps.live.service import Service
+from audiossm_apps.live.service import Service
 
 __all__ = ["serve_deepgram"]
 
 SILENT_S = 12.0  # without audio or KeepAlive
 
 
-async def serve_deepgram(websocket: WebSocket, service: "Service") -> None:
+async def serve_deepgram(websocket: WebSocket, service: Service) -> None:
     """Serve one connection that was let in, to its end."""
     request_id = str(uuid.uuid4())
     try:
@@ -48,7 +45,7 @@ class _Session(Conversation):
     def __init__(
         self,
         websocket: WebSocket,
-        service: "Service",
+        service: Service,
         protocol: deepgram.DeepgramProtocol,
         opus: OpusStream | None,
     ) -> None:

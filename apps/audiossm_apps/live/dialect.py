@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +13,7 @@ from audiossm.errors import AudioSSMError, BusyError, ProtocolError
 from audiossm.protocol.heard import Heard, HeardWord
 from audiossm.streaming import News, Word, WrittenWord
 from audiossm_apps.live.gate import MessageRate
-
-if TYPE_CHECKING:
-    from audiossm_apps.live.service import Service
+from audiossm_apps.live.service import Service
 
 __all__ = ["Conversation", "converse", "read_query", "to_words"]
 
@@ -36,7 +33,7 @@ class Conversation:
     misuse_code = 1007
     misuse_mark = ""
 
-    def __init__(self, websocket: WebSocket, service: "Service") -> None:
+    def __init__(self, websocket: WebSocket, service: Service) -> None:
         self.websocket, self.service, self.engine = websocket, service, service.engine
         self.name: str | None = None
         self.lookahead_ms = LOOKAHEAD_MS

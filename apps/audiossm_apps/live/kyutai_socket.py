@@ -1,7 +1,5 @@
 """Kyutai's dialect on a websocket."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from starlette.websockets import WebSocket
 
@@ -12,14 +10,12 @@ from audiossm.protocol import kyutai
 from audiossm.protocol.encoding import Opus
 from audiossm_apps.live.dialect import Conversation, converse
 from audiossm_apps.live.opus_decoding import decode_opus
-
-if TYPE_CHECKING:
-    from audiossm_apps.live.service import Service
+from audiossm_apps.live.service import Service
 
 __all__ = ["serve_kyutai"]
 
 
-async def serve_kyutai(websocket: WebSocket, service: "Service") -> None:
+async def serve_kyutai(websocket: WebSocket, service: Service) -> None:
     """Serve one connection that was let in, to its end."""
     await websocket.accept()
     await converse(_Session(websocket, service))
@@ -28,7 +24,7 @@ async def serve_kyutai(websocket: WebSocket, service: "Service") -> None:
 class _Session(Conversation):
     dialect = "kyutai"
 
-    def __init__(self, websocket: WebSocket, service: "Service") -> None:
+    def __init__(self, websocket: WebSocket, service: Service) -> None:
         super().__init__(websocket, service)
         self.protocol = kyutai.KyutaiProtocol()
         self.opus: OpusStream | None = None

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,7 @@ from audiossm.streaming import stream as told
 from audiossm.streaming.store import StoreLostError
 from audiossm_apps.live.gate import MessageRate
 from audiossm_apps.live.opus_decoding import decode_opus
-
-if TYPE_CHECKING:
-    from audiossm_apps.live.service import Service
+from audiossm_apps.live.service import Service
 
 __all__ = ["serve_native"]
 
@@ -58,7 +56,7 @@ class _End(Exception):
         self.code, self.message, self.retry_s = code, message, retry_s
 
 
-async def serve_native(websocket: WebSocket, service: "Service") -> None:
+async def serve_native(websocket: WebSocket, service: Service) -> None:
     """Serve one connection that was let in, to its end."""
     await websocket.accept()
     connection = _Connection(websocket, service)
@@ -80,7 +78,7 @@ async def serve_native(websocket: WebSocket, service: "Service") -> None:
 
 
 class _Connection:
-    def __init__(self, websocket: WebSocket, service: "Service") -> None:
+    def __init__(self, websocket: WebSocket, service: Service) -> None:
         self.websocket, self.service = websocket, service
         self.engine: Engine = service.engine
         self.protocol = ServerProtocol()

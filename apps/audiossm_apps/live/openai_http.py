@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -19,14 +18,12 @@ from audiossm.protocol.openai_rest import (
 )
 from audiossm.streaming import Word, WrittenWord
 from audiossm_apps.live.listening import listen_to
-
-if TYPE_CHECKING:
-    from audiossm_apps.live.service import Service
+from audiossm_apps.live.service import Service
 
 __all__ = ["transcribe_upload"]
 
 
-async def transcribe_upload(request: Request, service: "Service") -> Response:
+async def transcribe_upload(request: Request, service: Service) -> Response:
     """Answer one request."""
     length = request.headers.get("content-length", "")
     if not length.isdecimal():

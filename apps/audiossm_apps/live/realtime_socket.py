@@ -1,7 +1,6 @@
 """OpenAI's Realtime dialect on a websocket."""
 
 import secrets
-from typing import TYPE_CHECKING
 
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
@@ -9,14 +8,12 @@ from starlette.websockets import WebSocket
 from audiossm.errors import AudioSSMError, ProtocolError
 from audiossm.protocol import openai_realtime as realtime
 from audiossm_apps.live.dialect import Conversation, converse
-
-if TYPE_CHECKING:
-    from audiossm_apps.live.service import Service
+from audiossm_apps.live.service import Service
 
 __all__ = ["serve_realtime"]
 
 
-async def serve_realtime(websocket: WebSocket, service: "Service") -> None:
+async def serve_realtime(websocket: WebSocket, service: Service) -> None:
     """Serve one connection that was let in, to its end."""
     intent = websocket.query_params.get("intent", "transcription")
     if intent != "transcription":
@@ -35,7 +32,7 @@ class _Session(Conversation):
     dialect = "realtime"
     misuse_code = 1008
 
-    def __init__(self, websocket: WebSocket, service: "Service", beta: bool) -> None:
+    def __init__(self, websocket: WebSocket, service: Service, beta: bool) -> None:
         super().__init__(websocket, service)
         self.protocol = realtime.RealtimeProtocol(f"sess_{secrets.token_hex(8)}", beta=beta)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import uvicorn
 
+from audiossm_apps.live.application import make_app
 from audiossm_apps.live.service import Service
 from audiossm_apps.live.wire import Wire
 
@@ -16,7 +17,7 @@ __all__ = ["make_config", "make_server"]
 def make_config(service: Service, **settings: Any) -> uvicorn.Config:
     """Return how a service is served; ``settings`` are uvicorn's."""
     return uvicorn.Config(
-        service.app,
+        make_app(service),
         ws=Wire,
         ws_max_size=service.gate.caps.max_message,
         lifespan="on",

@@ -1,19 +1,15 @@
 """The sherpa dialect on a websocket."""
 
-from typing import TYPE_CHECKING
-
 from starlette.websockets import WebSocket
 
 from audiossm.protocol import sherpa
 from audiossm_apps.live.dialect import Conversation, converse
-
-if TYPE_CHECKING:
-    from audiossm_apps.live.service import Service
+from audiossm_apps.live.service import Service
 
 __all__ = ["serve_sherpa"]
 
 
-async def serve_sherpa(websocket: WebSocket, service: "Service") -> None:
+async def serve_sherpa(websocket: WebSocket, service: Service) -> None:
     """Serve one connection that was let in, to its end."""
     await websocket.accept()
     await converse(_Session(websocket, service))

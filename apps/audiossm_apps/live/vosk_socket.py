@@ -1,19 +1,15 @@
 """The vosk dialect on a websocket."""
 
-from typing import TYPE_CHECKING
-
 from starlette.websockets import WebSocket
 
 from audiossm.protocol import vosk
 from audiossm_apps.live.dialect import Conversation, converse
-
-if TYPE_CHECKING:
-    from audiossm_apps.live.service import Service
+from audiossm_apps.live.service import Service
 
 __all__ = ["serve_vosk"]
 
 
-async def serve_vosk(websocket: WebSocket, service: "Service") -> None:
+async def serve_vosk(websocket: WebSocket, service: Service) -> None:
     """Serve one connection that was let in, to its end."""
     await websocket.accept()
     await converse(_Session(websocket, service))
@@ -22,7 +18,7 @@ async def serve_vosk(websocket: WebSocket, service: "Service") -> None:
 class _Session(Conversation):
     dialect = "vosk"
 
-    def __init__(self, websocket: WebSocket, service: "Service") -> None:
+    def __init__(self, websocket: WebSocket, service: Service) -> None:
         super().__init__(websocket, service)
         self.protocol = vosk.VoskProtocol()
         self.phrases: tuple[str, ...] = ()

@@ -40,6 +40,7 @@ class ScanConfig(NamedTuple):
     segment: int = 32
     registers: int | None = None  # of a thread at most; the compiler's choice by default
     first_registers: int | None = None  # the same for the walk that has no outputs
+    first_warps: int | None = None  # of that walk, where it has others
     pairs: bool = False  # keys and queries are turned in bfloat16: half the work, twice the error
     again: bool = False  # biases are read for every chunk, not held in registers
     ahead: bool = False  # the next chunk is called into the L2 cache
@@ -56,7 +57,7 @@ class Kept(NamedTuple):
 # By bytes of an operand; then the first whose rank and d_state are not smaller.
 CONFIGS = {
     2: {
-        (1, 128): ScanConfig(64, 4, 2, first_registers=168, pairs=True),
+        (1, 128): ScanConfig(64, 4, 2, first_warps=8, pairs=True),
         (1, 256): ScanConfig(64, 4, block_p=32, pairs=True, again=True, ahead=True),
         (8, 128): ScanConfig(64, 4, 2, first_registers=168, pairs=True),
         (8, 256): ScanConfig(64, 4, block_p=32, pairs=True, ahead=True),
@@ -192,7 +193,7 @@ def launch_forward(
             AGAIN=config.again,
             AHEAD=config.ahead,
             STAGES=config.num_stages,
-            num_warps=config.num_warps,
+            num_warps=config.num_warps if outputs else config.first_warps or config.num_warps,
             maxnreg=config.registers if outputs else config.first_registers,
         )
 

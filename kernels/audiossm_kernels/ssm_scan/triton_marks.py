@@ -16,7 +16,16 @@ from torch import Tensor
 from audiossm_kernels.ssm_scan.layout import ScanLayout
 from audiossm_kernels.ssm_scan.triton_parts import place_chunk
 from audiossm_kernels.state import SsmInputs
-from audiossm_kernels.triton_math import LOG2_E, TURN, bound, exp2, fast_cos_sin, nearest, sigmoid
+from audiossm_kernels.triton_math import (
+    LOG2_E,
+    TURN,
+    bound,
+    exp2,
+    fast_cos_sin,
+    nearest,
+    sigmoid,
+    whole_turns,
+)
 
 __all__ = ["BELOW_TURN", "LEAST_DECAY", "Marks", "make_marks"]
 
@@ -48,7 +57,7 @@ def load_steps(
     half_dt = 0.5 * tl.load(dt_ptr + t * DT_FRAME, mask=on, other=0.0).to(tl.float32)
     rates = rates_ptr + (s.to(tl.int64) * frames)[:, None] + t[None, :]
     step = tl.load(rates, mask=(s < S)[:, None] & on[None, :], other=0.0) * half_dt[None, :]
-    return step - tl.floor(step + 0.5)
+    return step - whole_turns(step)
 
 
 @triton.jit
@@ -209,7 +218,7 @@ def make_marks(
     sizes = {"H": heads, "S": num_angles, "PACKED": layout.packed, "CHUNK": chunk}
     sizes |= {"BLOCK_S": block_s}
     steps = sizes | {"RATE_HEADS": rates.shape[1], "DT_FRAME": x.dt.stride(1)}
-    warps = 4 if chunk * block_s >= 2048 else 1
+    warps = 2 if chunk * block_s >= 2048 else 1
     sum_turns_kernel[(slots * heads,)](
         rates, x.dt, borders, sums, x.dt.stride(0), layout.rows, layout.frames, **steps,
         num_warps=warps,

@@ -13,7 +13,6 @@ __all__ = [
     "add_first",
     "find_row",
     "first_state",
-    "join_ranks",
     "load_parts",
     "load_rows",
     "load_tiles",
@@ -273,33 +272,6 @@ def split_ranks(x, R: tl.constexpr):
         x4, x5 = tl.split(x45)
         x6, x7 = tl.split(x67)
         return x0, x1, x2, x3, x4, x5, x6, x7
-
-
-@triton.jit
-def join_ranks(x, weights, rows, inside, WHOLE: tl.constexpr, R: tl.constexpr):
-    """Return ``x`` (frames, width) times each rank's weights: (frames R, width), float32."""
-    T: tl.constexpr = x.shape[0]
-    P: tl.constexpr = x.shape[1]
-    pair = weigh_two(x, weights, rows, inside, WHOLE)
-    if R == 2:
-        return tl.reshape(tl.permute(pair, (0, 2, 1)), (2 * T, P))
-    elif R == 4:
-        four = tl.join(pair, weigh_two(x, weights + 2 * rows, rows, inside, WHOLE))
-        return tl.reshape(tl.permute(four, (0, 3, 2, 1)), (4 * T, P))
-    else:
-        tl.static_assert(R == 8)
-        four = tl.join(pair, weigh_two(x, weights + 2 * rows, rows, inside, WHOLE))
-        pair = weigh_two(x, weights + 4 * rows, rows, inside, WHOLE)
-        last = tl.join(pair, weigh_two(x, weights + 6 * rows, rows, inside, WHOLE))
-        eight = tl.join(four, last)
-        return tl.reshape(tl.permute(eight, (0, 4, 3, 2, 1)), (8 * T, P))
-
-
-@triton.jit
-def weigh_two(x, weights, rows, inside, WHOLE: tl.constexpr):
-    """Return ``x`` times the weights of two ranks, (frames, width, 2)."""
-    first = load_weights(weights, inside, WHOLE)
-    return tl.join(x * first, x * load_weights(weights + rows, inside, WHOLE))
 
 
 @triton.jit

@@ -5,7 +5,6 @@ import triton.language as tl
 
 from audiossm_kernels.ssm_scan.triton_parts import (
     first_state,
-    join_ranks,
     load_parts,
     load_tiles,
     load_weights,
@@ -25,6 +24,7 @@ from audiossm_kernels.triton_math import (
     fast_cos_sin,
     fast_tanh,
     nearest,
+    settle,
     sigmoid,
     turn_pairs,
     widen,
@@ -101,6 +101,12 @@ def call(places, inside):
             is_pure=False,
             pack=1,
         )
+
+
+@triton.jit
+def stack(x):
+    """Return a tile (ranks, frames, width) as one of (frames ranks, width)."""
+    return flat(tl.permute(x, (1, 0, 2)))
 
 
 @triton.jit
@@ -338,12 +344,16 @@ def walk_kernel(
             key, k_bias, cos, sin, BLOCK_REST, ADJACENT, OPERAND, PAIRS
         )
         if MIMO:
-            value = join_ranks(widen(content), mimo_x_ptr + weights, P, inside_p, WHOLE, R)
+            # by broadcast: joined tiles would stand in shared memory column by column
+            x_in = mimo_x_ptr + (head * (R * P) + r * P)[:, None, None] + p[None, None, :]
+            x_in = tl.load(x_in, mask=inside_p[None, None, :] & (r >= 0)[:, None, None], other=0.0)
+            value = widen(content)[None, :, :] * x_in.to(tl.float32)
+            gain = stack((value * to_end[None, :, None]).to(OPERAND))
+            operand = stack(value.to(OPERAND))
         else:
-            value = content
-        operand = value.to(OPERAND)  # here, so that the wider one isn't held until the product
-        gain = widen(value) * each_rank(to_end, R)[:, None]
-        gain = tl.trans(gain.to(OPERAND))
+            operand = content.to(OPERAND)
+            gain = (widen(content) * to_end[:, None]).to(OPERAND)
+        gain = tl.trans(settle(gain))
 
         if OUTPUTS:
             decay = each_rank(tl.load(scales), R)
@@ -356,6 +366,8 @@ def walk_kernel(
             query_a, query_b, query_c = as_operands(
                 query, q_bias, cos, sin, BLOCK_REST, ADJACENT, OPERAND, PAIRS
             )
+            # else what they are made of would come as the product takes it, 8 threads to a bank
+            query_a, query_b, query_c = settle(query_a), settle(query_b), settle(query_c)
             scores = tl.dot(query_a, tl.trans(key_a), input_precision="ieee")
             o = tl.dot(query_a, tl.trans(ssm_a.to(OPERAND)), input_precision="ieee")
             if not ADJACENT:
@@ -385,7 +397,8 @@ def walk_kernel(
 
         if OUTPUTS:
             z_here = z_ptr + here * Z_FRAME + (t * Z_FRAME)[:, None] + p[None, :]
-            half_z = 0.5 * widen(tl.load(z_here, mask=v_inside, other=0.0))
+            # a plain cast, not widen(): before such the compiler changes threads, in half the bytes
+            half_z = 0.5 * tl.load(z_here, mask=v_inside, other=0.0).to(tl.float32)
             if MIMO:
                 skip = d_skip * widen(content)
             outputs = split_ranks(o, R)

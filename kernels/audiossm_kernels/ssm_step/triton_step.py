@@ -54,16 +54,21 @@ def load_vectors(x_ptr, bias_ptr, vector, bias, inside):
 
 
 @triton.jit
-def turn(own, other, norm_ptr, n, partner, turns, cos, sin, N: tl.constexpr, RAW: tl.constexpr):
+def load_norms(norm_ptr, n, partner, turns, N: tl.constexpr):
+    """Load the weights of a norm, (1, 1, N), of every dimension and of its partner."""
+    own = tl.load(norm_ptr + n, mask=n < N, other=0.0)[None, None, :]
+    return own, tl.load(norm_ptr + partner, mask=turns, other=0.0)[None, None, :]
+
+
+@triton.jit
+def turn(own, other, norms, cos, sin, N: tl.constexpr, RAW: tl.constexpr):
     """Norm vectors, add their bias and turn them; sin has the sign that the partner gets."""
     x, x_bias = own
     y, y_bias = other
     if RAW:
         scale = tl.rsqrt(tl.sum(x * x, axis=2) / N + EPS)[:, :, None]
-        weight = tl.load(norm_ptr + n, mask=n < N, other=0.0).to(tl.float32)
-        x *= scale * weight[None, None, :]
-        weight = tl.load(norm_ptr + partner, mask=turns, other=0.0).to(tl.float32)
-        y *= scale * weight[None, None, :]
+        x *= scale * norms[0].to(tl.float32)
+        y *= scale * norms[1].to(tl.float32)
     return (x + x_bias) * cos[None, None, :] + (y + y_bias) * sin[None, None, :]
 
 
@@ -255,6 +260,11 @@ def step_kernel(
     j_inside = (j % PAD == 0) & (j_rank < R)
     if MIMO and BLOCK_P >= P:  # where the registers hold them
         ranks = load_ranks(mimo_x_ptr, mimo_z_ptr, mimo_o_ptr, head, p, j_rank, j_inside, r, P, R)
+    k_norms, q_norms = key, query  # stand for what the variant hasn't
+    if RAW:
+        dt_bias = tl.load(dt_bias_ptr + head).to(tl.float32)
+        k_norms = load_norms(k_norm_ptr, n, partner, turns, N)
+        q_norms = load_norms(q_norm_ptr, n, partner, turns, N)
     if LIVE:  # not before the loads: none of them would begin until this one is here
         if tl.load(live_ptr + row) == 0:
             for start in tl.range(0, P, BLOCK_P):
@@ -264,7 +274,7 @@ def step_kernel(
             return
 
     if RAW:
-        dt = softplus(dt + tl.load(dt_bias_ptr + head).to(tl.float32))
+        dt = softplus(dt + dt_bias)
         if HEAVY_TAIL:
             decay = tl.where(a >= 0, 1 + a, 1 / (1 - tl.minimum(a, 0.0)))
         else:
@@ -279,8 +289,8 @@ def step_kernel(
     cos, sin = cos_sin(phi)
     cos = tl.where(turns, cos, 1.0)
     sin = tl.where(turns, tl.where(first, -sin, sin), 0.0)
-    new_key = turn(key, key_other, k_norm_ptr, n, partner, turns, cos, sin, N, RAW)
-    new_query = turn(query, query_other, q_norm_ptr, n, partner, turns, cos, sin, N, RAW)
+    new_key = turn(key, key_other, k_norms, cos, sin, N, RAW)
+    new_query = turn(query, query_other, q_norms, cos, sin, N, RAW)
 
     if HALVES == 2:
         # products of two halves on the matrix units are as good as float32 ones

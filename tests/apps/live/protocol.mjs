@@ -19,6 +19,7 @@ const calls = {
   receive: (text) => client.receive(text),
   outgoing: () => client.outgoing().map((m) => (typeof m === "string" ? m : [...m])),
   show: (reply) => [transcript.add(reply), transcript.tail],
+  said: (reply) => [transcript.add(reply), transcript.begins],
 };
 
 for await (const line of createInterface({ input: process.stdin })) {

@@ -1,8 +1,11 @@
 """What is beside the service to run it: the commands in it are the command line's own."""
 
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,14 @@ def test_a_command_parses_and_asks_for_keys(words):
 def test_proxies_know_both_servers_and_keep_the_metrics(name):
     text = read(name)
     assert all(port in text for port in PORTS) and "/metrics" in text
+
+
+@pytest.mark.skipif(shutil.which("caddy") is None, reason="there is no Caddy here")
+def test_caddy_takes_its_file(tmp_path):
+    command = ["caddy", "validate", "--adapter", "caddyfile", "--config", FOLDER / "Caddyfile"]
+    homes = {"XDG_DATA_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | homes)
+    assert done.returncode == 0, done.stderr
 
 
 def test_systemd_waits_for_longer_than_a_server_takes_to_end():

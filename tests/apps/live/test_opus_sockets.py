@@ -15,7 +15,10 @@ from websockets.exceptions import ConnectionClosed
 
 from audiossm.audio import Resampler, resample
 from audiossm.audio.opus import OpusStream
+from audiossm.audio.opus_writer import OpusWriter
+from audiossm.protocol import native as n
 from audiossm.streaming import FolderStore, Word
+from audiossm_apps.client import AsyncStream, SyncStream, connect, stream_address
 from live_service import live, run_live
 from tiny_model import make_transcriber, read_speech
 
@@ -184,6 +187,94 @@ def test_an_opus_stream_goes_on_at_a_page_on_another_server(tmp_path):
         assert same >= len(expected) / 2 and abs(len(words) - len(expected)) <= 3
 
     asyncio.run(asyncio.wait_for(main(), 60))
+
+
+async def say(stream: AsyncStream, samples: np.ndarray) -> None:
+    for at in range(0, len(samples), 1600):
+        await stream.send(samples[at : at + 1600])
+
+
+async def read(stream: AsyncStream) -> list[str]:
+    return [reply.word async for reply in stream if isinstance(reply, n.Word)]
+
+
+def as_sent(samples: np.ndarray, rate: int) -> np.ndarray:
+    """What a server hears of samples that our client sends as Opus."""
+    writer = OpusWriter(rate)
+    pages = writer.push(samples) + writer.finish()
+    return decode(writer.head + b"".join(page.data for page in pages))
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_our_client_sends_opus_of_any_rate(rate):
+    samples = read_speech()[:48000]
+
+    async def test(service, address):
+        async with connect(address, sample_rate=rate, encoding="opus") as stream:
+            await say(stream, samples)
+            await stream.finish()
+            assert await read(stream) == alone(as_sent(samples, rate)) != []
+
+    run_live(test)
+
+
+def test_the_sync_client_sends_opus():
+    samples = read_speech()[:32000]
+
+    def talk(address: str) -> list[str]:
+        with SyncStream(address, encoding="opus") as stream:
+            stream.send(samples)
+            stream.finish()
+            return [reply.word for reply in stream.replies() if isinstance(reply, n.Word)]
+
+    async def test(service, address):
+        assert await asyncio.to_thread(talk, address) == alone(as_sent(samples, 16000)) != []
+
+    run_live(test)
+
+
+def test_a_flush_of_our_client_comes_after_whole_packets():
+    samples = read_speech()[:32000]
+
+    async def test(service, address):
+        async with connect(address, encoding="opus") as stream:
+            await stream.send(samples[:16000])
+            await stream.flush()
+            await stream.finish()
+            flushed = [reply async for reply in stream if isinstance(reply, n.Flushed)]
+        assert [event.received for event in flushed] == [48000 - 312]
+
+    run_live(test)
+
+
+def test_our_client_goes_on_with_opus_on_another_server(tmp_path):
+    samples = read_speech()[:48000]
+
+    async def main():
+        async with live(FolderStore(tmp_path)) as (first, address):
+            async with connect(address, encoding="opus") as stream:
+                reading = asyncio.create_task(read(stream))
+                await say(stream, samples[:20000])
+                await stream.ready()
+                while first.engine.progress(stream.protocol.handle).received < 57_000:
+                    await asyncio.sleep(0.01)
+                await stream.drop()
+                await say(stream, samples[20000:30000])
+                while first.engine.progress(stream.protocol.handle).received < 86_000:
+                    await asyncio.sleep(0.01)
+                async with live(FolderStore(tmp_path)) as (_, other):
+                    stream.address = stream_address(other)
+                    await first.drain()
+                    await say(stream, samples[30000:])
+                    await stream.finish()
+                    words = await reading
+                assert stream.reconnects >= 2 and stream.protocol.taken == 3 * len(samples)
+        expected = alone(as_sent(samples, 16000))
+        # not exact: two decoders began anew; all is there, and nearly all is the same
+        assert abs(len(words) - len(expected)) <= 4
+        assert len(set(words) & set(expected)) > len(set(expected)) / 2
+
+    asyncio.run(asyncio.wait_for(main(), 120))
 
 
 @pytest.mark.parametrize(

@@ -289,3 +289,54 @@ def test_plain_words_are_final_where_nothing_writes_them(client):
     client.call("new", {})
     assert client.call("show", {"type": "word", "word": "the"}) == [[], "the"]
     assert client.call("show", {"type": "finished"}) == [["the"], ""]
+
+
+@needs_node
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_paragraph_ends_with_a_pause(client, writes):
+    def say(text: str) -> list[Any]:
+        said = client.call("said", {"type": "word", "word": text})
+        if writes:
+            assert said == [[], False]
+            said = client.call("said", {"type": "written", "text": text, "word": text})
+        return said
+
+    def end(rule: str) -> list[Any]:
+        return client.call("said", {"type": "endpoint", "rule": rule})
+
+    client.call("new", {})
+    # who writes no text shows plain words when something says that nothing else will come
+    assert say("one") == ([["one"], False] if writes else [[], False])
+    assert end("pause") == ([[], False] if writes else [["one"], False])
+    assert end("silence") == [[], False]
+    assert say("two") == [["two"], True]
+    assert say("three") == [["three"], False]
+    assert end("length") == [[], False]
+    assert say("four") == [["four"], False]
+    assert end("end") == [[], False]
+    assert say("five") == [["five"], True]
+
+
+@needs_node
+def test_the_recorder_says_nothing_after_its_end():
+    script = """
+        let Recorder;
+        const said = [];
+        globalThis.sampleRate = 1000;
+        globalThis.AudioWorkletProcessor = class {
+          port = { postMessage: (data) => said.push(data && [...data.samples]) };
+        };
+        globalThis.registerProcessor = (_, made) => { Recorder = made; };
+        await import(process.argv[1]);
+        const recorder = new Recorder();
+        const block = (value) => recorder.process([[new Float32Array(30).fill(value)]]);
+        const going = [block(0.25), block(0.5)];
+        recorder.port.onmessage();
+        going.push(block(0.75), block(0.75));
+        console.log(JSON.stringify([said, going]));
+    """
+    command = ["node", "--input-type=module", "-e", script, (PAGE / "recorder.js").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    said, going = json.loads(done.stdout)
+    assert said == [[8192] * 30 + [16384] * 10, [16384] * 20, None]
+    assert going == [True, True, False, False]

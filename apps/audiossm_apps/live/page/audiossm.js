@@ -361,10 +361,21 @@ export class Transcript {
   finals = [];
   pending = [];
   partial = "";
+  begins = false; // whether the words that `add` returned last are the first ones after a pause
   #writes = null; // not known yet
+  #paused = false;
 
   /** Take a reply; return the words that became final by it. */
   add(reply) {
+    const words = this.#take(reply);
+    // an endpoint's own words are before it
+    this.begins = this.#paused && words.length > 0 && reply.type !== "endpoint";
+    if (words.length) this.#paused = false;
+    if (reply.type === "endpoint" && reply.rule !== "length") this.#paused = true;
+    return words;
+  }
+
+  #take(reply) {
     const before = this.finals.length;
     switch (reply.type) {
       case "partial":
@@ -386,6 +397,10 @@ export class Transcript {
           this.partial = this.partial.slice(reply.word.length + 1);
         }
         this.finals.push(reply.text);
+        break;
+      case "endpoint":
+        // all its words were told, and written where anything writes them
+        if (this.pending.length) this.#settle();
         break;
       case "finished":
         this.#settle();

@@ -44,17 +44,23 @@ function readHotwords() {
   return lines.filter((line) => line !== "");
 }
 
-/** Begin a stream and a paragraph for it. */
+/** Add a paragraph to the text. */
+function addParagraph() {
+  const paragraph = document.createElement("p");
+  at("finals").append(paragraph);
+  return paragraph;
+}
+
+/** Begin a stream; it has a paragraph for all that is said between two pauses. */
 function begin(sampleRate, isLive) {
   const hotwords = readHotwords();
   const start = { sample_rate: sampleRate, ...(hotwords.length ? { hotwords } : {}) };
   const stream = new Stream({ url: streamAddress(location), key: at("key").value.trim(), start });
   const transcript = new Transcript();
-  const paragraph = document.createElement("p");
+  let paragraph = addParagraph();
   const delays = [];
   explain("");
   at("empty").hidden = true;
-  at("finals").append(paragraph);
   at("delay").textContent = isLive ? "–" : "not measured: not live";
 
   stream.onreply = (reply) => {
@@ -71,6 +77,7 @@ function begin(sampleRate, isLive) {
     }
     const words = transcript.add(reply);
     if (words.length) {
+      if (transcript.begins && paragraph.hasChildNodes()) paragraph = addParagraph();
       paragraph.append(document.createTextNode(`${words.join(" ")} `));
       allow("copy", true);
     }

@@ -16,6 +16,7 @@ class Recorder extends AudioWorkletProcessor {
   }
 
   process([channels]) {
+    if (!this.going) return false; // it is called on as long as it is connected
     for (let at = 0; at < (channels[0]?.length ?? 0); at++) {
       let sum = 0;
       for (const channel of channels) sum += channel[at];
@@ -24,7 +25,7 @@ class Recorder extends AudioWorkletProcessor {
       this.samples[this.length++] = Math.max(-32768, Math.min(32767, Math.round(value * 32768)));
       if (this.length === this.size) this.hand();
     }
-    return this.going;
+    return true;
   }
 
   hand() {

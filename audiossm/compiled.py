@@ -1,21 +1,31 @@
-"""The one place that knows the compiler of the search's inner loops."""
+"""The one place that knows the compiler of inner loops: those of the search, and of live steps."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
 
-__all__ = ["compiled", "entry"]
+__all__ = ["compiled", "entry", "summing"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 njit: Any = numba.njit  # its types leave out the options that halve the time to compile
+
+# leave is given to add up in any order, and to round a product and a sum once, but nothing else:
+# quotients stay quotients, and what isn't a number stays none
+ANY_ORDER = {"reassoc", "contract", "nsz"}
 
 
 def compiled(function: F) -> F:
     """Compile a function that other compiled ones call, and they alone."""
     options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy"}
     return cast(F, njit(**options)(function))
+
+
+def summing(function: F) -> F:
+    """Do what ``compiled`` does, for sums whose order doesn't matter: they become vectors."""
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy"}
+    return cast(F, njit(**options, fastmath=ANY_ORDER)(function))
 
 
 def entry(function: F) -> F:

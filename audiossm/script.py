@@ -1,0 +1,155 @@
+"""A text as it is said: a unit for each phone and each pause, with its stress and its place."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from audiossm.aloud import write_out
+from audiossm.errors import PronunciationError
+from audiossm.lexicon import MAIN_STRESS, PHONES, SIDE_STRESS
+from audiossm.pronouncer import MAX_LETTERS, Pronouncer, split_words
+
+__all__ = ["BEGINS", "ENDS", "PAUSES", "SYMBOLS", "Script", "ScriptReader", "Unit", "find_mark"]
+
+# a pause that no mark asks for, and those of commas, of sentences' ends and of questions
+PAUSES = ("_", ",", ".", "?")
+SYMBOLS = PAUSES + PHONES
+BEGINS, ENDS = 1, 2  # bits of ``Unit.place``
+MARKS = {"?": "?", ".": ".", "!": ".", "…": ".", ",": ",", ";": ",", ":": ",", "—": ",", "–": ","}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A phone or a pause.
+
+    Attributes:
+        symbol: one of ``SYMBOLS``: a pause, or a phone (IPA, as espeak-ng writes it, no stress).
+        stress: 0 none, 1 side, 2 main.
+        place: ``BEGINS`` and ``ENDS``, added up, of a word's first and last phone; 0 of pauses.
+        word: which of the script's words, from 0; a pause belongs to the word before it, and the
+            one at the beginning to word 0.
+    """
+
+    symbol: str
+    stress: int
+    place: int
+    word: int
+
+    @property
+    def is_pause(self) -> bool:
+        """Whether nothing is said."""
+        return self.symbol in PAUSES
+
+
+@dataclass(frozen=True)
+class Script:
+    """A text to be said, or the next piece of one.
+
+    Attributes:
+        units: phones and pauses, in order.
+        words: as they were written, with their marks: ``units[i].word`` counts them.
+        skipped: what can't be said, in the order of the text: other scripts, emoji, huge numbers.
+    """
+
+    units: tuple[Unit, ...]
+    words: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+@dataclass
+class ScriptReader:
+    """Reads a text in pieces of any size: however it is cut, the units are the same.
+
+    A word is read once the space behind it has come. Its attributes are a value: a copy goes on
+    where the original was.
+
+    Args:
+        pronouncer: says how words are said.
+    """
+
+    pronouncer: Pronouncer
+    rest: str = ""  # of the text: the beginning of a word
+    num_words: int = 0
+    pause: str = ""  # the newest unit, if it was a pause
+
+    def push(self, text: str) -> Script:
+        """Take more of the text; return what is certain."""
+        *words, self.rest = re.split(r"\s+", self.rest + text)
+        return self._read(words)
+
+    def finish(self) -> Script:
+        """Take the last word, and end the last sentence."""
+        words, self.rest = [self.rest], ""
+        last = self._read(words)
+        if not self.num_words or self.pause:
+            return last
+        self.pause = "."
+        end = Unit(".", 0, 0, self.num_words - 1)
+        return Script((*last.units, end), last.words, last.skipped)
+
+    def _read(self, written: Iterable[str]) -> Script:
+        units: list[Unit] = []
+        words: list[str] = []
+        skipped: list[str] = []
+        for word in filter(None, written):
+            plain, gone = say(word)
+            skipped += gone
+            mark = find_mark(word)
+            if plain:
+                if not self.num_words and not self.pause:
+                    units.append(Unit("_", 0, 0, 0))
+                units += self._spell(plain)
+                words.append(word)
+                self.num_words, self.pause = self.num_words + 1, ""
+            if mark and self.num_words and not self.pause:
+                units.append(Unit(mark, 0, 0, self.num_words - 1))
+                self.pause = mark
+        return Script(tuple(units), tuple(words), tuple(skipped))
+
+    def _spell(self, plain: list[str]) -> list[Unit]:
+        units: list[Unit] = []
+        for said in self.pronouncer.pronounce_words(plain):
+            last = len(said.phones) - 1
+            for at, phone in enumerate(said.phones):
+                symbol = phone.lstrip(MAIN_STRESS + SIDE_STRESS)
+                stress = 2 if phone.startswith(MAIN_STRESS) else int(symbol != phone)
+                place = BEGINS * (at == 0) + ENDS * (at == last)
+                units.append(Unit(symbol, stress, place, self.num_words))
+        return units
+
+
+def say(written: str) -> tuple[list[str], list[str]]:
+    """Return a written word as plain words, and what of it can't be said."""
+    gone = [
+        char
+        for char in written
+        if unicodedata.category(char)[0] in "LNS"
+        and char not in "$+<=>^`|~"
+        and not re.match("[A-Za-z0-9]", unicodedata.normalize("NFKD", char))
+    ]
+    lost = set(gone)
+    kept = "".join(char for char in written if char not in lost)
+    try:
+        plain = split_words(kept)
+    except PronunciationError:
+        # only marks, which is nothing to tell of, a number that is too large, or one such as "½"
+        rest = [kept] if any(unicodedata.category(char)[0] in "LN" for char in kept) else []
+        return [], [*gone, *(re.findall(r"[A-Za-z0-9]\S*", kept) or rest)]
+    long = [word for word in plain if len(word) > MAX_LETTERS]
+    return [word for word in plain if len(word) <= MAX_LETTERS], gone + long
+
+
+def find_mark(written: str) -> str:
+    """Return the pause that a written word asks for behind it, or an empty string.
+
+    Points of abbreviations and initials are none, as far as they are read as words.
+    """
+    if split := re.search(r"[^\w\s]+$", written):
+        if write_out(written) != written or re.fullmatch(r"(?:[A-Za-z]\.)+", written):
+            return ""
+        for char in split[0]:
+            if char in MARKS:
+                return MARKS[char]
+        return "," if written in ("-", "--") else ""
+    return ""

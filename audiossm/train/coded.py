@@ -1,0 +1,75 @@
+"""Recordings as the codes of a codec, made once and kept in a file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from audiossm.codec import Codec, LoadedCodec
+from audiossm.manifest import Utterance
+from audiossm.train.corpus import SAMPLE_RATE, Corpus
+from audiossm.train.crops import cut_rows
+
+__all__ = ["encode_corpus", "load_codes"]
+
+BATCH_S = 600  # of audio that is encoded at once
+
+
+def load_codes(
+    utterances: Sequence[Utterance], codec: LoadedCodec, cache: Path, workers: int, device: str
+) -> dict[str, NDArray[np.int16]]:
+    """Return the codes of each utterance that can be read, (frames, groups), by its key.
+
+    Args:
+        utterances: of manifests.
+        codec: makes the codes; its network is moved to ``device``.
+        cache: a file that keeps them for the next run over the same keys.
+        workers: processes that decode.
+        device: where they are made.
+
+    Raises:
+        ManifestError: there are no utterances.
+    """
+    keys = [utterance.key for utterance in utterances]
+    saved = torch.load(cache, weights_only=True) if cache.exists() else {}
+    if (saved.get("keys"), saved.get("codec")) != (keys, codec.codes_hash):
+        numbers = {key: number for number, key in enumerate(keys)}
+        corpus = Corpus.load(utterances, [lambda u: [numbers[u.key]]], [[]], workers).to(device)
+        # what can't be read isn't in the corpus
+        made = [np.zeros((0, codec.config.quantiser.num_groups), np.int16) for _ in keys]
+        coded = encode_corpus(corpus, codec.network.to(device))
+        for (number,), codes in zip(corpus.labels[0], coded, strict=True):
+            made[number] = codes
+        sizes = torch.tensor([len(codes) for codes in made])
+        joined = torch.from_numpy(np.concatenate(made))
+        saved = {"keys": keys, "codec": codec.codes_hash, "sizes": sizes, "codes": joined}
+        torch.save(saved, cache)
+    parts = torch.split(saved["codes"], saved["sizes"].tolist())
+    return {key: part.numpy() for key, part in zip(keys, parts, strict=True) if len(part)}
+
+
+@torch.no_grad()
+def encode_corpus(
+    corpus: Corpus, codec: Codec, batch_s: float = BATCH_S
+) -> list[NDArray[np.int16]]:
+    """Encode each item from a fresh state: (samples // frame_size, groups).
+
+    Code i is made of the samples before ``(i + 1) * frame_size`` alone, so an item may stand in a
+    batch with longer ones.
+    """
+    size = codec.config.frame_size
+    frames = corpus.sizes // size
+    none = np.zeros((0, codec.config.quantiser.num_groups), np.int16)
+    made = [none] * len(corpus)
+    order = [int(item) for item in np.argsort(-frames, kind="stable") if frames[item]]
+    while order:
+        longest = int(frames[order[0]])
+        count = max(int(batch_s * SAMPLE_RATE) // (longest * size), 1)
+        items, order = order[:count], order[count:]
+        samples = cut_rows(corpus, corpus.starts[items], frames[items] * size, longest * size)
+        codes = codec.encode(samples).transpose(1, 2).to(torch.int16).cpu().numpy()
+        for item, row in zip(items, codes, strict=True):
+            made[item] = row[: frames[item]].copy()
+    return made

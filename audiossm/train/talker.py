@@ -1,0 +1,147 @@
+"""The generator while it is trained: with a table of voices, and told what it should have said."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from audiossm.checkpoint import ModelFolder, load_weights
+from audiossm.errors import ConfigError
+from audiossm.models.generator import Generator, GeneratorConfig, delay_codes
+from audiossm.train.recitals import UNTOLD, Recital
+
+__all__ = ["Talker", "capture", "score_talker"]
+
+VOICES_FILE = "voices.safetensors"
+VOICE_STD = 0.1
+
+
+class Talker(nn.Module):
+    """The generator over whole rows, and everybody's voice.
+
+    Args:
+        config: of the generator.
+        num_speakers: rows of the table of voices, beside that of nobody, which stays zero.
+        noise: part of the frames whose codes are heard as random ones or as none: what it says
+            later isn't what anybody said either.
+    """
+
+    def __init__(self, config: GeneratorConfig, num_speakers: int, noise: float = 0.0) -> None:
+        super().__init__()
+        self.generator, self.noise = Generator(config), noise
+        self.voices = nn.Embedding(1 + num_speakers, config.d_voice, padding_idx=0)
+        nn.init.normal_(self.voices.weight[1:], std=VOICE_STD)
+
+    def forward(self, recital: Recital) -> Tensor:
+        """Return the mean losses, in nats: of each group's codes, then of the units' ends."""
+        net, none = self.generator, self.generator.config.num_codes
+        targets = delay_codes(recital.codes.long(), none)[:, : recital.codes.shape[1]]
+        heard = F.pad(targets, (0, 0, 1, 0), value=none)[:, :-1]
+        if self.training:
+            heard = self.mishear(heard)
+        seen = net.read(recital.units.long())
+        places = recital.place.long().unsqueeze(-1).expand(-1, -1, seen.shape[-1])
+        voice = self.voices(recital.who)
+        x = net.embed(heard, seen.gather(1, places), recital.age.long(), voice, recital.pace)
+        outputs, _ = net.step(x, net.init_state(len(x)))
+        logits = outputs[..., :-1].view(*targets.shape, none)
+        losses = [
+            F.cross_entropy(guessed.flatten(0, 1), codes.flatten(), ignore_index=none)
+            for guessed, codes in zip(logits.unbind(2), targets.unbind(2), strict=True)
+        ]
+        told = recital.ends != UNTOLD
+        ends = recital.ends.clamp(min=0).float()
+        ending = F.binary_cross_entropy_with_logits(outputs[..., -1], ends, reduction="none")
+        losses.append((ending * told).sum() / told.sum().clamp(min=1))
+        return torch.stack(losses)
+
+    def mishear(self, codes: Tensor) -> Tensor:
+        """Replace the codes of some frames: half of these by random ones, half by none."""
+        none = self.generator.config.num_codes
+        chance = torch.rand(*codes.shape[:2], 1, device=codes.device)
+        heard = codes.masked_fill(chance < self.noise, none)
+        return torch.where(chance < self.noise / 2, torch.randint_like(codes, none), heard)
+
+    def save_voices(self, folder: Path, names: Sequence[str], paces: Tensor) -> None:
+        """Write ``voices`` (names, d_voice) and mean ``paces`` (names,), float32, to one file.
+
+        Args:
+            folder: where ``VOICES_FILE`` goes.
+            names: in the order of the table; the metadata has them as a JSON list, ``names``.
+            paces: of each.
+        """
+        voices = self.voices.weight[1:].detach().to("cpu", torch.float32).contiguous()
+        metadata = {"names": json.dumps(list(names), ensure_ascii=False)}
+        data = save_tensors({"voices": voices, "paces": paces.float()}, metadata)
+        (folder / VOICES_FILE).write_bytes(data)
+
+    def begin_from(self, name: str, speakers: Sequence[str]) -> None:
+        """Take the weights of a generator, and of the voices beside its folder those of ours.
+
+        Raises:
+            ConfigError: it has other sizes.
+            ModelError: there is no such model.
+        """
+        folder = ModelFolder.open(name)
+        load_weights(folder, self.generator)
+        beside = folder.path.parent / VOICES_FILE
+        if not beside.exists():
+            return
+        with safe_open(beside, "pt") as file, torch.no_grad():
+            names, voices = json.loads(file.metadata()["names"]), file.get_tensor("voices")
+            if voices.shape[1] != self.voices.embedding_dim:
+                raise ConfigError(
+                    f"{beside}: voices of {voices.shape[1]} numbers, but this generator's have "
+                    f"{self.voices.embedding_dim}"
+                )
+            theirs = dict(zip(names, voices, strict=True))
+            for number, speaker in enumerate(speakers, 1):
+                if speaker in theirs:
+                    self.voices.weight[number] = theirs[speaker]
+
+
+def capture(talker: Talker, sample: Recital) -> None:
+    """Compile the layers, then capture the trainee, forward and backward, as CUDA graphs.
+
+    Its forward replays them from then on, while it is training.
+
+    Args:
+        talker: on a CUDA device, training.
+        sample: such recitals as there will be, on the device.
+    """
+    for layer in talker.generator.blocks():
+        compiled = torch.compile(layer.step, dynamic=False)
+        layer.step = compiled  # type: ignore[method-assign]
+    halved = torch.autocast("cuda", torch.bfloat16, cache_enabled=False)
+    # what is drawn here mustn't count, or a run that was stopped would go on with other numbers
+    with torch.random.fork_rng([sample.who.device]), halved:
+        talker(sample)  # compiles
+        # torch's hint knows tensors only, but it flattens what it is given
+        torch.cuda.make_graphed_callables(talker, (sample,), allow_unused_input=True)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def score_talker(talker: Talker, dev: Sequence[tuple[Recital, Recital]]) -> dict[str, float]:
+    """Return bits per frame of each group and of the units' ends.
+
+    Args:
+        talker: on its device.
+        dev: recitals, and the same ones without text, which tell what the text is worth.
+    """
+    device = talker.voices.weight.device
+    talker.eval()
+    totals = []
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        for told, untold in dev:
+            bits = talker(told.to(device)), talker(untold.to(device))[:1]
+            totals.append(torch.cat(bits) / math.log(2))
+    *groups, ending, untold_bits = torch.stack(totals).mean(0).tolist()
+    scores = {f"dev_bits_{group}": bits for group, bits in enumerate(groups)}
+    scores |= {"dev_ends": ending, "dev_bits_0_untold": untold_bits}
+    return {name: round(value, 4) for name, value in scores.items()}

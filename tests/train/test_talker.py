@@ -1,0 +1,206 @@
+"""The generator while it is trained: what it hears, what it should say, and that it learns."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor
+
+from audiossm.checkpoint import ModelFolder, read_weights
+from audiossm.codec import LoadedCodec
+from audiossm.config import from_dict
+from audiossm.errors import ModelError
+from audiossm.models.generator import GeneratorConfig, delay_codes
+from audiossm.models.loaded_generator import save_generator
+from audiossm.train.recitals import UNTOLD, Recital
+from audiossm.train.run import Run
+from audiossm.train.talker import Talker, score_talker
+from toy_codec import make_codec
+
+CONFIG = GeneratorConfig.tiny()
+NONE = CONFIG.num_codes
+ROWS, FRAMES, GROUPS = 2, 7, CONFIG.num_groups
+
+
+def make_recital(rows: int = ROWS, frames: int = FRAMES) -> Recital:
+    """Random codes and units of two frames; the second row ends two frames early, without text."""
+    none = frames + CONFIG.units_after + CONFIG.units_before
+    units = torch.zeros(rows, none + 1, 3, dtype=torch.uint8)
+    said = (frames + 1) // 2
+    units[:, :said, 0] = torch.randint(1, 40, (rows, said))
+    time = torch.arange(frames)
+    recital = Recital(
+        codes=torch.randint(0, NONE, (rows, frames, GROUPS), dtype=torch.int16),
+        units=units,
+        place=(time // 2).repeat(rows, 1).to(torch.int16),
+        age=(time % 2).repeat(rows, 1).to(torch.int16),
+        ends=(time % 2).repeat(rows, 1).to(torch.int8),
+        pace=torch.full((rows, frames), 0.3),
+        who=torch.arange(rows) + 1,
+    )
+    recital.codes[1, -2:] = NONE
+    recital.ends[1], recital.units[1], recital.place[1] = UNTOLD, 0, none
+    return recital
+
+
+def make_talker(noise: float = 0.0) -> Talker:
+    return Talker(CONFIG, 3, noise)
+
+
+def hear_slowly(talker: Talker, recital: Recital) -> list[float]:
+    """Each loss by a loop over steps and groups: group g of frame s - g is guessed at step s."""
+    net, (rows, frames, groups) = talker.generator, recital.codes.shape
+    inputs = torch.full((rows, frames, groups), NONE)
+    for step in range(frames):
+        for group in range(groups):
+            if step - 1 - group >= 0:
+                inputs[:, step, group] = recital.codes[:, step - 1 - group, group]
+    texts = net.read(recital.units.long())
+    told = [[texts[row, recital.place[row, step]] for step in range(frames)] for row in range(rows)]
+    text = torch.stack([torch.stack(row) for row in told])
+    x = net.embed(inputs, text, recital.age.long(), talker.voices.weight[recital.who], recital.pace)
+    outputs = net(x)
+    sums: list[list[Tensor]] = [[] for _ in range(groups + 1)]
+    for row in range(rows):
+        for step in range(frames):
+            for group in range(groups):
+                frame = step - group
+                if frame >= 0 and recital.codes[row, frame, group] != NONE:
+                    logits = outputs[row, step, group * NONE : (group + 1) * NONE]
+                    code = recital.codes[row, frame, group]
+                    sums[group].append(-logits.log_softmax(0)[code])
+            if recital.ends[row, step] != UNTOLD:
+                sign = 1 if recital.ends[row, step] else -1
+                sums[groups].append(-F.logsigmoid(sign * outputs[row, step, -1]))
+    return [torch.stack(terms).mean().item() for terms in sums]
+
+
+def test_losses_are_those_of_a_slow_loop():
+    talker, recital = make_talker().eval(), make_recital()
+    losses = talker(recital)
+    torch.testing.assert_close(losses, torch.tensor(hear_slowly(talker, recital)))
+    # in training the rows of codes are added up by a product
+    torch.testing.assert_close(talker.train()(recital), losses)
+
+
+def test_the_delay_pattern():
+    codes = torch.tensor([[[1, 2], [3, 4], [5, 6]]])
+    assert delay_codes(codes, 9).tolist() == [[[1, 9], [3, 2], [5, 4], [9, 6]]]
+
+
+def test_a_code_is_guessed_from_nothing_that_comes_later():
+    talker, recital = make_talker().eval(), make_recital()
+    heard: list[Tensor] = []
+    step = talker.generator.step
+    talker.generator.step = lambda x, state: step(heard.append(x) or x, state)  # type: ignore
+    talker(recital)
+    for frame in range(FRAMES):
+        for group in range(GROUPS):
+            codes = recital.codes.clone()
+            codes[0, frame, group] = (codes[0, frame, group] + 1) % NONE
+            talker(recital._replace(codes=codes))
+            same = (heard[-1] == heard[0]).all(-1)
+            # what step frame + group made, the step after it hears, and no other
+            changed = {frame + group + 1} & set(range(FRAMES))
+            assert {*torch.nonzero(~same[0]).flatten().tolist()} == changed and same[1].all()
+
+
+def test_without_text_the_ends_count_nothing():
+    recital = make_recital()
+    untold = recital._replace(ends=torch.full_like(recital.ends, UNTOLD))
+    losses = make_talker()(untold)
+    assert losses[-1] == 0 and losses.isfinite().all()
+
+
+def test_nobody_has_a_voice_of_zeros_and_keeps_it():
+    talker, recital = make_talker(), make_recital()
+    run = Run(talker, talker, lr=0.1, weight_decay=0.1, ema=0.9, betas=(0.9, 0.98))
+    before = talker.voices.weight.detach().clone()
+    assert (before[0] == 0).all() and 0.05 < before[1:].std() < 0.2
+    run.advance(talker(recital._replace(who=torch.tensor([0, 2]))).sum(), 0.1, 1.0)
+    changed = (talker.voices.weight != before).any(1).tolist()
+    assert changed[0] is False and changed[2] is True
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3, 1.0])
+def test_some_frames_are_heard_as_other_codes_or_as_none(noise):
+    codes = torch.zeros(50, 200, GROUPS, dtype=torch.int64)
+    heard = make_talker(noise).mishear(codes)
+    none, other = (heard == NONE).all(-1), ((heard > 0) & (heard < NONE)).any(-1)
+    assert ((heard == NONE).any(-1) == none).all() and heard.max() <= NONE
+    assert none.float().mean() == pytest.approx(noise / 2, abs=0.02)
+    assert other.float().mean() == pytest.approx(noise / 2, abs=0.02)
+
+
+def test_noise_is_for_training_alone():
+    talker, recital = make_talker(noise=0.9), make_recital()
+    assert not torch.equal(talker(recital), talker(recital))
+    talker.eval()
+    assert torch.equal(talker(recital), talker(recital))
+
+
+def test_it_learns_what_units_sound_like():
+    """Codes that tell the unit and its age: a guess without text can't do better than chance."""
+    torch.manual_seed(0)
+    talker = make_talker(noise=0.1)
+    run = Run(talker, talker, lr=1e-2, weight_decay=0.0, ema=0.5, betas=(0.9, 0.98))
+
+    def make(rows: int) -> Recital:
+        recital = make_recital(rows, 24)
+        recital.units[..., 1:] = 0
+        units = recital.units[:, :12, 0].long() % 8 + 1
+        recital.units[:, :12, 0] = units.to(torch.uint8)
+        codes = 10 * units.repeat_interleave(2, 1) + torch.arange(24) % 2
+        recital.codes[:] = torch.stack([codes, codes + 300], -1).to(torch.int16)
+        recital.place[1], recital.ends[1] = recital.place[0], recital.ends[0]
+        return recital._replace(who=torch.randint(0, 4, (rows,)))
+
+    losses = []
+    for _ in range(60):
+        loss = talker(make(8))
+        losses.append(loss.tolist())
+        run.advance(loss.sum(), 1e-2, 1.0)
+    first, last = losses[0], losses[-1]
+    assert first[0] == pytest.approx(math.log(NONE), abs=0.7)
+    assert all(late < 0.3 * early for early, late in zip(first, last, strict=True)), (first, last)
+    told = make(8)
+    untold = told._replace(place=torch.full_like(told.place, told.units.shape[1] - 1))
+    scores = score_talker(run.ema, [(told, untold)])
+    assert list(scores) == ["dev_bits_0", "dev_bits_1", "dev_ends", "dev_bits_0_untold"]
+    assert scores["dev_bits_0"] < 0.5 * scores["dev_bits_0_untold"]
+
+
+def test_it_begins_from_another_one_and_its_voices(tmp_path):
+    codec = LoadedCodec(make_codec(), name="toy", model_hash="0" * 32)
+    theirs, ours = make_talker(), Talker(CONFIG, 2)
+    save_generator(tmp_path / "model", "says things", theirs.generator, codec)
+    paces = torch.tensor([0.1, 0.2, 0.3])
+    theirs.save_voices(tmp_path, ["a", "ö", "c"], paces)
+    with safe_open(tmp_path / "voices.safetensors", "pt") as file:
+        assert torch.equal(file.get_tensor("paces"), paces)
+    new = ours.voices.weight[1].clone()
+    ours.begin_from(str(tmp_path / "model"), ["b", "ö"])
+    assert torch.equal(ours.voices.weight[2], theirs.voices.weight[2])
+    assert torch.equal(ours.voices.weight[1], new)
+    for name, weight in ours.generator.state_dict().items():
+        assert torch.equal(weight, theirs.generator.state_dict()[name].half().float()), name
+    wider = Talker(replace(CONFIG, d_unit=24), 2)
+    with pytest.raises(ModelError):
+        wider.begin_from(str(tmp_path / "model"), [])
+
+
+def test_a_model_folder_names_the_codec_and_has_halves(tmp_path):
+    codec = LoadedCodec(make_codec(), name="toy", model_hash="0" * 32)
+    network = make_talker().generator
+    save_generator(tmp_path / "model", "says things", network, codec)
+    folder = ModelFolder.open(tmp_path / "model")
+    assert (folder.kind, folder.description) == ("generator", "says things")
+    assert folder.config["codec"] == {"name": "toy", "hash": codec.codes_hash}
+    assert from_dict(GeneratorConfig, folder.config["generator"]) == CONFIG
+    weights = read_weights(folder)
+    assert set(weights) == set(network.state_dict())
+    parameters = sum(weight.numel() for weight in weights.values())
+    assert 2 * parameters < folder.weights.stat().st_size < 2.5 * parameters
