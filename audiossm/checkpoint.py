@@ -11,16 +11,17 @@ A weight NAME stands in model.safetensors in one of two forms, which a file may 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from audiossm.config import dump_toml, load_toml
 from audiossm.errors import ConfigError, ModelError
@@ -30,6 +31,7 @@ __all__ = [
     "FORMAT_VERSION",
     "ModelFolder",
     "load_weights",
+    "make_empty",
     "model_names",
     "read_weights",
     "save_model",
@@ -40,6 +42,9 @@ FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.toml", "model.safetensors", "README.md"
 # weights of fewer values aren't worth a row of scales
 SMALLEST = 1000
+
+C = TypeVar("C")
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -123,16 +128,46 @@ def find_folder(name: str | Path) -> Path:
     raise ModelError(f"no model {str(name)!r}: shipped are {names}; or give a model's folder")
 
 
-def load_weights(folder: ModelFolder, module: nn.Module) -> str:
+class _Undrawn(TorchFunctionMode):
+    """Leaves weights as they are instead of drawing them at random."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in (Tensor.uniform_, Tensor.normal_):
+            return args[0]
+        if func in (nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_):
+            return kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def make_empty(make: Callable[[C], M], config: C) -> M:
+    """Return a module whose weights mean nothing until they are loaded: that takes less time."""
+    with _Undrawn():
+        return make(config)
+
+
+def load_weights(folder: ModelFolder, module: nn.Module, prefix: str = "") -> str:
     """Fill ``module`` with a folder's weights as float32; return the model's hash.
 
     The hash (32 hex digits of SHA-256) covers the tables of the config that shape the result and
     every weight: sessions are tied to it.
 
+    Args:
+        folder: the model.
+        module: all of it, or the part whose weights' names begin with ``prefix``.
+        prefix: what these names begin with in the file, and not in the part.
+
     Raises:
         ModelError: damaged file, missing or unknown tensors, other shapes, NaN or infinity.
     """
-    data, tensors = read_file(folder)
+    data, tensors = read_file(folder, prefix)
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     expected = module.state_dict()
     for problem, names in (
         ("lacks", expected.keys() - tensors.keys()),
@@ -150,7 +185,7 @@ def load_weights(folder: ModelFolder, module: nn.Module) -> str:
                 f"{folder.weights}: {name} has shape {(*tensor.shape,)}, "
                 f"config.toml says {(*expected[name].shape,)}"
             )
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, assign=True)  # a copy would take as long as reading them
     tables = {k: v for k, v in folder.config.items() if isinstance(v, dict)}
     # times and confidences only, measured afterwards
     shape = {k: v for k, v in tables.items() if k not in ("alignment", "confidence")}
@@ -168,12 +203,15 @@ def read_weights(folder: ModelFolder) -> dict[str, Tensor]:
     return read_file(folder)[1]
 
 
-def read_file(folder: ModelFolder) -> tuple[bytes, dict[str, Tensor]]:
-    """Return the bytes of a folder's weights, and what ``read_weights`` makes of them."""
+def read_file(folder: ModelFolder, prefix: str = "") -> tuple[bytes, dict[str, Tensor]]:
+    """Return the bytes of a folder's weights, and what ``read_weights`` makes of them.
+
+    Only weights whose names begin with ``prefix`` are looked at.
+    """
     path = folder.weights
     try:
         data = path.read_bytes()
-        stored = load_tensors(data)
+        stored = {n: tensor for n, tensor in load_tensors(data).items() if n.startswith(prefix)}
     except (OSError, SafetensorError) as exc:
         raise ModelError(f"{path}: can't read these weights ({exc})") from exc
     weights = {}

@@ -48,7 +48,9 @@ def sound_out(words: list[str]) -> list[tuple[str, ...]]:
 
 def make_phones(said: dict[str, list[tuple[str, ...]]] = SAID) -> Phones:
     ways = {word: [(row, 1 / len(rows)) for row in rows] for word, rows in said.items()}
-    return Phones(Vocabulary(CHARACTERS), PHONES, ways, sound_out, "test")
+    return Phones(
+        Vocabulary(CHARACTERS), PHONES, lambda word: ways.get(word, ()), sound_out, "test"
+    )
 
 
 def hear_phones(frames: str, sure: float = 0.9, other: dict[int, str] | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from audiossm import checkpoint
 from audiossm.checkpoint import (
     ModelFolder,
     load_weights,
+    make_empty,
     model_names,
     read_weights,
     save_model,
@@ -18,6 +19,7 @@ from audiossm.checkpoint import (
 )
 from audiossm.config import to_dict
 from audiossm.errors import ModelError
+from audiossm.models import Recogniser
 from audiossm.rounding import restore_rows, round_rows
 from audiossm.streaming import Transcriber
 from tiny_model import make_transcriber, read_speech
@@ -321,3 +323,13 @@ def test_a_model_of_another_kind_cannot_transcribe(folder):
     edit(folder, 'kind = "toy"', 'kind = "recogniser"')
     with pytest.raises(ModelError, match=r"config\.toml: missing table 'recogniser'"):
         Transcriber.load(folder)
+
+
+def test_what_is_made_empty_draws_no_random_numbers_and_is_filled():
+    before = torch.get_rng_state()
+    network = make_empty(Recogniser, make_transcriber().config)
+    drawn = not torch.equal(torch.get_rng_state(), before)
+    network.load_state_dict(make_transcriber().network.state_dict())
+    x = 0.1 * torch.randn(1, 6400)
+    assert torch.equal(network.eval()(x), make_transcriber().network(x))
+    assert not drawn

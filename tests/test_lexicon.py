@@ -93,6 +93,13 @@ def test_a_word_may_be_said_in_several_ways():
     assert Lexicon.load().ways("audiossm") == ()
 
 
+def test_its_hash_tells_any_other_pronunciation_apart():
+    lexicons = [Lexicon({"a": "ɐ"}, ways) for ways in ({}, {"a": "3 eɪ"}, {"a": "4 eɪ"})]
+    lexicons += [Lexicon({"a": "eɪ"}), Lexicon({"b": "ɐ"})]
+    assert len({lexicon.hash for lexicon in lexicons}) == 5
+    assert Lexicon({"a": "ɐ"}).hash == lexicons[0].hash
+
+
 def test_all_ways_are_of_its_words_in_its_phones():
     data = shipped_lexicon().with_name(WAYS_FILE).read_bytes()
     lines = lzma.decompress(data).decode().splitlines()

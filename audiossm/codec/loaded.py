@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from audiossm import checkpoint
-from audiossm.checkpoint import ModelFolder, load_weights
+from audiossm.checkpoint import ModelFolder, load_weights, make_empty
 from audiossm.codec.codec import Codec, CodecConfig, EncodingState
 from audiossm.codec.codes import CodeFormat
 from audiossm.codec.decoder import Decoder, DecoderState
+from audiossm.codec.encoder import Encoder
 from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, ModelError
 from audiossm.graphs import Backend, Step, Ways, hash_sizes
@@ -21,7 +23,7 @@ from audiossm.graphs import Backend, Step, Ways, hash_sizes
 if TYPE_CHECKING:
     from audiossm.loops import Loop
 
-__all__ = ["LoadedCodec"]
+__all__ = ["LoadedCodec", "load_encoder"]
 
 
 def find_shipped_codec() -> str:
@@ -33,6 +35,39 @@ def find_shipped_codec() -> str:
     if len(codecs) > 1:
         raise ModelError(f"shipped codecs are {', '.join(codecs)}: name one of them")
     return codecs[0]
+
+
+def open_codec(name: str | Path) -> tuple[ModelFolder, CodecConfig]:
+    """Open a codec by the name of a shipped one or by its folder.
+
+    Raises:
+        ModelError: there is none, it is no codec, or its config is damaged.
+    """
+    folder = ModelFolder.open(name)
+    if folder.kind != "codec":
+        raise ModelError(f"{folder.path}: a {folder.kind} model can't serve as a codec")
+    table = folder.config.get("codec")
+    if not isinstance(table, dict):
+        raise ModelError(f"{folder.path}/config.toml: missing table 'codec'")
+    try:
+        return folder, from_dict(CodecConfig, table, "codec")
+    except ConfigError as exc:
+        raise ModelError(f"{folder.path}/config.toml: {exc}") from exc
+
+
+def load_encoder(name: str | Path) -> tuple[Encoder, str]:
+    """Load a codec's encoder alone: return it and the ``frames_hash``.
+
+    Raises:
+        ModelError: there is no such codec, or what makes frames is damaged.
+    """
+    folder, config = open_codec(name)
+    try:
+        encoder = make_empty(Encoder, config.encoder)
+    except (ConfigError, RuntimeError) as exc:  # torch's own, for sizes that no memory holds
+        raise ModelError(f"{folder.path}/config.toml: {exc}") from exc
+    load_weights(folder, encoder, "encoder.")
+    return encoder, hash_frames(encoder)
 
 
 class LoadedCodec:
@@ -56,7 +91,7 @@ class LoadedCodec:
         self.device = device or torch.device("cpu")
         self.network = network.eval().requires_grad_(False).to(self.device)
         self.name, self.hash = name, model_hash
-        self.frames_hash, self.codes_hash = hash_frames(network), hash_codes(network)
+        self.frames_hash, self.codes_hash = hash_frames(network.encoder), hash_codes(network)
         encode, decode = make_steps(self.network)
         self.encoder_ways = Ways(encode, self.device, backend, folder)
         # 8 bits cost it nothing by PESQ and STOI, as the README has it; an encoder, other codes
@@ -81,14 +116,9 @@ class LoadedCodec:
             ConfigError: there is no such backend.
             ModelError: there is none, it is no codec, or it is damaged or of another version.
         """
-        folder = ModelFolder.open(find_shipped_codec() if name is None else name)
-        if folder.kind != "codec":
-            raise ModelError(f"{folder.path}: a {folder.kind} model can't serve as a codec")
-        table = folder.config.get("codec")
-        if not isinstance(table, dict):
-            raise ModelError(f"{folder.path}/config.toml: missing table 'codec'")
+        folder, config = open_codec(find_shipped_codec() if name is None else name)
         try:
-            network = Codec(from_dict(CodecConfig, table, "codec"))
+            network = make_empty(Codec, config)
         except (ConfigError, RuntimeError) as exc:  # torch's own, for sizes that no memory holds
             raise ModelError(f"{folder.path}/config.toml: {exc}") from exc
         digest = load_weights(folder, network)
@@ -200,24 +230,26 @@ def _loop_decoder(network: Decoder) -> "Loop[DecoderState]":
     return make_decode_loop(network)
 
 
-def hash_frames(network: Codec) -> str:
+def hash_frames(encoder: Encoder) -> str:
     """Hash what makes the encoder's frames."""
-    return hash_weights(network, [network.config.encoder], ("encoder.",))
+    weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    return hash_weights(weights, [encoder.config])
 
 
 def hash_codes(network: Codec) -> str:
     """Hash what makes codes: encoder, detail branch and quantiser."""
     config = network.config
     configs = [config.encoder, config.quantiser, *([config.detail] if config.detail else [])]
-    return hash_weights(network, configs, ("encoder.", "to_latent.", "detail."))
+    prefixes = ("encoder.", "to_latent.", "detail.")
+    weights = {n: tensor for n, tensor in network.state_dict().items() if n.startswith(prefixes)}
+    return hash_weights(weights, configs)
 
 
-def hash_weights(network: Codec, configs: list[Any], prefixes: tuple[str, ...]) -> str:
+def hash_weights(weights: Mapping[str, Tensor], configs: list[Any]) -> str:
     """Return 32 hex digits of SHA-256 over sizes and weights, as a file has them."""
     sizes = [to_dict(config) for config in configs]
     digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        if name.startswith(prefixes):
-            half = tensor.detach().to("cpu", torch.float16).contiguous()
-            digest.update(name.encode() + half.numpy().tobytes())
+    for name, tensor in sorted(weights.items()):
+        half = tensor.detach().to("cpu", torch.float16).contiguous()
+        digest.update(name.encode() + half.numpy().tobytes())
     return digest.hexdigest()[:32]

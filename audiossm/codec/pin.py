@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audiossm.checkpoint import ModelFolder
-from audiossm.codec.loaded import LoadedCodec
+from audiossm.codec.encoder import Encoder
+from audiossm.codec.loaded import LoadedCodec, load_encoder
 from audiossm.errors import ModelError
 from audiossm.graphs import Backend
 
@@ -23,20 +24,22 @@ class CodecPin:
     hash: str
     rounded_from: str | None = None
 
-    def load(self, folder: ModelFolder) -> LoadedCodec:
-        """Load the codec of the model in ``folder``: the one beside it, else a shipped one.
+    def load(self, folder: ModelFolder) -> Encoder:
+        """Load the encoder that the model in ``folder`` stands on.
+
+        Its codec is the one beside the model, else a shipped one.
 
         Raises:
             ModelError: there is none, it is damaged, or it isn't the one of the training.
         """
-        codec = find_codec(folder, self.name)
-        if codec.frames_hash != self.hash:
+        encoder, frames_hash = load_encoder(find_codec(folder, self.name))
+        if frames_hash != self.hash:
             raise ModelError(
                 f"{folder.path}: was trained on codec {self.name!r} with frames of hash "
-                f"{self.hash}, but that codec's now have {codec.frames_hash}: train the model on "
+                f"{self.hash}, but that codec's now have {frames_hash}: train the model on "
                 "it again, or bring the old one back"
             )
-        return codec
+        return encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,7 @@ class CodesPin:
         Raises:
             ModelError: there is none, it is damaged, or its codes aren't those of the training.
         """
-        codec = find_codec(folder, self.name, backend)
+        codec = LoadedCodec.load(find_codec(folder, self.name), backend=backend)
         if codec.codes_hash != self.hash:
             raise ModelError(
                 f"{folder.path}: was trained on codes of codec {self.name!r} of hash {self.hash}, "
@@ -65,7 +68,7 @@ class CodesPin:
         return codec
 
 
-def find_codec(folder: ModelFolder, name: str, backend: Backend = "auto") -> LoadedCodec:
-    """Load a codec by name from beside a model's folder, else a shipped one."""
+def find_codec(folder: ModelFolder, name: str) -> Path:
+    """Find a codec by name: beside a model's folder, else a shipped one."""
     beside = folder.path.parent / name
-    return LoadedCodec.load(beside if beside.is_dir() else Path(name), backend=backend)
+    return beside if beside.is_dir() else Path(name)

@@ -1,6 +1,6 @@
 """The words that a search may write, as arrays: a language model's, a lexicon's, and hot ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -72,7 +72,7 @@ def add_words(
         said: what log-probabilities of pronunciations are multiplied with.
     """
     probs = np.full(int(known.num_words) + len(words), new_word / least(lm_weight), np.float32)
-    trie, worths, scores = grow([*words.values()], int(known.num_words), probs, lm_weight, said)
+    trie, worths, scores = grow(words.values(), int(known.num_words), probs, lm_weight, said)
     # the end of the first tree is a node between the two that nothing leads to
     base, num = len(known.first_child), len(known.words)
     lengths = [len(word) for word in words]
@@ -100,7 +100,7 @@ def _join(*parts: Sequence[int] | NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def grow(
-    ways: Sequence[Sequence[Spelling]],
+    ways: Iterable[Sequence[Spelling]],
     first_number: int,
     probs: NDArray[np.float32],
     lm_weight: float,

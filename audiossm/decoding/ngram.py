@@ -126,8 +126,10 @@ class NgramModel:
 
 def _read_scale(arrays: dict[str, NDArray[np.generic]], name: str) -> NDArray[np.float32]:
     low, step = arrays[f"{name}.scale"].astype(np.float32)
-    values: NDArray[np.float32] = low + step * np.arange(256, dtype=np.float32)
-    return values[arrays[name].astype(np.intp)]
+    values: NDArray[np.float32] = arrays[name].astype(np.float32)
+    values *= step
+    values += low
+    return values
 
 
 def _read_contexts(arrays: dict[str, NDArray[np.generic]], order: int) -> NDArray[np.bool_]:

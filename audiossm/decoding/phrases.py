@@ -97,13 +97,14 @@ def make_phrases(
         lm_weight: what its log-probabilities are multiplied with.
         new_word: what a word that the lexicon lacks is worth.
         bonus: of a rare word in a phrase of weight 1; a common word gets less.
-        letter_bonus: and of each of its letters.
+        letter_bonus: and of each of its letters or phones, said in the shortest way.
     """
     if not hotwords:
         return NO_PHRASES
     parts = {part for word in hotwords for part in word.phrase.split()}
     scores = {part: _score_word(part, ngrams, lm_weight) for part in parts}
-    full = {part: bonus + letter_bonus * len(part) for part in parts}
+    sizes = {part: min(len(way.labels) for way in ways[part]) for part in parts}
+    full = {part: max(bonus + letter_bonus * sizes[part], 0.0) for part in parts}
     bonuses = [
         word.weight * sum(_find_bonus(scores[part], full[part]) for part in word.phrase.split())
         for word in hotwords

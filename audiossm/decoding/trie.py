@@ -1,6 +1,7 @@
 """The spellings of a lexicon as a tree in arrays."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +29,11 @@ class Trie:
         scores: NDArray[np.float32],
     ) -> None:
         num_words = len(spellings)
-        lengths = np.array([len(spelling) for spelling in spellings])
+        lengths = np.fromiter(map(len, spellings), np.int64, num_words)
         longest = int(lengths.max(initial=0))
         letters = np.full((num_words, longest + 1), -1, np.int32)
-        letters[np.arange(longest + 1) < lengths[:, None]] = np.concatenate(spellings)
+        flat = np.fromiter(chain.from_iterable(spellings), np.int32, int(lengths.sum()))
+        letters[np.arange(longest + 1) < lengths[:, None]] = flat
         labels = [np.array([-1], np.int32)]
         ends = [np.zeros(1, np.int64)]
         order = []

@@ -1,14 +1,13 @@
 """What a search hears, letters or phones, and how words are spelled in them."""
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from audiossm.errors import ConfigError, HotwordError
 from audiossm.hotwords import HotWord
-from audiossm.lexicon import Lexicon, drop_stress
+from audiossm.lexicon import MAIN_STRESS, SIDE_STRESS, Lexicon
 from audiossm.pronouncer import Pronouncer
 from audiossm.text import Vocabulary
 
@@ -53,11 +52,11 @@ class Units(Protocol):
     def name(self) -> str:
         """What results depend on."""
 
-    def spell(self, words: Sequence[str]) -> list[tuple[Spelling, ...]]:
-        """Return for each word how it is spelled or said, in each way; perhaps in none."""
+    def spell(self, words: Sequence[str]) -> Iterator[tuple[Spelling, ...]]:
+        """Yield for each word how it is spelled or said, in each way; perhaps in none."""
 
-    def guess(self, words: Sequence[str]) -> list[tuple[Spelling, ...]]:
-        """Return the same of words that aren't known."""
+    def guess(self, words: Sequence[str]) -> Iterator[tuple[Spelling, ...]]:
+        """Yield the same of words that aren't known."""
 
 
 def spell_parts(units: Units, hotwords: Sequence[HotWord]) -> dict[str, tuple[Spelling, ...]]:
@@ -103,13 +102,14 @@ class Letters:
         """The piece between two words."""
         return self.vocabulary.word_break
 
-    def spell(self, words: Sequence[str]) -> list[tuple[Spelling, ...]]:
-        """Return how each word is spelled."""
+    def spell(self, words: Sequence[str]) -> Iterator[tuple[Spelling, ...]]:
+        """Yield how each word is spelled."""
         index = {ord(piece): i for i, piece in enumerate(self.symbols) if len(piece) == 1}
-        return [(Spelling(tuple(map(ord, word.translate(index))), 0.0),) for word in words]
+        for word in words:
+            yield (Spelling(tuple(map(ord, word.translate(index))), 0.0),)
 
-    def guess(self, words: Sequence[str]) -> list[tuple[Spelling, ...]]:
-        """Return the same: letters spell any word."""
+    def guess(self, words: Sequence[str]) -> Iterator[tuple[Spelling, ...]]:
+        """Yield the same: letters spell any word."""
         return self.spell(words)
 
 
@@ -119,7 +119,7 @@ class Phones:
     Args:
         vocabulary: the network's pieces, letters.
         phones: its phones, without the blank; label 1 is the first one.
-        said: words and how they are said, with the share of each way.
+        said: tells how a word is said, and the share of each way; nothing if that isn't known.
         pronounce: tells how words are said that aren't among them.
         name: of all these.
 
@@ -133,7 +133,7 @@ class Phones:
         self,
         vocabulary: Vocabulary,
         phones: Sequence[str],
-        said: Mapping[str, Sequence[tuple[tuple[str, ...], float]]],
+        said: Callable[[str], Sequence[tuple[Sequence[str], float]]],
         pronounce: Callable[[Sequence[str]], Sequence[Sequence[str]]],
         name: str,
     ) -> None:
@@ -145,27 +145,33 @@ class Phones:
         self.symbols = (vocabulary.pieces[0], *phones)
         self.first_column, self.word_break = len(vocabulary), len(self.symbols)
         self._said, self._pronounce = said, pronounce
-        self._index = {symbol: label for label, symbol in enumerate(self.symbols) if label}
+        self._index = {
+            mark + symbol: label
+            for label, symbol in enumerate(self.symbols)
+            for mark in ("", MAIN_STRESS, SIDE_STRESS)
+            if label
+        }
 
-    def spell(self, words: Sequence[str]) -> list[tuple[Spelling, ...]]:
-        """Return how each word is said; in no way if that isn't known, or in unknown phones."""
-        rows = []
+    def spell(self, words: Sequence[str]) -> Iterator[tuple[Spelling, ...]]:
+        """Yield how each word is said; in no way if that isn't known, or in unknown phones."""
         for word in words:
-            labels = {self._label(phones): math.log(p) for phones, p in self._said.get(word, ())}
-            rows.append(tuple(Spelling(way, worth) for way, worth in labels.items() if way))
-        return rows
+            worths = {}
+            for phones, share in self._said(word):
+                if labels := self._label(phones):
+                    worths[labels] = math.log(share)
+            yield tuple(map(Spelling._make, worths.items()))
 
-    def guess(self, words: Sequence[str]) -> list[tuple[Spelling, ...]]:
-        """Return how words are said that nobody knows; in no way if it takes unknown phones."""
-        ways = [self._label(phones) for phones in self._pronounce(words)]
-        return [(Spelling(way, 0.0),) if way else () for way in ways]
+    def guess(self, words: Sequence[str]) -> Iterator[tuple[Spelling, ...]]:
+        """Yield how words are said that nobody knows; in no way if it takes unknown phones."""
+        for way in map(self._label, self._pronounce(words)):
+            yield (Spelling(way, 0.0),) if way else ()
 
     def _label(self, phones: Iterable[str]) -> tuple[int, ...]:
         """Return the labels of phones, none if one of them isn't known."""
-        plain = drop_stress(phones)
-        if not self._index.keys() >= set(plain):
+        try:
+            return tuple(map(self._index.__getitem__, phones))
+        except KeyError:
             return ()
-        return tuple(self._index[phone] for phone in plain)
 
 
 def load_phones(vocabulary: Vocabulary, phones: Sequence[str]) -> Phones:
@@ -176,15 +182,18 @@ def load_phones(vocabulary: Vocabulary, phones: Sequence[str]) -> Phones:
         ModelError: the lexicon is missing or damaged.
     """
     lexicon = Lexicon.load()
-    said = {
-        word: [way for way in ways if way[1] >= RARE * max(share for _, share in ways)]
-        for word in lexicon.words
-        if (ways := lexicon.ways(word))
-    }
+
+    def say(word: str) -> tuple[tuple[tuple[str, ...], float], ...]:
+        ways = lexicon.ways(word)
+        if len(ways) < 2:
+            return ways
+        least = RARE * max(share for _, share in ways)
+        return tuple(way for way in ways if way[1] >= least)
+
     pronouncer = Pronouncer(lexicon)
 
     def pronounce(words: Sequence[str]) -> list[tuple[str, ...]]:
         return [item.phones for item in pronouncer.pronounce_words(words)]
 
-    digest = hashlib.sha256(repr(sorted(said.items())).encode()).hexdigest()
-    return Phones(vocabulary, phones, said, pronounce, f"phones {' '.join(phones)} {digest}")
+    name = f"phones {' '.join(phones)} {lexicon.hash} {RARE}"
+    return Phones(vocabulary, phones, say, pronounce, name)

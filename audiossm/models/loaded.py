@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from audiossm.checkpoint import ModelFolder, load_weights, save_model
+from audiossm.checkpoint import ModelFolder, load_weights, make_empty, save_model
 from audiossm.codec import CodecPin, LoadedCodec
 from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, DeviceError, ModelError
@@ -157,22 +157,23 @@ class LoadedRecogniser:
         try:
             config = from_dict(RecogniserConfig, table, "recogniser")
             pin = folder.config.get("codec")
-            codec = from_dict(CodecPin, pin, "codec").load(folder) if pin else None
+            pinned = from_dict(CodecPin, pin, "codec") if pin else None
+            encoder = pinned.load(folder) if pinned else None
             offsets = from_dict(SpikeOffsets, folder.config.get("alignment", {}), "alignment")
             offsets.check(len(config.lookahead_frames))
             sure = folder.config.get("confidence")
             calibration = from_dict(Calibration, sure, "confidence") if sure else None
-            network = Recogniser(config)
+            network = make_empty(Recogniser, config)
         except (ConfigError, RuntimeError) as exc:  # torch's own, for sizes that no memory holds
             raise ModelError(f"{folder.path}/config.toml: {exc}") from exc
         weights: nn.Module = network
-        if codec is not None:
-            if codec.config.encoder != config.encoder:
+        if pinned is not None and encoder is not None:
+            if encoder.config != config.encoder:
                 raise ModelError(
                     f"{folder.path}: its encoder is {config.encoder}, but that of codec "
-                    f"{codec.name!r} is {codec.config.encoder}"
+                    f"{pinned.name!r} is {encoder.config}"
                 )
-            network.encoder = codec.network.encoder
+            network.encoder = encoder
             weights = network.above_encoder()
         digest = load_weights(folder, weights)
         return cls(

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 
 from audiossm import checkpoint
-from audiossm.checkpoint import ModelFolder, load_weights, save_model
+from audiossm.checkpoint import ModelFolder, load_weights, make_empty, save_model
 from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, ModelError
 from audiossm.models.sounder import Sounder, SounderConfig, collapse
@@ -67,7 +67,7 @@ class LoadedSounder:
             raise ModelError(f"{folder.path}: a {folder.kind} model can't pronounce words")
         try:
             config = from_dict(SounderConfig, folder.config.get("sounder", {}), "sounder")
-            network = Sounder(config)
+            network = make_empty(Sounder, config)
         except (ConfigError, RuntimeError) as exc:  # torch's own, for sizes that no memory holds
             raise ModelError(f"{folder.path}/config.toml: {exc}") from exc
         return cls(network, name=folder.name, model_hash=load_weights(folder, network))

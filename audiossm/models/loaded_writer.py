@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from audiossm import checkpoint
-from audiossm.checkpoint import ModelFolder, load_weights, save_model
+from audiossm.checkpoint import ModelFolder, load_weights, make_empty, save_model
 from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, ModelError
 from audiossm.graphs import Step, Ways, hash_sizes, run_once
@@ -110,7 +110,7 @@ class LoadedWriter:
             raise ModelError(f"{folder.path}: a {folder.kind} model can't punctuate")
         try:
             config = from_dict(WriterConfig, folder.config.get("writer", {}), "writer")
-            network = Writer(config)
+            network = make_empty(Writer, config)
         except (ConfigError, RuntimeError) as exc:  # torch's own, for sizes that no memory holds
             raise ModelError(f"{folder.path}/config.toml: {exc}") from exc
         digest = load_weights(folder, network)

@@ -1,5 +1,6 @@
 """The command line as a person meets it: formats, exit codes, damaged input, Ctrl-C."""
 
+import gc
 import io
 import json
 import os
@@ -559,3 +560,10 @@ def test_evaluate_says_which_line_of_a_manifest_is_wrong(model, tmp_path, capsys
     manifest.write_text('{"key": "a"}\n')
     assert main(["evaluate", "transcribe", str(manifest)]) == 1
     assert f"{manifest}:1: " in capsys.readouterr().err
+
+
+def test_garbage_is_looked_for_again_after_a_model_was_loaded_or_refused(talk, tmp_path, capsys):
+    gc.unfreeze()
+    assert main(["transcribe", "--model", str(tmp_path), str(talk)]) == 1
+    assert "not a model folder" in capsys.readouterr().err
+    assert gc.isenabled() and gc.get_freeze_count() > 0

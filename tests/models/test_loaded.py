@@ -66,6 +66,21 @@ def test_a_codec_whose_decoder_was_trained_on_still_serves(on_a_codec):
     assert torch.equal(LoadedRecogniser.load(on_a_codec).network(x), before.network(x))
 
 
+def test_of_a_codec_only_the_encoder_is_read(on_a_codec):
+    path = on_a_codec.parent / "voice" / "model.safetensors"
+    tensors = load_file(path)
+    damage = {"decoder.head.bias": tensors["decoder.head.bias"] / 0}
+    save_file(tensors | damage, path)
+    assert LoadedRecogniser.load(on_a_codec).name == "ears"
+    name = next(name for name in tensors if name.startswith("encoder."))
+    save_file(tensors | {name: tensors[name] * float("nan")}, path)
+    with pytest.raises(ModelError, match=f"{name} has values that are not finite"):
+        LoadedRecogniser.load(on_a_codec)
+    save_file({key: tensor for key, tensor in tensors.items() if key != name}, path)
+    with pytest.raises(ModelError, match="lacks 1 tensor"):
+        LoadedRecogniser.load(on_a_codec)
+
+
 def test_a_codec_that_is_missing_or_has_another_encoder_is_refused(on_a_codec):
     (on_a_codec.parent / "voice").rename(on_a_codec.parent / "gone")
     with pytest.raises(ModelError, match="no model 'voice'"):
