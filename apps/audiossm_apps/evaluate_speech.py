@@ -104,7 +104,7 @@ def add_task(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     how.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument(
         "--backend",
-        choices=["auto", "torch", "onnx"],
+        choices=["auto", "torch", "numba", "onnx"],
         default="auto",
         help="of the generator (default: %(default)s)",
     )

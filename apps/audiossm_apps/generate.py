@@ -97,9 +97,10 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     model.add_argument(
         "--backend",
-        choices=["auto", "torch", "onnx"],
+        choices=["auto", "torch", "numba", "onnx"],
         default="auto",
-        help="onnx runs a step as a graph; auto takes the faster one (default: %(default)s)",
+        help="onnx runs a step as a graph, numba as compiled loops; auto takes the fastest one "
+        "(default: %(default)s)",
     )
     model.add_argument(
         "--threads", type=count, metavar="N", help="CPU threads (default: as torch chooses)"

@@ -1,7 +1,8 @@
 """A trained generator in memory: the network, the codec whose codes it makes, and its voices."""
 
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from audiossm.errors import ConfigError, ModelError
 from audiossm.graphs import Backend, Seats, Step, Ways, hash_sizes
 from audiossm.models.generator import Generator, GeneratorConfig, GeneratorState
 from audiossm.script import Unit
+
+if TYPE_CHECKING:  # it brings a compiler
+    from audiossm.loops import Loop
 
 __all__ = ["LoadedGenerator", "make_generator_step", "save_generator", "shipped_generator"]
 
@@ -56,7 +60,14 @@ def make_generator_step(network: Generator) -> Step[GeneratorState]:
             {"backbone": to_dict(config.backbone)} | {"num_outputs": config.num_outputs}
         ),
         unused=TOLD,
+        make_loop=partial(_loop, network),
     )
+
+
+def _loop(network: Generator) -> "Loop[GeneratorState]":
+    from audiossm.models.loops import make_say_loop  # only now: it brings a compiler
+
+    return make_say_loop(network)
 
 
 def _say(
@@ -107,7 +118,7 @@ class LoadedGenerator:
 
         Args:
             name: of the model.
-            backend: ``torch``, ``onnx``, or ``auto``, which takes the faster one.
+            backend: ``torch``, ``numba``, ``onnx``, or ``auto``, which takes the fastest.
 
         Raises:
             ConfigError: there is no such backend.

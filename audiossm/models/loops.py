@@ -1,15 +1,16 @@
-"""The recogniser's step as a program of compiled loops."""
+"""The recogniser's and the generator's steps as programs of compiled loops."""
 
 import numpy as np
 
 from audiossm.codec.loops import add_encoder
 from audiossm.loops import Loop, Output, Program, Slot, name_parts
 from audiossm.loops import program as layers
+from audiossm.models.generator import Generator, GeneratorState
 from audiossm.models.phone_head import PhoneHead
 from audiossm.models.recogniser import Recogniser, RecogniserState
 from audiossm.nn import Block, GatedConv, LookAheadConv
 
-__all__ = ["make_hear_loop"]
+__all__ = ["make_hear_loop", "make_say_loop"]
 
 
 def make_hear_loop(network: Recogniser) -> Loop[RecogniserState]:
@@ -35,6 +36,20 @@ def make_hear_loop(network: Recogniser) -> Loop[RecogniserState]:
     logits = program.linear(program.rms_norm(x, network.norm_f), network.head)
     outputs.insert(0, add_labels(program, logits, config.stack))
     return Loop(program, samples, *outputs)
+
+
+def make_say_loop(network: Generator) -> Loop[GeneratorState]:
+    """Return what ``step`` does, frame by frame.
+
+    Raises:
+        ModelError: the network has no loop: its weights are no bytes, or it is built otherwise.
+    """
+    program = Program(name_parts(network.init_state(1)))
+    told = program.slot(1, network.config.backbone.d_model)
+    for i, block in enumerate(network.blocks()):
+        add_block(program, told, block, f"layers.{i}")
+    outputs = program.linear(program.rms_norm(told, network.norm_f), network.head)
+    return Loop(program, told, Output(outputs, (1, outputs.width), 0, np.float32))
 
 
 def add_conv(program: Program, x: Slot, conv: GatedConv, part: str) -> None:

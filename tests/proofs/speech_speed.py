@@ -34,7 +34,7 @@ def main() -> int:
     )
     parser.add_argument("--model", metavar="NAME|DIR", help="default: the shipped one")
     parser.add_argument("--voice", metavar="NAME", help="default: the model's own")
-    parser.add_argument("--backend", choices=["auto", "torch", "onnx"], default="auto")
+    parser.add_argument("--backend", choices=["auto", "torch", "numba", "onnx"], default="auto")
     parser.add_argument("--repeat", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--max-rtf", type=float, default=0.8, help="default: %(default)s")
     parser.add_argument("--max-first-ms", type=float, default=400.0, help="default: %(default)s")
