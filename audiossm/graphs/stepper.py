@@ -122,9 +122,13 @@ class Ways(Generic[S]):
             ModelError: it has none.
         """
         if self._loop is None:
+            none = f"this model's step {self.step.name!r} has no compiled loop"
             if self.step.make_loop is None:
-                raise ModelError(f"this model's step {self.step.name!r} has no compiled loop")
-            self._loop = self.step.make_loop()
+                raise ModelError(none)
+            try:
+                self._loop = self.step.make_loop()
+            except ModelError as exc:
+                raise ModelError(f"{none}: {exc}") from exc
         return self._loop
 
     def choose(self, num_frames: int) -> Chosen:

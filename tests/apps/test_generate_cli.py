@@ -182,6 +182,7 @@ def test_a_recording_goes_on(generate, folder, tmp_path):
         (["--prompt", "SHORT", "--seconds", "1"], "a frame of 20 ms is the least"),
         (["--prompt", RIVER, "--seconds", "0.001"], "a frame is the least"),
         (["--text", "a", "--backend", "onnx"], "there is no graph"),
+        (["--text", "a", "--backend", "numba"], "step 'encode' has no compiled loop: its"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_file(generate, tmp_path, capsys, argv, message):
