@@ -56,7 +56,10 @@ def equal(a: BeamState, b: BeamState) -> bool:
     """Rows beyond the beam's size and the tree's are whatever was there before."""
     rows, entries = int(a.beam_size[0]), int(a.history_size[0])
     return (
-        all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("frame", "emit_from"))
+        all(
+            np.array_equal(getattr(a, name), getattr(b, name))
+            for name in ("frame", "emit_from", "company")
+        )
         and (rows, entries) == (int(b.beam_size[0]), int(b.history_size[0]))
         and np.array_equal(a.beam_ints[:rows], b.beam_ints[:rows])
         and np.array_equal(a.beam_floats[:rows], b.beam_floats[:rows])

@@ -71,15 +71,27 @@ class BeamConfig:
     join: float = -6.0  # a word begins, but no break was heard
     split: float = -3.0  # a break was heard, but the word goes on
     said: float = 1.0  # times the log-probability of a pronunciation
-    least_sure: float = 0.0  # words of less confidence are not told, if it is calibrated
+    # not told, where confidence is calibrated:
+    least_sure: float = 0.0  # words of less
+    sure_alone: float = 0.0  # words of less in poor company
+    sure_company: float = 0.0  # it is poor if the mean of the words so far is less
+    newest_share: float = 0.6  # which takes so much of each, told or not,
+    sure_at_first: float = 0.6  # and begins so
     pause_frames: int = 40  # without a label, after which words are final
     longest_wait: int = 250  # frames after which words are final in any case
     history: int = 8192  # labels of all hypotheses that aren't final
 
 
-# a grammar of words makes words of rain and engines, too: nine of ten are known by their confidence
+# a grammar of words makes words of rain and engines, too, but none of them is sure
 BY_PHONES = BeamConfig(
-    lm_weight=1.4, word_bonus=0.0, said=0.5, hot_letter=1.3, new_word=-21.0, least_sure=0.15
+    lm_weight=1.4,
+    word_bonus=0.0,
+    said=0.5,
+    hot_letter=1.3,
+    new_word=-21.0,
+    least_sure=0.15,
+    sure_alone=0.75,
+    sure_company=0.5,
 )
 
 
@@ -94,6 +106,7 @@ class BeamState(NamedTuple):
     history_size: NDArray[np.int32]  # the fields of ``history.History``
     history_entries: NDArray[np.int32]
     history_scores: NDArray[np.float32]
+    company: NDArray[np.float32]  # (1,): how sure the newest words were, told or not
 
     def duplicate(self) -> "BeamState":
         """Return a state that may be written into."""
@@ -207,9 +220,11 @@ class BeamDecoder:
 
     def init_state(self, late_frames: int) -> BeamState:
         """Return the state before the first frame of a network whose output is late."""
-        return self._begin(-late_frames, 0, BLANK)
+        return self._begin(-late_frames, 0, BLANK, np.array([self.config.sure_at_first]))
 
-    def _begin(self, frame: int, emit_from: int, previous: int) -> BeamState:
+    def _begin(
+        self, frame: int, emit_from: int, previous: int, company: NDArray[np.floating]
+    ) -> BeamState:
         """Return the state of a sentence's start; ``previous`` is the label that may go on."""
         width, capacity = self.config.width, self.config.history
         state = BeamState(
@@ -221,6 +236,7 @@ class BeamDecoder:
             history_size=np.zeros(1, np.int32),
             history_entries=np.zeros((capacity, HISTORY_COLUMNS), np.int32),
             history_scores=np.zeros((capacity, HISTORY_SCORES), np.float32),
+            company=company.astype(np.float32),
         )
         first = state.beam_ints[0]
         first[CONTEXT : CONTEXT + 3] = SENTENCE_START, NOTHING, NOTHING
@@ -240,21 +256,21 @@ class BeamDecoder:
         skipped = min(max(emit_from - frame, 0), len(rows))
         if skipped:
             previous = int(rows[skipped - 1].argmax()) if frame + skipped > 0 else BLANK
-            state = self._begin(frame + skipped, emit_from, previous)
+            state = self._begin(frame + skipped, emit_from, previous, state.company)
             rows = rows[skipped:]
         state = state.duplicate()
         told = self._prepare(len(rows))
         begin = end - len(rows)
         search(self.known, self.phrases, self.weights, rows, begin, state.beam, state.history, told)
         state.frame[0] = end
-        return self._tell(told), state
+        return self._tell(told, state), state
 
     def close(self, state: BeamState) -> tuple[list[DecodedToken | DecodedWord], BeamState]:
         """Tell the rest; what follows begins a sentence: that is right more often."""
         state, told = state.duplicate(), self._prepare(0)
         close_words(self.known, self.phrases, self.weights, state.beam, state.history, told)
         state.beam_ints[0, CONTEXT : CONTEXT + 3] = SENTENCE_START, NOTHING, NOTHING
-        return self._tell(told), state
+        return self._tell(told, state), state
 
     def readings(self, state: BeamState, number: int) -> list[Reading]:
         """Return the best ways to read what is not final yet, the best first."""
@@ -282,28 +298,39 @@ class BeamDecoder:
         """Leave out all labels before ``frame``: a flush has told them, and begins a sentence."""
         if frame <= int(state.emit_from[0]):
             return state
-        return self._begin(int(state.frame[0]), frame, BLANK)
+        return self._begin(int(state.frame[0]), frame, BLANK, state.company)
 
     def partial(self, state: BeamState) -> str:
-        """Return what is not final yet of the best hypothesis; of phones the likeliest word."""
+        """Return what is not final yet of the best hypothesis; of phones the likeliest word.
+
+        Words that would not be told are left out, and one in progress in such company.
+        """
         row, word = best_row(state.beam), NOTHING
         if not self.units.spells and state.beam_ints[row, LENGTH]:
             word = likeliest_word(self.known, int(state.beam_ints[row, NODE]))
-        return self._write(state, int(state.beam_ints[row, TAIL]), word)
+        return self._write(state, int(state.beam_ints[row, TAIL]), word, careful=True)
 
-    def _write(self, state: BeamState, at: int, word: int) -> str:
+    def _write(self, state: BeamState, at: int, word: int, careful: bool = False) -> str:
         """Return the text of an entry of the history, those before it, and a word after it."""
-        entries: list[list[int]] = []
+        path: list[int] = []
         while at != NOTHING:
-            entries.append(state.history_entries[at].tolist())
+            path.append(at)
             at = int(state.history_entries[at, BEFORE])
-        entries.reverse()
-        texts, begin = [], 0
+        path.reverse()
+        entries, scores = state.history_entries[path].tolist(), state.history_scores[path]
+        texts, begin, company = [], 0, state.company[0]
+        careful = careful and self.calibration is not None
         for end, entry in enumerate(entries):
             if entry[LABEL] == self.units.word_break:
-                texts.append(self._name(entries[begin:end], entry[WORD]))
+                is_told, num = True, sum(row[FRAME] != NO_FRAME for row in entries[begin:end])
+                if careful and num:
+                    confidence = self._weigh(scores[begin : end + 1], num)
+                    is_told, company = self._judge(confidence, company)
+                if is_told:
+                    texts.append(self._name(entries[begin:end], entry[WORD]))
                 begin = end + 1
-        texts.append(self._name(entries[begin:], word))
+        if not careful or company >= self.config.sure_company:
+            texts.append(self._name(entries[begin:], word))
         return " ".join(text for text in texts if text)
 
     def _name(self, entries: Sequence[Sequence[int]], word: int) -> str:
@@ -325,7 +352,7 @@ class BeamDecoder:
             np.zeros((capacity, HISTORY_SCORES), np.float32),
         )
 
-    def _tell(self, told: Told) -> list[DecodedToken | DecodedWord]:
+    def _tell(self, told: Told, state: BeamState) -> list[DecodedToken | DecodedWord]:
         found: list[DecodedToken | DecodedWord] = []
         begin, num = 0, int(told.size[0])
         entries, scores = told.entries[:num].tolist(), told.scores[:num]
@@ -337,14 +364,27 @@ class BeamDecoder:
                 continue
             frames = [row[FRAME] for row in entries[begin:at] if row[FRAME] != NO_FRAME]
             if frames:
-                evidence = np.concatenate(
-                    [scores[begin : begin + len(frames)], scores[at : at + 1]]
-                )
-                confidence = math.exp(evidence[:-1, SCORE].mean(dtype=np.float64))
-                if self.calibration is not None:
-                    confidence = self.calibration.judge(weigh_word(evidence))
-                word = self._name(entries[begin:at], entry[WORD])
-                if self.calibration is None or confidence >= self.config.least_sure:
+                confidence = self._weigh(scores[begin : at + 1], len(frames))
+                is_told, state.company[0] = self._judge(confidence, state.company[0])
+                if is_told:
+                    word = self._name(entries[begin:at], entry[WORD])
                     found.append(DecodedWord(word, frames[0], frames[-1] + 1, confidence))
             begin = at + 1
         return found
+
+    def _weigh(self, scores: NDArray[np.float32], num_heard: int) -> float:
+        """Return how sure a word is, from the scores of its labels and of the break after it."""
+        evidence = np.concatenate([scores[:num_heard], scores[-1:]])
+        if self.calibration is not None:
+            return self.calibration.judge(weigh_word(evidence))
+        return math.exp(evidence[:-1, SCORE].mean(dtype=np.float64))
+
+    def _judge(self, confidence: float, company: np.float32) -> tuple[bool, np.float32]:
+        """Say whether a word is told, after words of such a mean, and what mean there is then."""
+        config = self.config
+        if self.calibration is None:
+            return True, company
+        before = float(company)
+        company = np.float32(before + config.newest_share * (confidence - before))
+        is_alone = confidence < config.sure_alone and company < config.sure_company
+        return confidence >= config.least_sure and not is_alone, company

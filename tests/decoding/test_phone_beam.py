@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiossm.decoding import DecodedToken, DecodedWord
-from audiossm.decoding.beam import BeamConfig, BeamDecoder
+from audiossm.decoding.beam import BeamConfig, BeamDecoder, BeamState
 from audiossm.decoding.ngram import SENTENCE_START
 from audiossm.errors import ConfigError, HotwordError
 from audiossm.hotwords import HotWord, check_hotwords
@@ -90,6 +90,75 @@ def test_a_word_that_is_hardly_right_is_not_told(decoder):
         assert write(careful, "ai.am.ket") == told
     uncalibrated = BeamDecoder(UNITS, decoder.ngrams, replace(CONFIG, least_sure=1.0))
     assert write(uncalibrated, "ai.am.ket") == "i am kate"
+
+
+def make_careful(decoder: BeamDecoder, **options: float) -> BeamDecoder:
+    """Words of phones of .9 get a confidence of .87, those of .7 one of .36 and of .5, .02."""
+    by_score = Calibration(
+        bias=3.0, score=10.0, margin=0.0, worth=0.0, length=0.0, single=0.0, share=0.0
+    )
+    config = replace(
+        CONFIG, least_sure=0.15, sure_alone=0.6, sure_company=0.5, newest_share=0.3, **options
+    )
+    return BeamDecoder(UNITS, decoder.ngrams, config, calibration=by_score)
+
+
+def hear_parts(*parts: tuple[str, float]) -> torch.Tensor:
+    return torch.cat([hear_phones(frames, sure=sure) for frames, sure in parts])
+
+
+def test_a_weak_word_is_told_among_sure_ones_alone(decoder):
+    careful = make_careful(decoder)
+    among = hear_parts(("ai.si.", 0.9), ("da.", 0.7), ("si.", 0.9))
+    assert text_of(decode(careful, among)) == "i see the sea"
+    # a run of them is not, from when the mean is low: .53, .48, .44, .42
+    assert write(careful, "ai.si.da.si", sure=0.7) == "i"
+    after = hear_parts(("ai.si.da.si.", 0.7), ("ai.si.da.", 0.9), ("si", 0.7))
+    assert text_of(decode(careful, after)) == "i i see the sea"
+    assert write(decoder, "ai.si.da.si", sure=0.7) == "i see the sea"
+    # words that are not told count
+    after = hear_parts(("ai.si.da.", 0.5), ("si", 0.7))
+    assert text_of(decode(careful, after)) == ""
+
+
+def test_company_lasts_beyond_endpoints_and_flushes(decoder):
+    # noise has endpoints, too: its segments are of a word or two
+    careful = make_careful(decoder)
+    assert write(careful, "ai.si", sure=0.7) == "i"
+    _, weak = careful.decode(hear_phones("ai.si.da.si", sure=0.5), careful.init_state(0))
+    found, closed = careful.close(weak)
+    assert found and text_of(found) == ""
+    flushed = careful.skip_to(11, closed)
+    for state in (closed, flushed):
+        for sure, told in ((0.7, ""), (0.9, "i see")):
+            found, after = careful.decode(hear_phones("ai.si", sure=sure), state)
+            assert text_of([*found, *careful.finish(after)]) == told
+
+
+def test_what_would_not_be_told_does_not_flash_up(decoder):
+    careful = make_careful(decoder, pause_frames=10**6, longest_wait=10**6)
+    for sure, shown in ((0.9, "i see the sea"), (0.5, "")):
+        log_probs = hear_phones("ai.si.da.si", sure=sure)
+        found, state = careful.decode(log_probs, careful.init_state(0))
+        assert f"{text_of(found)} {careful.partial(state)}".strip() == shown
+
+
+def test_company_is_the_same_in_any_pieces_and_after_any_snapshot(decoder):
+    careful = make_careful(decoder)
+    parts = [("ai.si.da.si.", sure) for sure in (0.5, 0.9, 0.7, 0.7, 0.9, 0.5, 0.7)]
+    log_probs = torch.cat([hear_parts(*parts), make_phone_noise(150, 1)])
+    whole, end = careful.decode(log_probs, careful.init_state(0))
+    silent = text_of(decode(decoder, log_probs)).split()
+    assert 0 < len(text_of(whole).split()) < len(silent)
+    for trial in range(4):
+        state, found = careful.init_state(0), []
+        for piece in log_probs.split(random_split(len(log_probs), random.Random(trial))):
+            items, state = careful.decode(piece, state)
+            stored = [(array.tobytes(), array.dtype, array.shape) for array in state]
+            state = BeamState._make(np.frombuffer(*s[:2]).reshape(s[2]) for s in stored)
+            found += items
+        assert found == whole
+        assert equal(state, end)
 
 
 def test_a_word_that_is_cut_off_is_the_likeliest_that_begins_so(decoder):
