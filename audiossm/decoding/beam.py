@@ -319,6 +319,7 @@ class BeamDecoder:
         path.reverse()
         entries, scores = state.history_entries[path].tolist(), state.history_scores[path]
         texts, begin, company = [], 0, state.company[0]
+        careful = careful and self.calibration is not None
         for end, entry in enumerate(entries):
             if entry[LABEL] == self.units.word_break:
                 is_told, num = True, sum(row[FRAME] != NO_FRAME for row in entries[begin:end])
@@ -328,7 +329,7 @@ class BeamDecoder:
                 if is_told:
                     texts.append(self._name(entries[begin:end], entry[WORD]))
                 begin = end + 1
-        if not careful or self.calibration is None or company >= self.config.sure_company:
+        if not careful or company >= self.config.sure_company:
             texts.append(self._name(entries[begin:], word))
         return " ".join(text for text in texts if text)
 
