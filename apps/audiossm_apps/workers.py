@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "Task", "run_tasks"]
 
 PATIENCE_S = 5.0  # for a worker to clean up after itself
+SOON_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,29 @@ def _no_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def _end_when_told() -> None:
+    """Let SIGTERM end this process as Ctrl-C ends others: what is open is cleaned up."""
+
+    def leave(number: int, frame: object) -> None:
+        sys.exit(0)
+
+    def leave_later(found: "sys.UnraisableHookArgs") -> None:
+        # it came while something was being freed, where Python lets go of an exception
+        if isinstance(found.exc_value, SystemExit) and hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, SOON_S)
+        else:
+            sys.__unraisablehook__(found)
+
+    signal.signal(signal.SIGTERM, leave)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, leave)
+    sys.unraisablehook = leave_later
+
+
 def _serve(pipe: Connection, args: argparse.Namespace, hotwords: "tuple[HotWord, ...]") -> None:
     """Load the model and do what comes through the pipe, until it is closed or we are ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # as Ctrl-C: cleans up
+    _end_when_told()
     from audiossm_apps.options import load_transcriber
     from audiossm_apps.recording import transcribe_recording, transcribe_to_file
 

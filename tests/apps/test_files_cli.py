@@ -431,3 +431,24 @@ def test_options_that_do_not_go_together_are_refused(argv, message, capsys):
         run(*argv)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers of a process here")
+def test_a_worker_that_is_told_to_end_while_it_frees_something_ends_all_the_same():
+    code = """
+import os, signal, time
+from audiossm_apps.workers import _end_when_told
+_end_when_told()
+class Slow:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+try:
+    slow = Slow()
+    del slow
+    time.sleep(60)
+finally:
+    print("cleaned up")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"cleaned up\n", b"")
