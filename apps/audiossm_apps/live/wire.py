@@ -1,4 +1,4 @@
-"""Websockets on the wire: uvicorn's protocol, with two corners of RFC 6455 that it leaves, and its patience."""
+"""Websockets on the wire: uvicorn's protocol, two corners of RFC 6455, and its patience."""
 
 from typing import Any
 
