@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from audiossm.errors import ConfigError
 from audiossm.models import LoadedRecogniser, Recogniser, RecogniserConfig, RecogniserState
-from audiossm.nn import Block, GatedConv, map_state
+from audiossm.nn import AnyLayer, GatedConv, map_state
 from audiossm.train.transducer import Transducer
 
 __all__ = ["Trainee", "capture"]
@@ -101,7 +101,7 @@ def capture(trainee: Trainee, rows: int, num_samples: int, *, compiled: bool = T
     """
     net, encoder = trainee.recogniser, trainee.recogniser.encoder
     if compiled:
-        layers: list[Block | GatedConv] = [*net.blocks(), *net.gated_convs()]
+        layers: list[AnyLayer | GatedConv] = [*net.blocks(), *net.gated_convs()]
         for layer in layers:
             step = torch.compile(layer.step, dynamic=False)
             layer.step = step  # type: ignore[assignment, method-assign]
