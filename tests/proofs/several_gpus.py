@@ -222,7 +222,9 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20, help="that are timed")
     parser.add_argument("--ways", nargs="*", default=["eager", "compiled"])
     parser.add_argument("--halve-gradients", action="store_true", help="sent as bfloat16")
-    parser.add_argument("--no-kill", action="store_true")
+    parser.add_argument("--no-kill", action="store_true", help="kill no worker")
+    parser.add_argument("--only-kill", action="store_true", help="compare nothing")
+    parser.add_argument("--kill-steps", type=int, default=400, help="of the run that is hit")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -230,39 +232,44 @@ def main() -> int:
         work(args)
         return 0
     found: dict[str, Any] = {"device": args.device}
+    fine = True
     with tempfile.TemporaryDirectory() as folder:
-        for count in (1, args.count):
-            path = Path(folder) / f"{count}.json"
-            given = ["--device", args.device, "--rows", args.rows, "--steps", args.steps]
-            given += ["--ways", *args.ways, "--work", "--json", path]
-            given += ["--halve-gradients"] if args.halve_gradients else []
-            subprocess.run(torchrun(count, __file__, *given), check=True)
-            found[str(count)] = json.loads(path.read_text())
-            print(json.dumps(found[str(count)]), flush=True)
-        one, several = found["1"], found[str(args.count)]
-        losses = zip(one["losses"], several["losses"], strict=True)
-        found["furthest_losses"] = max(abs(a - b) for a, b in losses)
-        found["speed_up"] = {
-            way: round(several[way]["frames_per_s"] / one[way]["frames_per_s"], 3)
-            for way in args.ways
-            if way in one and way in several
-        }
-        keep(args.json, found)
-        fine = found["furthest_losses"] < 1e-4
+        if not args.only_kill:
+            fine = compare(args, Path(folder), found)
+            keep(args.json, found)
         if not args.no_kill:
-            short = ["--set", "train.log_every=1", "--set", "train.steps=40"]
-            out = Path(folder) / "killed"
-            story = kill_worker(out, args.count, args.device, short)
+            short = ["--set", "train.log_every=1", "--set", f"train.steps={args.kill_steps}"]
+            story = kill_worker(Path(folder) / "killed", args.count, args.device, short)
             found["kill"] = {name: story[name] for name in ("killed", "resumed", "ended")}
-            fine = fine and story["killed"] and story["ended"] and bool(story["resumed"])
-            if not fine:
+            if not (story["killed"] and story["ended"] and story["resumed"]):
+                fine = False
                 print(story["output"], file=sys.stderr)
             keep(args.json, found)
-    summary = {
-        name: found[name] for name in ("furthest_losses", "speed_up", "kill") if name in found
-    }
-    print(json.dumps(summary))
+    told = ("furthest_losses", "speed_up", "kill")
+    print(json.dumps({name: found[name] for name in told if name in found}))
     return 0 if fine else 1
+
+
+def compare(args: argparse.Namespace, folder: Path, found: dict[str, Any]) -> bool:
+    """Run on one card and on several; tell whether the losses are the same."""
+    for count in (1, args.count):
+        path = folder / f"{count}.json"
+        given = ["--device", args.device, "--rows", args.rows, "--steps", args.steps]
+        given += ["--ways", *args.ways, "--work", "--json", path]
+        given += ["--halve-gradients"] if args.halve_gradients else []
+        subprocess.run(torchrun(count, __file__, *given), check=True)
+        found[str(count)] = json.loads(path.read_text())
+        print(json.dumps(found[str(count)]), flush=True)
+    one, several = found["1"], found[str(args.count)]
+    losses = zip(one["losses"], several["losses"], strict=True)
+    found["furthest_losses"] = max(abs(a - b) for a, b in losses)
+    found["speed_up"] = {
+        way: round(several[way]["frames_per_s"] / one[way]["frames_per_s"], 3)
+        for way in args.ways
+        if way in one and way in several
+    }
+    fine: bool = found["furthest_losses"] < 1e-4
+    return fine
 
 
 def keep(path: Path | None, found: dict[str, Any]) -> None:
