@@ -32,7 +32,7 @@ from audiossm.pictures import load_pyplot
 
 LENGTHS = [1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000]
 HEAD_DIM = 64
-LARGE = 2**30  # bytes of a cache that no processor keeps
+LARGE = 2**28  # bytes of a cache that no processor keeps
 
 
 class CachedAttention(nn.Module):
