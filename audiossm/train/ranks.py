@@ -51,6 +51,8 @@ class Ranks:
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if count == 1:
             return cls(device=device)
+        from torch.distributed.rendezvous import rendezvous  # not every build has it
+
         local = int(os.environ["LOCAL_RANK"])
         if device == "cuda":
             cards = torch.cuda.device_count()
@@ -62,8 +64,17 @@ class Ranks:
             device = f"cuda:{local}"
             torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-        distributed.init_process_group(backend, timeout=PATIENCE)
-        return cls(distributed.get_rank(), count, device)
+        store, number, count = next(rendezvous("env://", timeout=PATIENCE))
+        # torchrun's store outlives its workers: those of a restart mustn't find the dead's addresses
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        distributed.init_process_group(
+            backend,
+            timeout=PATIENCE,
+            store=distributed.PrefixStore(f"attempt-{attempt}", store),
+            rank=number,
+            world_size=count,
+        )
+        return cls(number, count, device)
 
     @property
     def leads(self) -> bool:
