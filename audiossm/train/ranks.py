@@ -65,7 +65,7 @@ class Ranks:
             torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
         store, number, count = next(rendezvous("env://", timeout=PATIENCE))
-        # torchrun's store outlives its workers: those of a restart mustn't find the dead's addresses
+        # torchrun's store outlives workers: a restart's mustn't find the addresses of dead ones
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         distributed.init_process_group(
             backend,
