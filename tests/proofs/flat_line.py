@@ -57,9 +57,12 @@ class CachedAttention(nn.Module):
         cache[0, :, :, length] = rotate(k, place)[:, :, 0]
         cache[1, :, :, length] = v[:, :, 0]
         keys, values = cache[:, :, :, : length + 1]
-        # queries that share keys stand below each other, so that nothing is copied for them
-        shared = rotate(q, place).view(1, keys.shape[1], -1, HEAD_DIM)
-        y = F.scaled_dot_product_attention(shared, keys, values).view(q.shape)
+        turned = rotate(q, place)
+        if x.is_cuda:
+            y = F.scaled_dot_product_attention(turned, keys, values, enable_gqa=True)
+        else:  # queries that share keys stand below each other, or the keys would be copied
+            shared = turned.view(1, keys.shape[1], -1, HEAD_DIM)
+            y = F.scaled_dot_product_attention(shared, keys, values).view(q.shape)
         x = x + self.out_proj(y.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm2(x))
 
