@@ -51,7 +51,9 @@ class Ranks:
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if count == 1:
             return cls(device=device)
-        from torch.distributed.rendezvous import rendezvous  # not every build has it
+        # not every build has them
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # torch has no hint
+        from torch.distributed.rendezvous import rendezvous
 
         local = int(os.environ["LOCAL_RANK"])
         if device == "cuda":
@@ -70,7 +72,7 @@ class Ranks:
         distributed.init_process_group(
             backend,
             timeout=PATIENCE,
-            store=distributed.PrefixStore(f"attempt-{attempt}", store),
+            store=PrefixStore(f"attempt-{attempt}", store),
             rank=number,
             world_size=count,
         )
