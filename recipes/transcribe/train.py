@@ -68,7 +68,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
     parser.add_argument("--anneal", action="store_true", help="the rate falls by --minutes' end")
-    parser.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
+    graphs = parser.add_mutually_exclusive_group()
+    graphs.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
+    graphs.add_argument("--capture", action="store_true", help="CUDA: capture what isn't compiled")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
     began = time.monotonic()
@@ -111,7 +113,9 @@ def main() -> None:
     assert isinstance(averaged, Recogniser)
     checkpoint = args.out / "checkpoint.pt"
     before = run.load(checkpoint) if checkpoint.exists() else None
-    lessons = Lessons(trainee, train, noise, data, hp, step=run.step, captured=args.compile)
+    captured = args.compile or args.capture
+    graphs_of = {"captured": captured, "compiled": args.compile}
+    lessons = Lessons(trainee, train, noise, data, hp, step=run.step, **graphs_of)
     if before is not None:
         lessons.load_state_dict(before)
         print(f"resumed at step {run.step}", flush=True)
@@ -126,7 +130,7 @@ def main() -> None:
         loss, parts = lessons.next_loss()
         norm = run.advance(loss, lr, hp["grad_clip"])
         if run.step % hp["log_every"] == 0:
-            row = {"step": run.step, "minutes": round((time.monotonic() - began) / 60, 2)}
+            row = {"step": run.step, "minutes": round((time.monotonic() - began) / 60, 4)}
             row |= {"norm": norm.item()} | {name: part.item() for name, part in parts.items()}
             if run.step % hp["dev_every"] == 0:
                 row |= errors(averaged, run.ema, dev)
