@@ -73,7 +73,9 @@ def main() -> None:
     parser.add_argument("--save-minutes", type=float, default=5.0, help="between checkpoints")
     parser.add_argument("--halve-gradients", action="store_true", help="sent as bfloat16")
     parser.add_argument("--anneal", action="store_true", help="the rate falls by --minutes' end")
-    parser.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
+    graphs = parser.add_mutually_exclusive_group()
+    graphs.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
+    graphs.add_argument("--capture", action="store_true", help="CUDA: capture what isn't compiled")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
     began = time.monotonic()
@@ -122,8 +124,9 @@ def main() -> None:
     assert isinstance(averaged, Recogniser)
     checkpoint = args.out / "checkpoint.pt"
     before = run.load(checkpoint) if checkpoint.exists() else None
+    captured = args.compile or args.capture
     lessons = Lessons(
-        trainee, train, noise, data, hp, step=run.step, captured=args.compile,
+        trainee, train, noise, data, hp, step=run.step, captured=captured, compiled=args.compile,
         ranks=ranks, halved=args.halve_gradients,
     )  # fmt: skip
     if before is not None:
@@ -143,7 +146,7 @@ def main() -> None:
         minutes = ranks.agree((time.monotonic() - began) / 60)
         if run.step % hp["log_every"] == 0:
             parts = {name: ranks.mean(part) for name, part in parts.items()}
-            row = {"step": run.step, "minutes": round(minutes, 2), "norm": norm.item()}
+            row = {"step": run.step, "minutes": round(minutes, 4), "norm": norm.item()}
             row |= {name: part.item() for name, part in parts.items()}
             if ranks.leads and run.step % hp["dev_every"] == 0:
                 row |= errors(averaged, run.ema, dev)
