@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,8 @@ from torch import Tensor
 from audiossm.errors import ManifestError
 from audiossm.manifest import Utterance
 from audiossm.models.generator import GeneratorConfig
-from audiossm.script import PAUSES
+from audiossm.script import PAUSES, Unit
+from audiossm.train.coded import name_at
 from audiossm.train.losses import send
 from audiossm.train.timed_scripts import TimedScript
 
@@ -26,6 +27,8 @@ __all__ = [
     "hold_out_takes",
     "is_held_out",
     "match_takes",
+    "stretch_script",
+    "take_untold",
     "usual_frames",
 ]
 
@@ -34,11 +37,21 @@ UNTOLD = -1  # in ``Recital.ends``: there is no unit, or no frame
 
 @dataclass(frozen=True)
 class Take:
-    """A recording and what is said in it."""
+    """A recording and what is said in it.
+
+    Attributes:
+        utterance: with the speaker's name; that of another speed is another speaker's.
+        script: one long pause where nobody knows what is said.
+        codes: (frames, groups).
+        has_script: rows without one have no text.
+        always_told: rows of it never lack the text.
+    """
 
     utterance: Utterance
     script: TimedScript
-    codes: NDArray[np.int16]  # (frames, groups)
+    codes: NDArray[np.int16]
+    has_script: bool = True
+    always_told: bool = False
 
 
 class Recital(NamedTuple):
@@ -61,27 +74,70 @@ def match_takes(
     utterances: Iterable[Utterance],
     scripts: Mapping[str, TimedScript],
     codes: Mapping[str, NDArray[np.int16]],
+    speed: float = 1.0,
+    always_told: Iterable[str] = (),
 ) -> list[Take]:
     """Join what belongs together; print how many have no script, or one of another length.
+
+    Args:
+        utterances: of manifests.
+        scripts: by their keys, as they were said.
+        codes: by the keys at this speed.
+        speed: at which they are heard, by somebody else then.
+        always_told: the keys of those that aren't to be heard without their texts.
 
     Raises:
         ManifestError: nothing is left.
     """
-    takes, silent, unlike = [], 0, 0
+    takes, silent, unlike, never = [], 0, 0, set(always_told)
     for utterance in utterances:
-        if utterance.key not in codes or utterance.key not in scripts:
+        heard = codes.get(name_at(utterance.key, speed))
+        script = scripts.get(utterance.key)
+        if heard is None or script is None:
             silent += 1
             continue
-        take = Take(utterance, scripts[utterance.key], codes[utterance.key])
-        if sum(take.script.frames) != len(take.codes):
+        if speed != 1.0:
+            script = stretch_script(script, len(heard))
+        if script is None or sum(script.frames) != len(heard):
             unlike += 1
             continue
-        takes.append(take)
+        if utterance.speaker:
+            utterance = replace(utterance, speaker=name_at(utterance.speaker, speed))
+        takes.append(Take(utterance, script, heard, always_told=utterance.key in never))
     if silent or unlike:
         print(f"left out: {silent} without audio or script, {unlike} of another length", flush=True)
     if not takes:
         raise ManifestError("no recording has a timed script of its length")
     return takes
+
+
+def stretch_script(script: TimedScript, num_frames: int) -> TimedScript | None:
+    """Return a script of so many frames, a frame for each unit at least; None if they are more."""
+    count = len(script.frames)
+    if count > num_frames:
+        return None
+    whole = np.cumsum(script.frames)
+    ends = np.rint(whole * (num_frames / whole[-1])).astype(np.int64)
+    numbers = np.arange(count)
+    ends = np.maximum.accumulate(np.maximum(ends - numbers, 1)) + numbers
+    ends = np.minimum(ends, num_frames - numbers[::-1])
+    return TimedScript(script.key, script.units, tuple(np.diff(ends, prepend=0).tolist()))
+
+
+def take_untold(
+    utterances: Iterable[Utterance], codes: Mapping[str, NDArray[np.int16]]
+) -> list[Take]:
+    """Take recordings of which nobody knows when what is said."""
+    return [
+        Take(
+            utterance,
+            TimedScript(utterance.key, (Unit("_", 0, 0, 0),), (len(codes[utterance.key]),)),
+            codes[utterance.key],
+            has_script=False,
+        )
+        for utterance in utterances
+        if utterance.key in codes
+    ]
 
 
 def hold_out_takes(takes: Iterable[Take], share: float) -> tuple[list[Take], list[Take]]:
@@ -167,6 +223,8 @@ class Recitals:
         self.names = [take.utterance.speaker for take in takes]
         numbers = {name: number for number, name in enumerate(speakers, 1)}
         self.who = np.array([numbers.get(name, 0) for name in self.names])
+        self.silent = np.array([not take.has_script for take in takes])
+        self.always_told = np.array([take.always_told for take in takes])
         self.sizes = np.array([len(take.codes) for take in takes])
         self.starts = self.sizes.cumsum() - self.sizes
         self.codes = np.concatenate([take.codes[:, : config.num_groups] for take in takes])
@@ -192,20 +250,32 @@ class Recitals:
             self.order[i % len(self.order)] for i in range(at * self.rows, (at + 1) * self.rows)
         ]
         rng = np.random.default_rng([self.seed, 1, step])
+        takes = [[take for take, _, _ in row] for row in rows]
         untold = rng.random(self.rows) < self.data["untold_share"]
-        nobody = rng.random(self.rows) < self.data["nobody_share"]
-        return self.assemble(rows, untold, nobody)
+        untold &= ~np.array([self.always_told[row].any() for row in takes])
+        untold |= np.array([self.silent[row].any() for row in takes])
+        alone = np.where(untold, self.data["untold_nobody_share"], self.data["nobody_share"])
+        return self.assemble(rows, untold, rng.random(self.rows) < alone)
 
-    def dev_pairs(self) -> list[tuple[Recital, Recital]]:
-        """Return recitals to be scored by, up to ``dev_batches``, and the same without text."""
+    def dev_ways(self) -> list[tuple[Recital, Recital, Recital]]:
+        """Return what to score by, up to ``dev_batches``.
+
+        Each is told its text; isn't; and is told neither text nor voice, as a prompt that is gone
+        on from is.
+        """
         rows = self.arrange(0)[: self.rows * self.data["dev_batches"]]
         batches = [rows[at : at + self.rows] for at in range(0, len(rows), self.rows)]
-        pairs = []
+        ways = []
         for batch in batches:
-            nowhere = np.zeros(len(batch), np.bool_)
-            told, untold = (self.assemble(batch, mask, nowhere) for mask in (nowhere, ~nowhere))
-            pairs.append((told, untold))
-        return pairs
+            no = np.zeros(len(batch), np.bool_)
+            ways.append(
+                (
+                    self.assemble(batch, no, no),
+                    self.assemble(batch, ~no, no),
+                    self.assemble(batch, ~no, ~no),
+                )
+            )
+        return ways
 
     def mean_paces(self, speakers: Sequence[str]) -> Tensor:
         """Return the mean pace of each of these."""

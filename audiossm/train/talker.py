@@ -102,8 +102,10 @@ class Talker(nn.Module):
                 )
             theirs = dict(zip(names, voices, strict=True))
             for number, speaker in enumerate(speakers, 1):
-                if speaker in theirs:
-                    self.voices.weight[number] = theirs[speaker]
+                # at another speed it begins as the same one
+                voice = theirs.get(speaker, theirs.get(speaker.partition("@")[0]))
+                if voice is not None:
+                    self.voices.weight[number] = voice
 
 
 def capture(talker: Talker, sample: Recital) -> None:
@@ -127,21 +129,26 @@ def capture(talker: Talker, sample: Recital) -> None:
 
 
 @torch.no_grad()
-def score_talker(talker: Talker, dev: Sequence[tuple[Recital, Recital]]) -> dict[str, float]:
+def score_talker(
+    talker: Talker, dev: Sequence[tuple[Recital, Recital, Recital]]
+) -> dict[str, float]:
     """Return bits per frame of each group and of the units' ends.
 
     Args:
         talker: on its device.
-        dev: recitals, and the same ones without text, which tell what the text is worth.
+        dev: of ``Recitals.dev_ways``: ``_untold`` is what a group costs without the text,
+            ``_alone`` without text and voice.
     """
     device = talker.voices.weight.device
     talker.eval()
-    totals = []
+    totals: list[list[Tensor]] = [[], [], []]
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        for told, untold in dev:
-            bits = talker(told.to(device)), talker(untold.to(device))[:1]
-            totals.append(torch.cat(bits) / math.log(2))
-    *groups, ending, untold_bits = torch.stack(totals).mean(0).tolist()
-    scores = {f"dev_bits_{group}": bits for group, bits in enumerate(groups)}
-    scores |= {"dev_ends": ending, "dev_bits_0_untold": untold_bits}
+        for batch in dev:
+            for total, recital in zip(totals, batch, strict=True):
+                total.append(talker(recital.to(device)) / math.log(2))
+    told, untold, alone = (torch.stack(total).mean(0).tolist() for total in totals)
+    scores = {f"dev_bits_{group}": bits for group, bits in enumerate(told[:-1])}
+    scores |= {"dev_ends": told[-1]}
+    for way, bits in (("untold", untold), ("alone", alone)):
+        scores |= {f"dev_bits_{group}_{way}": value for group, value in enumerate(bits[:-1])}
     return {name: round(value, 4) for name, value in scores.items()}

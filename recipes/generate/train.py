@@ -12,15 +12,18 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from audiossm.codec import LoadedCodec
 from audiossm.config import change_value, from_dict, load_toml
+from audiossm.errors import ConfigError
 from audiossm.manifest import Utterance
 from audiossm.models.generator import GeneratorConfig
 from audiossm.models.loaded_generator import save_generator
@@ -29,7 +32,16 @@ from audiossm.script import ScriptReader
 from audiossm.train.coded import load_codes
 from audiossm.train.corpus import read_manifests
 from audiossm.train.curves import draw_curves
-from audiossm.train.recitals import Recitals, find_voices, hold_out_takes, match_takes, usual_frames
+from audiossm.train.recitals import (
+    Recitals,
+    Take,
+    find_voices,
+    hold_out_takes,
+    is_held_out,
+    match_takes,
+    take_untold,
+    usual_frames,
+)
 from audiossm.train.run import Run
 from audiossm.train.talker import Talker, capture, score_talker
 from audiossm.train.text_card import write_text_card
@@ -51,6 +63,32 @@ def part_evenly(utterances: Iterable[Utterance], frames: dict[str, int]) -> Iter
         if 0 < len(units) <= count:
             borders = np.linspace(0, count, len(units) + 1).astype(int)
             yield TimedScript(utterance.key, units, tuple(np.diff(borders).tolist()))
+
+
+def load_takes(
+    args: argparse.Namespace, data: Mapping[str, Any], codec: LoadedCodec
+) -> tuple[list[Take], list[Take]]:
+    """Encode the recordings, or find their codes in ``args.out``; part dev from them."""
+    utterances = read_manifests(args.data, data["train"])
+    speeds, share = data["speeds"], data["dev_share"]
+    if 1.0 not in speeds:
+        raise ConfigError(f"data.speeds is {speeds}, must have 1.0 in it, which dev is made of")
+    load = partial(load_codes, codec=codec, workers=args.workers, device=args.device)
+    codes = load(utterances, cache=args.out / "codes.pt", speeds=speeds)
+    said = args.data / data["scripts"]
+    if args.smoke and not said.exists():
+        frames = {key: len(rows) for key, rows in codes.items()}
+        timed = {script.key: script for script in part_evenly(utterances, frames)}
+    else:
+        timed = {script.key: script for script in read_timed_scripts(said)}
+    told = [u.key for name in data["always_told"] for u in read_manifests(args.data, [name])]
+    takes = {s: match_takes(utterances, timed, codes, s, told) for s in speeds}
+    train, dev = hold_out_takes(takes.pop(1.0), share)
+    more = [take for others in takes.values() for take in others]
+    if data["untold"]:
+        rest = read_manifests(args.data, data["untold"])
+        more += take_untold(rest, load(rest, cache=args.out / "codes-untold.pt"))
+    return train + [take for take in more if not is_held_out(take.utterance.key, share)], dev
 
 
 def main() -> None:
@@ -86,19 +124,10 @@ def main() -> None:
     config = replace(config, levels=quantiser.levels)
     codec.choose_groups(config.num_groups)
 
-    utterances = read_manifests(args.data, data["train"])
-    codes = load_codes(utterances, codec, args.out / "codes.pt", args.workers, args.device)
-    said = args.data / data["scripts"]
-    if args.smoke and not said.exists():
-        frames = {key: len(rows) for key, rows in codes.items()}
-        timed = {script.key: script for script in part_evenly(utterances, frames)}
-    else:
-        timed = {script.key: script for script in read_timed_scripts(said)}
-    takes = match_takes(utterances, timed, codes)
-    train, held_out = hold_out_takes(takes, data["dev_share"])
+    train, held_out = load_takes(args, data, codec)
     speakers, usual = find_voices(train, data["voice_frames"]), usual_frames(train)
     recitals = Recitals(config, train, speakers, usual, data, hp["seed"])
-    dev = Recitals(config, held_out, speakers, usual, data, hp["seed"]).dev_pairs()
+    dev = Recitals(config, held_out, speakers, usual, data, hp["seed"]).dev_ways()
     hours = len(recitals.codes) * codec.config.frame_size / codec.config.sample_rate / 3600
     told = f"{hours:.2f} hours of speech, {len(speakers)} voices"
     print(f"{told}, encoded in {time.monotonic() - began:.0f} s", flush=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from audiossm.errors import ManifestError
 from audiossm.manifest import Utterance
@@ -17,6 +18,8 @@ from audiossm.train.recitals import (
     find_voices,
     hold_out_takes,
     match_takes,
+    stretch_script,
+    take_untold,
     usual_frames,
 )
 from audiossm.train.timed_scripts import TimedScript
@@ -24,6 +27,7 @@ from audiossm.train.timed_scripts import TimedScript
 CONFIG = GeneratorConfig.tiny()
 SYMBOLS = CONFIG.symbols.split()
 DATA = {"rows": 5, "row_frames": 40, "untold_share": 0.0, "nobody_share": 0.0, "dev_batches": 2}
+DATA |= {"untold_nobody_share": 0.0}
 NONE = CONFIG.num_codes
 
 
@@ -194,12 +198,56 @@ def test_shares_of_rows_have_no_text_or_no_voice():
     assert 0.15 < (who == 0).mean() < 0.35 and set(who) == {0, 1}
 
 
-def test_dev_is_scored_with_the_text_and_without():
-    pairs = make_recitals(make_takes(40), untold_share=0.5, nobody_share=0.5).dev_pairs()
-    assert len(pairs) == 2
-    for told, untold in pairs:
+def test_who_goes_on_without_a_text_is_often_nobody():
+    takes = [t for t in make_takes(60) if t.utterance.speaker == "a"]
+    recitals = make_recitals(takes, untold_share=0.5, untold_nobody_share=0.7)
+    steps = [recitals.recital(step) for step in range(100)]
+    untold = np.concatenate([(r.ends == UNTOLD).all(1).numpy() for r in steps])
+    who = np.concatenate([r.who.numpy() for r in steps])
+    assert (who[~untold] == 1).all() and 0.6 < (who[untold] == 0).mean() < 0.8
+
+
+def test_what_has_no_script_is_never_told_and_other_texts_may_never_lack():
+    takes = make_takes(40)
+    said = {take.utterance.key: take.script for take in takes}
+    codes = {take.utterance.key: take.codes for take in takes}
+    everybody = [take.utterance for take in takes]
+    a, b = ([u for u in everybody if u.speaker == name] for name in "ab")
+    mixed = match_takes(a, said, codes, always_told=[u.key for u in a]) + take_untold(b, codes)
+    assert [sum(take.script.frames) for take in mixed] == [len(take.codes) for take in mixed]
+    recitals = Recitals(CONFIG, mixed, ["a"], usual_frames(mixed), DATA | {"untold_share": 0.5}, 3)
+    for step in range(20):
+        recital = recitals.recital(step)
+        untold = (recital.ends == UNTOLD).all(1)
+        assert torch.equal(untold, recital.who == 0) and untold.any() and not untold.all()
+        assert (recital.units[untold] == 0).all() and (recital.pace[untold] == 0).all()
+
+
+def test_at_another_speed_it_is_another_speaker_and_every_unit_keeps_a_frame():
+    takes = make_takes(6)
+    quick = {f"{t.utterance.key}@1.1": t.codes[: round(len(t.codes) / 1.1)] for t in takes}
+    said = {take.utterance.key: take.script for take in takes}
+    found = match_takes([take.utterance for take in takes], said, quick, 1.1)
+    assert [t.utterance.speaker for t in found] == [f"{t.utterance.speaker}@1.1" for t in takes]
+    for before, after in zip(takes, found, strict=True):
+        assert after.utterance.key == before.utterance.key  # so dev has neither or both
+        assert sum(after.script.frames) == len(after.codes) and min(after.script.frames) >= 1
+        moved = np.cumsum(after.script.frames) - np.cumsum(before.script.frames) / 1.1
+        assert np.abs(moved).max() <= 2
+    script = TimedScript("x", takes[0].script.units[:3], (1, 7, 2))
+    assert stretch_script(script, 3) == TimedScript("x", script.units, (1, 1, 1))
+    assert stretch_script(script, 20) == TimedScript("x", script.units, (2, 14, 4))
+    assert stretch_script(script, 2) is None
+
+
+def test_dev_is_scored_with_the_text_without_and_alone():
+    ways = make_recitals(make_takes(40), untold_share=0.5, nobody_share=0.5).dev_ways()
+    assert len(ways) == 2
+    for told, untold, alone in ways:
         assert bool((told.codes == untold.codes).all()) and bool((told.who == untold.who).all())
         assert (told.ends >= 0).any(1).all() and (untold.ends == UNTOLD).all()
+        pairs = zip(untold[:-1], alone[:-1], strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs) and (alone.who == 0).all()
 
 
 def test_paces_tell_how_much_longer_than_usual_phones_are():

@@ -168,9 +168,21 @@ def test_it_learns_what_units_sound_like():
     assert all(late < 0.3 * early for early, late in zip(first, last, strict=True)), (first, last)
     told = make(8)
     untold = told._replace(place=torch.full_like(told.place, told.units.shape[1] - 1))
-    scores = score_talker(run.ema, [(told, untold)])
-    assert list(scores) == ["dev_bits_0", "dev_bits_1", "dev_ends", "dev_bits_0_untold"]
+    alone = untold._replace(who=torch.zeros_like(told.who))
+    scores = score_talker(run.ema, [(told, untold, alone)])
+    assert list(scores) == [
+        "dev_bits_0",
+        "dev_bits_1",
+        "dev_ends",
+        "dev_bits_0_untold",
+        "dev_bits_1_untold",
+        "dev_bits_0_alone",
+        "dev_bits_1_alone",
+    ]
     assert scores["dev_bits_0"] < 0.5 * scores["dev_bits_0_untold"]
+    with torch.no_grad():
+        bits = (run.ema(alone) / math.log(2)).tolist()
+    assert scores["dev_bits_1_alone"] == pytest.approx(bits[1], abs=1e-4)
 
 
 def test_it_begins_from_another_one_and_its_voices(tmp_path):
@@ -182,6 +194,9 @@ def test_it_begins_from_another_one_and_its_voices(tmp_path):
     with safe_open(tmp_path / "voices.safetensors", "pt") as file:
         assert torch.equal(file.get_tensor("paces"), paces)
     new = ours.voices.weight[1].clone()
+    quick = Talker(CONFIG, 2)
+    quick.begin_from(str(tmp_path / "model"), ["c@1.1", "ö"])
+    assert torch.equal(quick.voices.weight[1], theirs.voices.weight[3])
     ours.begin_from(str(tmp_path / "model"), ["b", "ö"])
     assert torch.equal(ours.voices.weight[2], theirs.voices.weight[2])
     assert torch.equal(ours.voices.weight[1], new)
