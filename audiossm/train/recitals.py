@@ -1,8 +1,6 @@
 """What a generator learns from at each step: rows of one speaker's recordings, unit by unit."""
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,48 +8,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiossm.errors import ManifestError
-from audiossm.manifest import Utterance
 from audiossm.models.generator import GeneratorConfig
-from audiossm.script import PAUSES, Unit
-from audiossm.train.coded import name_at
+from audiossm.script import PAUSES
 from audiossm.train.losses import send
+from audiossm.train.takes import Take
 from audiossm.train.timed_scripts import TimedScript
 
-__all__ = [
-    "UNTOLD",
-    "Recital",
-    "Recitals",
-    "Take",
-    "find_voices",
-    "hold_out_takes",
-    "is_held_out",
-    "match_takes",
-    "stretch_script",
-    "take_untold",
-    "usual_frames",
-]
+__all__ = ["UNTOLD", "Recital", "Recitals"]
 
 UNTOLD = -1  # in ``Recital.ends``: there is no unit, or no frame
-
-
-@dataclass(frozen=True)
-class Take:
-    """A recording and what is said in it.
-
-    Attributes:
-        utterance: with the speaker's name; that of another speed is another speaker's.
-        script: one long pause where nobody knows what is said.
-        codes: (frames, groups).
-        has_script: rows without one have no text.
-        always_told: rows of it never lack the text.
-    """
-
-    utterance: Utterance
-    script: TimedScript
-    codes: NDArray[np.int16]
-    has_script: bool = True
-    always_told: bool = False
 
 
 class Recital(NamedTuple):
@@ -68,117 +33,6 @@ class Recital(NamedTuple):
     def to(self, device: torch.device) -> "Recital":
         """Move it without waiting for the device."""
         return Recital(*(send(tensor, device) for tensor in self))
-
-
-def match_takes(
-    utterances: Iterable[Utterance],
-    scripts: Mapping[str, TimedScript],
-    codes: Mapping[str, NDArray[np.int16]],
-    speed: float = 1.0,
-    always_told: Iterable[str] = (),
-) -> list[Take]:
-    """Join what belongs together; print how many have no script, or one of another length.
-
-    Args:
-        utterances: of manifests.
-        scripts: by their keys, as they were said.
-        codes: by the keys at this speed.
-        speed: at which they are heard, by somebody else then.
-        always_told: the keys of those that aren't to be heard without their texts.
-
-    Raises:
-        ManifestError: nothing is left.
-    """
-    takes, silent, unlike, never = [], 0, 0, set(always_told)
-    for utterance in utterances:
-        heard = codes.get(name_at(utterance.key, speed))
-        script = scripts.get(utterance.key)
-        if heard is None or script is None:
-            silent += 1
-            continue
-        if speed != 1.0:
-            script = stretch_script(script, len(heard))
-        if script is None or sum(script.frames) != len(heard):
-            unlike += 1
-            continue
-        if utterance.speaker:
-            utterance = replace(utterance, speaker=name_at(utterance.speaker, speed))
-        takes.append(Take(utterance, script, heard, always_told=utterance.key in never))
-    if silent or unlike:
-        print(f"left out: {silent} without audio or script, {unlike} of another length", flush=True)
-    if not takes:
-        raise ManifestError("no recording has a timed script of its length")
-    return takes
-
-
-def stretch_script(script: TimedScript, num_frames: int) -> TimedScript | None:
-    """Return a script of so many frames, a frame for each unit at least; None if they are more."""
-    count = len(script.frames)
-    if count > num_frames:
-        return None
-    whole = np.cumsum(script.frames)
-    ends = np.rint(whole * (num_frames / whole[-1])).astype(np.int64)
-    numbers = np.arange(count)
-    ends = np.maximum.accumulate(np.maximum(ends - numbers, 1)) + numbers
-    ends = np.minimum(ends, num_frames - numbers[::-1])
-    return TimedScript(script.key, script.units, tuple(np.diff(ends, prepend=0).tolist()))
-
-
-def take_untold(
-    utterances: Iterable[Utterance], codes: Mapping[str, NDArray[np.int16]]
-) -> list[Take]:
-    """Take recordings of which nobody knows when what is said."""
-    return [
-        Take(
-            utterance,
-            TimedScript(utterance.key, (Unit("_", 0, 0, 0),), (len(codes[utterance.key]),)),
-            codes[utterance.key],
-            has_script=False,
-        )
-        for utterance in utterances
-        if utterance.key in codes
-    ]
-
-
-def hold_out_takes(takes: Iterable[Take], share: float) -> tuple[list[Take], list[Take]]:
-    """Part training from dev, which gets this share, by a hash of the keys.
-
-    Raises:
-        ManifestError: one of them would be empty.
-    """
-    train: list[Take] = []
-    dev: list[Take] = []
-    for take in takes:
-        (dev if is_held_out(take.utterance.key, share) else train).append(take)
-    if not train or not dev:
-        raise ManifestError(f"dev_share {share} leaves {len(train)} to train, {len(dev)} for dev")
-    return train, dev
-
-
-def is_held_out(key: str, share: float) -> bool:
-    """Tell whether a recording is one of those that dev gets."""
-    digest = hashlib.sha256(key.encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
-
-
-def find_voices(takes: Iterable[Take], least: int) -> list[str]:
-    """Return the names of those who say ``least`` frames or more."""
-    frames = dict[str, int]()
-    for take in takes:
-        name = take.utterance.speaker
-        frames[name] = frames.get(name, 0) + len(take.codes)
-    return sorted(name for name, count in frames.items() if name and count >= least)
-
-
-def usual_frames(takes: Iterable[Take]) -> dict[str, float]:
-    """Return how many frames each phone has on average."""
-    sums, counts = dict[str, int](), dict[str, int]()
-    for take in takes:
-        for unit, frames in zip(take.script.units, take.script.frames, strict=True):
-            if not unit.is_pause:
-                sums[unit.symbol] = sums.get(unit.symbol, 0) + frames
-                counts[unit.symbol] = counts.get(unit.symbol, 0) + 1
-    return {symbol: total / counts[symbol] for symbol, total in sums.items()}
 
 
 def find_pace(script: TimedScript, usual: Mapping[str, float]) -> float:

@@ -16,7 +16,7 @@ from audiossm.errors import ConfigError
 from audiossm.models.generator import Generator, GeneratorConfig, delay_codes
 from audiossm.train.recitals import UNTOLD, Recital
 
-__all__ = ["Talker", "capture", "score_talker"]
+__all__ = ["Talker", "capture", "find_losses", "score_talker"]
 
 VOICES_FILE = "voices.safetensors"
 VOICE_STD = 0.1
@@ -40,26 +40,23 @@ class Talker(nn.Module):
 
     def forward(self, recital: Recital) -> Tensor:
         """Return the mean losses, in nats: of each group's codes, then of the units' ends."""
-        net, none = self.generator, self.generator.config.num_codes
+        none = self.generator.config.num_codes
         targets = delay_codes(recital.codes.long(), none)[:, : recital.codes.shape[1]]
         heard = F.pad(targets, (0, 0, 1, 0), value=none)[:, :-1]
         if self.training:
             heard = self.mishear(heard)
+        outputs = self.listen(recital, heard)
+        logits = outputs[..., :-1].view(*targets.shape, none)
+        return find_losses(logits, targets, outputs[..., -1], recital.ends)
+
+    def listen(self, recital: Recital, heard: Tensor) -> Tensor:
+        """Return what the network puts out at each step, told the text and ``heard`` codes."""
+        net = self.generator
         seen = net.read(recital.units.long())
         places = recital.place.long().unsqueeze(-1).expand(-1, -1, seen.shape[-1])
         voice = self.voices(recital.who)
         x = net.embed(heard, seen.gather(1, places), recital.age.long(), voice, recital.pace)
-        outputs, _ = net.step(x, net.init_state(len(x)))
-        logits = outputs[..., :-1].view(*targets.shape, none)
-        losses = [
-            F.cross_entropy(guessed.flatten(0, 1), codes.flatten(), ignore_index=none)
-            for guessed, codes in zip(logits.unbind(2), targets.unbind(2), strict=True)
-        ]
-        told = recital.ends != UNTOLD
-        ends = recital.ends.clamp(min=0).float()
-        ending = F.binary_cross_entropy_with_logits(outputs[..., -1], ends, reduction="none")
-        losses.append((ending * told).sum() / told.sum().clamp(min=1))
-        return torch.stack(losses)
+        return net.step(x, net.init_state(len(x)))[0]
 
     def mishear(self, codes: Tensor) -> Tensor:
         """Replace the codes of some frames: half of these by random ones, half by none."""
@@ -106,6 +103,26 @@ class Talker(nn.Module):
                 voice = theirs.get(speaker, theirs.get(speaker.partition("@")[0]))
                 if voice is not None:
                     self.voices.weight[number] = voice
+
+
+def find_losses(logits: Tensor, targets: Tensor, ending: Tensor, ends: Tensor) -> Tensor:
+    """Return mean losses in nats: of each group's codes, then of the units' ends.
+
+    Args:
+        logits: (rows, frames, groups, codes).
+        targets: (rows, frames, groups); ``codes``, beyond the last one, isn't counted.
+        ending: (rows, frames): logits of a unit's end.
+        ends: (rows, frames): as ``Recital.ends``.
+    """
+    losses = [
+        F.cross_entropy(guessed.flatten(0, 1), codes.flatten(), ignore_index=logits.shape[-1])
+        for guessed, codes in zip(logits.unbind(2), targets.unbind(2), strict=True)
+    ]
+    told = ends != UNTOLD
+    right = ends.clamp(min=0).float()
+    missed = F.binary_cross_entropy_with_logits(ending, right, reduction="none")
+    losses.append((missed * told).sum() / told.sum().clamp(min=1))
+    return torch.stack(losses)
 
 
 def capture(talker: Talker, sample: Recital) -> None:

@@ -14,38 +14,25 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from audiossm.codec import LoadedCodec
 from audiossm.config import change_value, from_dict, load_toml
-from audiossm.errors import ConfigError
 from audiossm.manifest import Utterance
 from audiossm.models.generator import GeneratorConfig
 from audiossm.models.loaded_generator import save_generator
 from audiossm.pronouncer import Pronouncer
 from audiossm.script import ScriptReader
-from audiossm.train.coded import load_codes
-from audiossm.train.corpus import read_manifests
 from audiossm.train.curves import draw_curves
-from audiossm.train.recitals import (
-    Recitals,
-    Take,
-    find_voices,
-    hold_out_takes,
-    is_held_out,
-    match_takes,
-    take_untold,
-    usual_frames,
-)
+from audiossm.train.recitals import Recitals
 from audiossm.train.run import Run
+from audiossm.train.takes import find_voices, load_takes, usual_frames
 from audiossm.train.talker import Talker, capture, score_talker
 from audiossm.train.text_card import write_text_card
-from audiossm.train.timed_scripts import TimedScript, read_timed_scripts
+from audiossm.train.timed_scripts import TimedScript
 
 HERE = Path(__file__).parent
 SAVE_MINUTES = 5
@@ -54,7 +41,9 @@ SMOKE_DATA |= {"dev_share": 0.25, "dev_batches": 1}
 SMOKE_TRAIN = {"steps": 60, "warmup": 5, "lr": 3e-3, "ema": 0.9, "log_every": 10, "dev_every": 30}
 
 
-def part_evenly(utterances: Iterable[Utterance], frames: dict[str, int]) -> Iterable[TimedScript]:
+def part_evenly(
+    utterances: Iterable[Utterance], frames: Mapping[str, int]
+) -> Iterable[TimedScript]:
     """Say when each unit is said as if all took the same time: enough to see a run work."""
     pronouncer = Pronouncer.load()
     for utterance in utterances:
@@ -63,32 +52,6 @@ def part_evenly(utterances: Iterable[Utterance], frames: dict[str, int]) -> Iter
         if 0 < len(units) <= count:
             borders = np.linspace(0, count, len(units) + 1).astype(int)
             yield TimedScript(utterance.key, units, tuple(np.diff(borders).tolist()))
-
-
-def load_takes(
-    args: argparse.Namespace, data: Mapping[str, Any], codec: LoadedCodec
-) -> tuple[list[Take], list[Take]]:
-    """Encode the recordings, or find their codes in ``args.out``; part dev from them."""
-    utterances = read_manifests(args.data, data["train"])
-    speeds, share = data["speeds"], data["dev_share"]
-    if 1.0 not in speeds:
-        raise ConfigError(f"data.speeds is {speeds}, must have 1.0 in it, which dev is made of")
-    load = partial(load_codes, codec=codec, workers=args.workers, device=args.device)
-    codes = load(utterances, cache=args.out / "codes.pt", speeds=speeds)
-    said = args.data / data["scripts"]
-    if args.smoke and not said.exists():
-        frames = {key: len(rows) for key, rows in codes.items()}
-        timed = {script.key: script for script in part_evenly(utterances, frames)}
-    else:
-        timed = {script.key: script for script in read_timed_scripts(said)}
-    told = [u.key for name in data["always_told"] for u in read_manifests(args.data, [name])]
-    takes = {s: match_takes(utterances, timed, codes, s, told) for s in speeds}
-    train, dev = hold_out_takes(takes.pop(1.0), share)
-    more = [take for others in takes.values() for take in others]
-    if data["untold"]:
-        rest = read_manifests(args.data, data["untold"])
-        more += take_untold(rest, load(rest, cache=args.out / "codes-untold.pt"))
-    return train + [take for take in more if not is_held_out(take.utterance.key, share)], dev
 
 
 def main() -> None:
@@ -124,7 +87,10 @@ def main() -> None:
     config = replace(config, levels=quantiser.levels)
     codec.choose_groups(config.num_groups)
 
-    train, held_out = load_takes(args, data, codec)
+    scripter = part_evenly if args.smoke else None
+    train, held_out = load_takes(
+        args.data, data, codec, args.out, args.workers, args.device, scripter
+    )
     speakers, usual = find_voices(train, data["voice_frames"]), usual_frames(train)
     recitals = Recitals(config, train, speakers, usual, data, hp["seed"])
     dev = Recitals(config, held_out, speakers, usual, data, hp["seed"]).dev_ways()

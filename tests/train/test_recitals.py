@@ -7,21 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from audiossm.errors import ManifestError
 from audiossm.manifest import Utterance
 from audiossm.models.generator import GeneratorConfig
 from audiossm.script import Unit
-from audiossm.train.recitals import (
-    UNTOLD,
-    Recitals,
-    Take,
-    find_voices,
-    hold_out_takes,
-    match_takes,
-    stretch_script,
-    take_untold,
-    usual_frames,
-)
+from audiossm.train.recitals import UNTOLD, Recitals
+from audiossm.train.takes import Take, match_takes, take_untold, usual_frames
 from audiossm.train.timed_scripts import TimedScript
 
 CONFIG = GeneratorConfig.tiny()
@@ -223,23 +213,6 @@ def test_what_has_no_script_is_never_told_and_other_texts_may_never_lack():
         assert (recital.units[untold] == 0).all() and (recital.pace[untold] == 0).all()
 
 
-def test_at_another_speed_it_is_another_speaker_and_every_unit_keeps_a_frame():
-    takes = make_takes(6)
-    quick = {f"{t.utterance.key}@1.1": t.codes[: round(len(t.codes) / 1.1)] for t in takes}
-    said = {take.utterance.key: take.script for take in takes}
-    found = match_takes([take.utterance for take in takes], said, quick, 1.1)
-    assert [t.utterance.speaker for t in found] == [f"{t.utterance.speaker}@1.1" for t in takes]
-    for before, after in zip(takes, found, strict=True):
-        assert after.utterance.key == before.utterance.key  # so dev has neither or both
-        assert sum(after.script.frames) == len(after.codes) and min(after.script.frames) >= 1
-        moved = np.cumsum(after.script.frames) - np.cumsum(before.script.frames) / 1.1
-        assert np.abs(moved).max() <= 2
-    script = TimedScript("x", takes[0].script.units[:3], (1, 7, 2))
-    assert stretch_script(script, 3) == TimedScript("x", script.units, (1, 1, 1))
-    assert stretch_script(script, 20) == TimedScript("x", script.units, (2, 14, 4))
-    assert stretch_script(script, 2) is None
-
-
 def test_dev_is_scored_with_the_text_without_and_alone():
     ways = make_recitals(make_takes(40), untold_share=0.5, nobody_share=0.5).dev_ways()
     assert len(ways) == 2
@@ -263,39 +236,3 @@ def test_paces_tell_how_much_longer_than_usual_phones_are():
     recitals = make_recitals(takes)
     assert recitals.paces == pytest.approx([math.log(1.5), math.log(0.5)])
     assert recitals.mean_paces(["a"]).tolist() == pytest.approx([math.log(0.75) / 2])
-
-
-def test_who_says_little_has_no_voice():
-    takes = make_takes(9)
-    frames = {
-        name: sum(len(t.codes) for t in takes if t.utterance.speaker == name) for name in "ab"
-    }
-    assert find_voices(takes, min(frames.values())) == ["a", "b"]
-    assert find_voices(takes, max(frames.values())) == [max(frames, key=lambda name: frames[name])]
-
-
-def test_takes_are_held_out_by_their_keys():
-    takes = make_takes(200)
-    train, dev = hold_out_takes(takes, 0.2)
-    assert 20 < len(dev) < 60 and len(train) + len(dev) == 200
-    held = {take.utterance.key for take in dev}
-    again = hold_out_takes(takes[::-1][:150], 0.2)[1]
-    assert {take.utterance.key for take in again} == held & {t.utterance.key for t in takes[50:]}
-    with pytest.raises(ManifestError, match="dev_share 0.0 leaves 200 to train, 0 for dev"):
-        hold_out_takes(takes, 0.0)
-
-
-def test_only_what_has_audio_and_a_script_of_its_length_is_taken(capsys):
-    takes = make_takes(4)
-    utterances = [take.utterance for take in takes]
-    scripts = {take.utterance.key: take.script for take in takes[1:]}
-    codes = {take.utterance.key: take.codes for take in takes}
-    codes["take-2"] = codes["take-2"][1:]
-    assert [take.utterance.key for take in match_takes(utterances, scripts, codes)] == [
-        "take-1",
-        "take-3",
-    ]
-    told = "left out: 1 without audio or script, 1 of another length"
-    assert capsys.readouterr().out.strip() == told
-    with pytest.raises(ManifestError, match="no recording has a timed script of its length"):
-        match_takes(utterances, {}, codes)
