@@ -52,7 +52,10 @@ class DepthHead(nn.Module):
             rows: (batch, frames, groups, dimensions): of ``digits``, the codes of the frame itself;
                 each group sees those before it.
         """
-        told = F.embedding(rows, self.digits.weight).sum(-2)  # (batch, frames, groups, width)
+        # as products, whose gradient is one; of so many lookups it would be a long sum
+        counts = x.new_zeros(*rows.shape[:-1], self.digits.num_embeddings)
+        ones = torch.ones((), device=x.device).to(x.dtype).expand(rows.shape)
+        told = counts.scatter_add(3, rows, ones) @ self.digits.weight
         before = F.pad(told, (0, 0, 1, 0))[:, :, :-1].cumsum(2)
         h = self.begin(x).unsqueeze(2) + before + self.groups.weight
         for norm, layer in zip(self.norms, self.layers, strict=True):

@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
+    parser.add_argument("--anneal", action="store_true", help="the rate falls by --minutes' end")
     parser.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
@@ -116,7 +117,10 @@ def main() -> None:
 
     saved = began
     while run.step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
-        cosine = 0.5 + 0.5 * math.cos(math.pi * run.step / hp["steps"])
+        progress = run.step / hp["steps"]
+        if args.anneal:
+            progress = max(progress, (time.monotonic() - began) / 60 / args.minutes)
+        cosine = 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))
         lr = hp["lr"] * min((run.step + 1) / hp["warmup"], cosine + 0.01)
         recital = recitals.recital(run.step).to(run.device)
         halved = run.device.type == "cuda"
