@@ -101,9 +101,10 @@ def main() -> None:
 
     torch.set_float32_matmul_precision("high")  # codes were made in float32
     torch.manual_seed(hp["seed"])
-    talker = Talker(config, len(speakers), hp["noise"]).to(args.device)
+    talker = Talker(config, len(speakers), hp["noise"])
     if args.init:
-        talker.begin_from(args.init, speakers)
+        talker.begin_from(args.init, speakers)  # on the CPU, where it leaves the weights
+    talker.to(args.device)
     settings = {name: hp[name] for name in ("lr", "weight_decay", "ema")}
     run = Run(talker, talker, betas=(0.9, 0.98), **settings)
     checkpoint = args.out / "checkpoint.pt"
