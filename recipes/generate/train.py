@@ -15,7 +15,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,16 +29,15 @@ from audiossm.models.generator import GeneratorConfig
 from audiossm.models.loaded_generator import save_generator
 from audiossm.pronouncer import Pronouncer
 from audiossm.script import ScriptReader
-from audiossm.train.coded import load_codes
-from audiossm.train.corpus import read_manifests
 from audiossm.train.curves import draw_curves
 from audiossm.train.losses import send
 from audiossm.train.ranks import Ranks
-from audiossm.train.recitals import Recitals, find_voices, hold_out_takes, match_takes, usual_frames
+from audiossm.train.recitals import Recitals
 from audiossm.train.run import Run
+from audiossm.train.takes import find_voices, load_takes, usual_frames
 from audiossm.train.talker import Talker, capture, compile_layers, score_talker
 from audiossm.train.text_card import write_text_card
-from audiossm.train.timed_scripts import TimedScript, read_timed_scripts
+from audiossm.train.timed_scripts import TimedScript
 
 HERE = Path(__file__).parent
 SMOKE_DATA = {"train": ["manifest"], "rows": 4, "row_frames": 96, "voice_frames": 100}
@@ -46,7 +45,9 @@ SMOKE_DATA |= {"dev_share": 0.25, "dev_batches": 1}
 SMOKE_TRAIN = {"steps": 60, "warmup": 5, "lr": 3e-3, "ema": 0.9, "log_every": 10, "dev_every": 30}
 
 
-def part_evenly(utterances: Iterable[Utterance], frames: dict[str, int]) -> Iterable[TimedScript]:
+def part_evenly(
+    utterances: Iterable[Utterance], frames: Mapping[str, int]
+) -> Iterable[TimedScript]:
     """Say when each unit is said as if all took the same time: enough to see a run work."""
     pronouncer = Pronouncer.load()
     for utterance in utterances:
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
     parser.add_argument("--save-minutes", type=float, default=5.0, help="between checkpoints")
     parser.add_argument("--halve-gradients", action="store_true", help="sent as bfloat16")
+    parser.add_argument("--anneal", action="store_true", help="the rate falls by --minutes' end")
     parser.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
@@ -93,20 +95,14 @@ def main() -> None:
     config = replace(config, levels=quantiser.levels)
     codec.choose_groups(config.num_groups)
 
-    utterances = read_manifests(args.data, data["train"])
+    scripter = part_evenly if args.smoke else None
     with ranks.in_turn():
-        codes = load_codes(utterances, codec, args.out / "codes.pt", args.workers, ranks.device)
-    said = args.data / data["scripts"]
-    if args.smoke and not said.exists():
-        frames = {key: len(rows) for key, rows in codes.items()}
-        timed = {script.key: script for script in part_evenly(utterances, frames)}
-    else:
-        timed = {script.key: script for script in read_timed_scripts(said)}
-    takes = match_takes(utterances, timed, codes)
-    train, held_out = hold_out_takes(takes, data["dev_share"])
+        train, held_out = load_takes(
+            args.data, data, codec, args.out, args.workers, ranks.device, scripter
+        )
     speakers, usual = find_voices(train, data["voice_frames"]), usual_frames(train)
     recitals = Recitals(config, train, speakers, usual, data, hp["seed"], ranks)
-    dev = Recitals(config, held_out, speakers, usual, data, hp["seed"]).dev_pairs()
+    dev = Recitals(config, held_out, speakers, usual, data, hp["seed"]).dev_ways()
     hours = len(recitals.codes) * codec.config.frame_size / codec.config.sample_rate / 3600
     told = f"{hours:.2f} hours of speech, {len(speakers)} voices"
     if ranks.leads:
@@ -114,9 +110,10 @@ def main() -> None:
 
     torch.set_float32_matmul_precision("high")  # codes were made in float32
     torch.manual_seed(hp["seed"])
-    talker = Talker(config, len(speakers), hp["noise"], ranks).to(ranks.device)
+    talker = Talker(config, len(speakers), hp["noise"], ranks)
     if args.init:
-        talker.begin_from(args.init, speakers)
+        talker.begin_from(args.init, speakers)  # on the CPU, where it leaves the weights
+    talker.to(ranks.device)
     settings = {name: hp[name] for name in ("lr", "weight_decay", "ema")}
     run = Run(talker, talker, betas=(0.9, 0.98), **settings)
     checkpoint = args.out / "checkpoint.pt"
@@ -134,7 +131,10 @@ def main() -> None:
 
     saved = minutes = ranks.agree((time.monotonic() - began) / 60)
     while run.step < hp["steps"] and minutes < args.minutes:
-        cosine = 0.5 + 0.5 * math.cos(math.pi * run.step / hp["steps"])
+        progress = run.step / hp["steps"]
+        if args.anneal:
+            progress = max(progress, minutes / args.minutes)
+        cosine = 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))
         lr = hp["lr"] * min((run.step + 1) / hp["warmup"], cosine + 0.01)
         recital = recitals.recital(run.step)
         worth = torch.tensor(ranks.shares(recital.counts(config.num_codes)))
