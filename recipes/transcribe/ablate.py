@@ -1,4 +1,4 @@
-"""Ranks of MIMO at equal parameters, and Euler's rule beside the trapezoid: short runs alike.
+"""Ranks of MIMO, Euler's rule and hybrids at equal parameters: short runs alike.
 
     python recipes/transcribe/ablate.py --data DIR --out DIR --compile --steps 3000
 
@@ -25,8 +25,8 @@ from torchaudio.functional import edit_distance
 
 from audiossm.config import change_value, from_dict, load_toml
 from audiossm.decoding import best_labels
-from audiossm.models import LoadedRecogniser, Recogniser, RecogniserConfig
-from audiossm.nn import Block
+from audiossm.models import BackboneConfig, LoadedRecogniser, Recogniser, RecogniserConfig
+from audiossm.nn import AnyLayer
 from audiossm.text import Vocabulary
 from audiossm.train.corpus import Corpus
 from audiossm.train.lessons import Lessons
@@ -38,7 +38,16 @@ from audiossm.train.spoken import load_spoken
 from audiossm.train.trainee import Trainee
 
 HERE = Path(__file__).parent
-RANKS = {"rank1": 1, "rank2": 2, "rank4": 4, "rank8": 8, "euler": 1, "again": 1}
+ARMS: dict[str, dict[str, Any]] = {
+    "rank1": {},
+    "rank2": {"is_mimo": True, "mimo_rank": 2},
+    "rank4": {"is_mimo": True, "mimo_rank": 4},
+    "rank8": {"is_mimo": True, "mimo_rank": 8},
+    "euler": {"trapezoid": False},
+    "hybrid1": {"attention_layers": (5,)},
+    "hybrid2": {"attention_layers": (4, 8)},
+    "again": {},
+}
 WIDTHS = 8  # the feed-forward layers' width is a multiple of it
 
 
@@ -53,8 +62,8 @@ def main() -> None:
     parser.add_argument(
         "--arms",
         nargs="+",
-        choices=list(RANKS),
-        default=list(RANKS),
+        choices=list(ARMS),
+        default=list(ARMS),
         help="again is rank1 with another seed, for the noise",
     )
     parser.add_argument("--steps", type=int, default=3000)
@@ -87,7 +96,7 @@ def main() -> None:
     fresh = from_dict(RecogniserConfig, table["recogniser"], "recogniser").backbone
     starts = {"dt_min": fresh.dt_min, "dt_max": fresh.dt_max, "max_memory": fresh.max_memory}
     base = replace(base, backbone=replace(base.backbone, **starts))
-    kept = min(arm_config(base, name).backbone.d_intermediate for name in RANKS)
+    kept = min(arm_config(base, name).backbone.d_intermediate for name in args.arms)
     longest = 0.0
     for name in args.arms:
         at = time.monotonic()
@@ -123,22 +132,17 @@ def load_speech(
 
 def arm_config(base: RecogniserConfig, name: str) -> RecogniserConfig:
     """Return an arm's sizes: as many parameters as ``base`` has, to within a per cent."""
-    rank = RANKS[name]
-    changes: dict[str, Any] = {"trapezoid": name != "euler"}
-    if rank > 1:
-        changes |= {"is_mimo": True, "mimo_rank": rank}
-    backbone = replace(base.backbone, **changes)
-    spare = count(base.backbone, base) - count(backbone, base)
+    backbone = replace(base.backbone, **ARMS[name])
+    spare = (count(base.backbone) - count(backbone)) / backbone.num_layers
     wide = base.backbone.d_intermediate + spare / (3 * backbone.d_model)
     backbone = replace(backbone, d_intermediate=WIDTHS * round(wide / WIDTHS))
     return replace(base, backbone=backbone)
 
 
-def count(backbone: Any, config: RecogniserConfig) -> int:
-    """Count the parameters of a layer."""
+def count(backbone: BackboneConfig) -> int:
+    """Count the parameters of all layers."""
     with torch.device("meta"):
-        block = Block(backbone.mixer, backbone.d_intermediate, dropout=config.dropout)
-    return sum(p.numel() for p in block.parameters())
+        return sum(p.numel() for block in backbone.make_blocks(0.0) for p in block.parameters())
 
 
 def take_over(network: Recogniser, shipped: Recogniser, kept: int) -> None:
@@ -158,7 +162,7 @@ def take_over(network: Recogniser, shipped: Recogniser, kept: int) -> None:
             ours.mlp.fc2.weight[:, :kept] = theirs.mlp.fc2.weight[:, best]
 
 
-def heaviest(block: Block, kept: int) -> Tensor:
+def heaviest(block: AnyLayer, kept: int) -> Tensor:
     """Return which channels of a feed-forward layer have the largest weights."""
     value, gate = (part.norm(dim=1) for part in block.mlp.fc1.weight.chunk(2))
     return (value * gate * block.mlp.fc2.weight.norm(dim=0)).topk(kept).indices.sort().values
