@@ -27,6 +27,7 @@ __all__ = [
     "hold_out_takes",
     "is_held_out",
     "match_takes",
+    "tell_faults",
     "usual_frames",
 ]
 
@@ -65,6 +66,24 @@ class Recital(NamedTuple):
     def to(self, device: torch.device) -> "Recital":
         """Move it without waiting for the device."""
         return Recital(*(send(tensor, device) for tensor in self))
+
+
+def tell_faults(
+    utterances: Iterable[Utterance],
+    scripts: Mapping[str, TimedScript],
+    codes: Mapping[str, NDArray[np.int16]],
+) -> dict[str, str]:
+    """Say of each utterance that ``match_takes`` leaves out why."""
+    faults = {}
+    for utterance in utterances:
+        key = utterance.key
+        if key not in codes:
+            faults[key] = "can't be read"
+        elif key not in scripts:
+            faults[key] = "has no timed script"
+        elif (said := sum(scripts[key].frames)) != len(codes[key]):
+            faults[key] = f"its script has {said} frames, its codes {len(codes[key])}"
+    return faults
 
 
 def match_takes(

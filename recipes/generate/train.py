@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -32,13 +33,23 @@ from audiossm.script import ScriptReader
 from audiossm.train.coded import load_codes
 from audiossm.train.corpus import read_manifests
 from audiossm.train.curves import draw_curves
+from audiossm.train.journal import Journal
 from audiossm.train.losses import send
 from audiossm.train.ranks import Ranks
-from audiossm.train.recitals import Recitals, find_voices, hold_out_takes, match_takes, usual_frames
+from audiossm.train.recitals import (
+    Recitals,
+    find_voices,
+    hold_out_takes,
+    match_takes,
+    tell_faults,
+    usual_frames,
+)
 from audiossm.train.run import Run
+from audiossm.train.settings import adopt_sets, list_left_out
 from audiossm.train.talker import Talker, capture, compile_layers, score_talker
 from audiossm.train.text_card import write_text_card
 from audiossm.train.timed_scripts import TimedScript, read_timed_scripts
+from audiossm_apps.recipe import StepBar, run_recipe
 
 HERE = Path(__file__).parent
 SMOKE_DATA = {"train": ["manifest"], "rows": 4, "row_frames": 96, "voice_frames": 100}
@@ -72,6 +83,7 @@ def main() -> None:
     parser.add_argument("--save-minutes", type=float, default=5.0, help="between checkpoints")
     parser.add_argument("--halve-gradients", action="store_true", help="sent as bfloat16")
     parser.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
+    parser.add_argument("--tensorboard", action="store_true", help="events in OUT/tensorboard")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
     began = time.monotonic()
@@ -82,6 +94,7 @@ def main() -> None:
     if args.smoke:
         table["data"] |= SMOKE_DATA
         table["train"] |= SMOKE_TRAIN
+    table["data"] = adopt_sets(table["data"], args.data)
     for change in args.set:
         change_value(table, change)
     data, hp = table["data"], table["train"]
@@ -102,6 +115,8 @@ def main() -> None:
         timed = {script.key: script for script in part_evenly(utterances, frames)}
     else:
         timed = {script.key: script for script in read_timed_scripts(said)}
+    if ranks.leads:
+        list_left_out(args.out / "left-out.jsonl", tell_faults(utterances, timed, codes))
     takes = match_takes(utterances, timed, codes)
     train, held_out = hold_out_takes(takes, data["dev_share"])
     speakers, usual = find_voices(train, data["voice_frames"]), usual_frames(train)
@@ -132,6 +147,8 @@ def main() -> None:
     weights = torch.tensor([*hp["group_weights"][: config.num_groups], hp["ends_weight"]])
     weights = weights.to(run.device)
 
+    journal = Journal(args.out, run.step, tensorboard=args.tensorboard, ranks=ranks)
+    bar = StepBar(hp["steps"], run.step, shown=ranks.leads)
     saved = minutes = ranks.agree((time.monotonic() - began) / 60)
     while run.step < hp["steps"] and minutes < args.minutes:
         cosine = 0.5 + 0.5 * math.cos(math.pi * run.step / hp["steps"])
@@ -150,12 +167,15 @@ def main() -> None:
             row["ends"] = ends
             if ranks.leads and run.step % hp["dev_every"] == 0:
                 row |= score_talker(run.ema, dev)
-            ranks.tell(row, args.out / "log.jsonl")
+            journal.write(row)
+            bar.show(run.step, row)
+        bar.show(run.step)
         if minutes - saved > args.save_minutes:
             run.save(checkpoint, ranks=ranks)
             saved = minutes
 
     run.save(checkpoint, ranks=ranks)
+    bar.close(), journal.close()
     ranks.leave()
     if not ranks.leads:
         return
@@ -180,4 +200,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main))
