@@ -49,7 +49,6 @@ from audiossm.train.trainee import Trainee
 from audiossm_apps.recipe import StepBar, run_recipe
 
 HERE = Path(__file__).parent
-SAVE_MINUTES = 5
 SMOKE_DATA = {"train": ["manifest"], "sounds": [], "dev": ["manifest"], "dev_rows": 4}
 SMOKE_DATA |= {"crop_s": 0.64, "crop_rows": 4, "long_s": 4.48, "long_rows": 1}
 SMOKE_SPOKEN = {"train": ["manifest"], "dev": ["manifest"], "noise": [], "speeds": [1.0], "rows": 2}
@@ -138,6 +137,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
+    parser.add_argument("--save-minutes", type=float, default=5.0, help="between checkpoints")
     parser.add_argument(
         "--compile", action="store_true", help="CUDA: capture the network as graphs"
     )
@@ -217,7 +217,7 @@ def main() -> None:
             journal.write(row)
             bar.show(run.step, row)
         bar.show(run.step)
-        if time.monotonic() - saved > 60 * SAVE_MINUTES:
+        if time.monotonic() - saved > 60 * args.save_minutes:
             run.save(checkpoint, lessons.state_dict() if lessons else None)
             saved = time.monotonic()
 

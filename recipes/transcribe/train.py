@@ -25,6 +25,7 @@ from torch import nn
 from audiossm.checkpoint import ModelFolder
 from audiossm.codec import LoadedCodec
 from audiossm.config import change_value, from_dict, load_toml
+from audiossm.errors import ConfigError
 from audiossm.models import Recogniser, RecogniserConfig, save_recogniser
 from audiossm.text import Vocabulary
 from audiossm.train.card import write_card
@@ -93,6 +94,7 @@ def main() -> None:
     table["data"] = adopt_sets(table["data"], args.data)
     for change in args.set:
         change_value(table, change)
+    begun = None
     if args.init and "recogniser" not in table:  # fine-tuning: sizes and codec are the model's
         begun = ModelFolder.open(args.init).config
         table["recogniser"] = begun["recogniser"]
@@ -108,6 +110,11 @@ def main() -> None:
     phones = read_phones(phones_file) if phones_file.exists() else Phones((), {})
     if args.init and set(phones.symbols) <= set(config.phones):
         phones = phones.in_order(config.phones)  # so the model's head of phones is gone on with
+    if begun and phones.symbols != config.phones:
+        raise ConfigError(
+            f"{phones_file}: lacks the phones that model {args.init!r} tells, or has others: "
+            "audiossm prepare writes them"
+        )
     config = replace(config, phones=phones.symbols)
     codec = LoadedCodec.load(args.codec) if args.codec else None
     if args.log_mel:
