@@ -19,7 +19,7 @@ from audiossm.errors import AlignmentError, AudioError, ManifestError
 from audiossm.lexicon import PHONES, drop_stress
 from audiossm.manifest import Utterance, read_manifest
 from audiossm.prepare.checks import Clip, Limits, inspect
-from audiossm.prepare.layouts import Recording, find_layout, read_layout
+from audiossm.prepare.layouts import Recording, find_layout, name_member, read_layout
 from audiossm.prepare.report import Report
 from audiossm.prepare.shards import ShardWriter
 from audiossm.pronouncer import MAX_LETTERS, Pronouncer
@@ -116,6 +116,7 @@ def prepare(
                 clip = check_text(clip, aligner)
             utterance = replace(clip.recording.utterance, seconds=clip.seconds or None)
             split = "dev" if utterance.key in dev else "train"
+            utterance = replace(utterance, key=name_member(utterance.key))
             report.add(clip, split)
             if clip.fault:
                 row = {"key": utterance.key, "path": utterance.where, "fault": clip.fault}
@@ -223,7 +224,7 @@ def finish(out: Path, report: Report, kept: Sequence[Utterance], phones: bool) -
         if split not in report.splits:
             (out / f"{split}.jsonl").unlink()
     if "train" in report.splits and "dev" not in report.splits:
-        report.warnings.append("there is no dev set: name one with --set 'data.dev=[...]'")
+        report.warnings.append("there is no dev set: runs are scored on what they learn from")
     elif "train" in report.splits and report.speakers["dev"] & report.speakers["train"]:
         report.warnings.append(
             "dev has the speakers of train (no two are known): it says nothing of others"

@@ -15,6 +15,7 @@ __all__ = [
     "LAYOUTS",
     "Recording",
     "find_layout",
+    "name_member",
     "read_layout",
     "read_librispeech",
     "read_table",
@@ -72,7 +73,8 @@ def find_layout(folder: Path) -> str:
 def read_layout(folder: Path, layout: str) -> list[Recording]:
     """List a folder's utterances, as ``find_layout`` or the caller says it is laid out.
 
-    What is there but can't be used has a ``fault``. Keys differ, and have no slashes.
+    What is there but can't be used has a ``fault``. Keys of the others differ, also as
+    ``name_member`` writes them.
 
     Raises:
         ManifestError: the folder isn't laid out so, or a table in it can't be read.
@@ -89,8 +91,9 @@ def read_layout(folder: Path, layout: str) -> list[Recording]:
         raise ManifestError(f"{folder}: nothing in it is laid out as {layout!r}")
     seen, named = set[str](), []
     for item in found:
-        fault = "the key stands twice" if item.utterance.key in seen else item.fault
-        seen.add(item.utterance.key)
+        key = name_member(item.utterance.key)
+        fault = "the key stands twice" if key in seen else item.fault
+        seen.add(key)
         named.append(Recording(item.utterance, item.start_s, item.end_s, fault))
     return named
 
@@ -116,7 +119,9 @@ def read_ljspeech(folder: Path) -> Iterator[Recording]:
         raw, _, full = rest.partition("|")
         places = [folder / "wavs" / key, folder / key]
         path = next(filter(None, map(find_audio, places)), None)
-        yield make(plain(key), path or places[0], full.strip() or raw, folder.name, path is None)
+        yield make(
+            name_member(key), path or places[0], full.strip() or raw, folder.name, path is None
+        )
 
 
 def read_commonvoice(folder: Path) -> Iterator[Recording]:
@@ -143,7 +148,9 @@ def read_kaldi(folder: Path) -> Iterator[Recording]:
                 name, first, last = segments.get(key, "").split()
                 start, end = float(first), float(last)
             except ValueError:
-                yield make(plain(key), folder, text, speakers.get(key, ""), "no line in segments")
+                yield make(
+                    name_member(key), folder, text, speakers.get(key, ""), "no line in segments"
+                )
                 continue
         source = files.get(name, "")
         if source.rstrip().endswith("|"):
@@ -152,7 +159,7 @@ def read_kaldi(folder: Path) -> Iterator[Recording]:
             places = [Path(source), folder / source]
             path = next((place for place in places if source and place.is_file()), folder / name)
             fault = "" if path.is_file() else NO_RECORDING
-        made = make(plain(key), path, text, speakers.get(key, ""), fault)
+        made = make(name_member(key), path, text, speakers.get(key, ""), fault)
         yield Recording(made.utterance, start, end, made.fault)
 
 
@@ -170,7 +177,7 @@ def read_pairs(folder: Path) -> Iterator[Recording]:
                 fault = "its text isn't UTF-8"
         place = path.relative_to(folder)
         speaker = place.parts[-2] if len(place.parts) > 1 else ""
-        yield make(plain(str(place.with_suffix(""))), path, text, speaker, fault)
+        yield make(name_member(str(place.with_suffix(""))), path, text, speaker, fault)
 
 
 def read_manifests(folder: Path) -> Iterator[Recording]:
@@ -223,7 +230,7 @@ def read_table(
         fault: str | bool = path is None
         if path is not None and all(v in row for v in VOTES) and up <= down:
             fault = "not more up-votes than down-votes"
-        yield make(plain(stem), path or Path(name), said, speaker, fault)
+        yield make(name_member(stem), path or Path(name), said, speaker, fault)
 
 
 LAYOUTS: dict[str, Callable[[Path], Iterable[Recording]]] = {
@@ -251,7 +258,7 @@ def make(key: str, path: Path, text: str, speaker: str, fault: str | bool) -> Re
     return Recording(utterance, fault=NO_RECORDING if fault is True else fault or "")
 
 
-def plain(key: str) -> str:
+def name_member(key: str) -> str:
     """Return a key that can be a member's name in an archive."""
     return re.sub(r"[^\w.' -]+", "_", key.strip()).replace(" ", "_")
 

@@ -34,7 +34,9 @@ class ShardWriter:
         self.path = folder / f"{name}.jsonl"
         self.num_shards = 0
         self._manifest = self.path.open("w" if replaces else "x", encoding="utf-8")
-        self._archive, self._tar = ExitStack(), None  # type: tuple[ExitStack, tarfile.TarFile | None]
+        self._archive = ExitStack()
+        self._tar: tarfile.TarFile | None = None
+        self._shard = ""
 
     def add(self, utterance: Utterance, data: bytes, suffix: str) -> None:
         """Write a recording and its line; ``path`` and ``shard`` of ``utterance`` don't matter."""

@@ -28,7 +28,8 @@ class Journal:
     def __init__(
         self, out: Path, step: int, *, tensorboard: bool = False, ranks: Ranks = ALONE
     ) -> None:
-        self.path, self.ranks, self._events = out / "log.jsonl", ranks, None  # type: Path, Ranks, Any
+        self.path, self.ranks = out / "log.jsonl", ranks
+        self._events: Any = None
         if not ranks.leads:
             return
         if self.path.exists():

@@ -1,7 +1,9 @@
 """A folder becomes shards, manifests, phones and a report; what is bad is listed, never fatal."""
 
+import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -140,6 +142,25 @@ def test_numbers_are_written_out_if_that_is_asked_for(tmp_path):
     prepare(folder, tmp_path / "out", numbers=True, phones=False, dev_share=0.5)
     (said,) = read_manifest(tmp_path / "out" / "train.jsonl")
     assert said.text == "There were thirty boats on the wide old river that day."
+
+
+def test_a_manifest_with_shards_and_odd_keys_is_packed_anew(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("river", "bread"):
+        data = (SPEECH / f"{name}.flac").read_bytes()
+        with tarfile.open(folder / "a.tar", "a") as archive:
+            member = tarfile.TarInfo(f"{name} one.flac")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    text = "The river was high after a week of rain, so we walked home over the bridge."
+    rows = [{"key": f"{name} one", "shard": "a.tar", "text": text} for name in ("river", "bread")]
+    (folder / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepare(folder, tmp_path / "out", phones=False, dev_share=0)
+    packed = read_manifest(tmp_path / "out" / "train.jsonl")
+    assert [u.key for u in packed] == ["river_one", "bread_one"]
+    assert all(u.open().read(4) == b"fLaC" for u in packed)
+    assert 'dev = ["train"]' in (tmp_path / "out" / "data.toml").read_text()
 
 
 def test_a_wrong_share_is_refused(folder, tmp_path):

@@ -105,7 +105,10 @@ def test_manifests(tmp_path):
     (tmp_path / "a.wav").touch()
     assert [row[0] for row in listed(tmp_path)] == ["a", "b"]
     assert find_layout(tmp_path / "x.jsonl") == "manifest"
-    put(tmp_path, {"y.jsonl": json.dumps(row)})
+    put(tmp_path, {"x.jsonl": json.dumps(row | {"key": "a/b"})})
+    put(tmp_path, {"y.jsonl": json.dumps(row | {"key": "a_b"})})
+    assert [row[-1] for row in listed(tmp_path)] == ["", "the key stands twice"]
+    put(tmp_path, {"x.jsonl": json.dumps(row), "y.jsonl": json.dumps(row)})
     assert [row[-1] for row in listed(tmp_path)] == ["", "the key stands twice"]
 
 
