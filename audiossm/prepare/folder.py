@@ -222,7 +222,7 @@ def finish(out: Path, report: Report, kept: Sequence[Utterance], phones: bool) -
     """
     for split in SPLITS:
         if split not in report.splits:
-            (out / f"{split}.jsonl").unlink()
+            (out / f"{split}.jsonl").unlink(missing_ok=True)
     if "train" in report.splits and "dev" not in report.splits:
         report.warnings.append("there is no dev set: runs are scored on what they learn from")
     elif "train" in report.splits and report.speakers["dev"] & report.speakers["train"]:
