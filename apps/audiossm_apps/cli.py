@@ -17,6 +17,7 @@ from audiossm_apps import (
     loadtest,
     mic,
     models,
+    prepare,
     pronounce,
     serve,
     soak,
@@ -57,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     loadtest.add_command(commands)
     soak.add_command(commands)
     evaluate.add_command(commands)
+    prepare.add_command(commands)
     conformance.add_command(commands)
     export.add_command(commands)
     models.add_commands(commands)

@@ -15,6 +15,7 @@ from audiossm.manifest import Utterance
 from audiossm.script import Unit
 from audiossm.train.coded import load_codes, name_at
 from audiossm.train.corpus import read_manifests
+from audiossm.train.settings import list_left_out
 from audiossm.train.timed_scripts import TimedScript, read_timed_scripts
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "match_takes",
     "stretch_script",
     "take_untold",
+    "tell_faults",
     "usual_frames",
 ]
 
@@ -66,7 +68,7 @@ def load_takes(
         folder: has the manifests, shards and scripts that ``data`` names.
         data: the table ``data`` of recipes/generate/config.toml.
         codec: whose codes; its network is moved to ``device``.
-        cache: a folder that keeps the codes for the next run.
+        cache: a folder that keeps the codes for the next run, and says what was left out.
         workers: processes that decode.
         device: where codes are made.
         scripter: says what is said when, of utterances and their numbers of frames, if there is no
@@ -87,6 +89,7 @@ def load_takes(
         timed = {script.key: script for script in scripter(utterances, frames)}
     else:
         timed = {script.key: script for script in read_timed_scripts(said)}
+    list_left_out(cache / "left-out.jsonl", tell_faults(utterances, timed, codes))
     told = {item.key for item in read_manifests(folder, data["always_told"])}
     takes = {speed: match_takes(utterances, timed, codes, speed, told) for speed in speeds}
     train, dev = hold_out_takes(takes.pop(1.0), share)
@@ -96,6 +99,24 @@ def load_takes(
         heard = load_codes(rest, codec, cache / "codes-untold.pt", workers, device)
         more += take_untold(rest, heard)
     return train + [take for take in more if not is_held_out(take.utterance.key, share)], dev
+
+
+def tell_faults(
+    utterances: Iterable[Utterance],
+    scripts: Mapping[str, TimedScript],
+    codes: Mapping[str, NDArray[np.int16]],
+) -> dict[str, str]:
+    """Say of each utterance that ``match_takes`` leaves out why."""
+    faults = {}
+    for utterance in utterances:
+        key = utterance.key
+        if key not in codes:
+            faults[key] = "can't be read"
+        elif key not in scripts:
+            faults[key] = "has no timed script"
+        elif (said := sum(scripts[key].frames)) != len(codes[key]):
+            faults[key] = f"its script has {said} frames, its codes {len(codes[key])}"
+    return faults
 
 
 def match_takes(

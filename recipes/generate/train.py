@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -30,14 +31,17 @@ from audiossm.models.loaded_generator import save_generator
 from audiossm.pronouncer import Pronouncer
 from audiossm.script import ScriptReader
 from audiossm.train.curves import draw_curves
+from audiossm.train.journal import Journal
 from audiossm.train.losses import send
 from audiossm.train.ranks import Ranks
 from audiossm.train.recitals import Recitals
 from audiossm.train.run import Run
+from audiossm.train.settings import adopt_sets
 from audiossm.train.takes import find_voices, load_takes, usual_frames
 from audiossm.train.talker import Talker, capture, compile_layers, score_talker
 from audiossm.train.text_card import write_text_card
 from audiossm.train.timed_scripts import TimedScript
+from audiossm_apps.recipe import StepBar, run_recipe
 
 HERE = Path(__file__).parent
 SMOKE_DATA = {"train": ["manifest"], "rows": 4, "row_frames": 96, "voice_frames": 100}
@@ -74,6 +78,7 @@ def main() -> None:
     parser.add_argument("--halve-gradients", action="store_true", help="sent as bfloat16")
     parser.add_argument("--anneal", action="store_true", help="the rate falls by --minutes' end")
     parser.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
+    parser.add_argument("--tensorboard", action="store_true", help="events in OUT/tensorboard")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
     began = time.monotonic()
@@ -84,6 +89,7 @@ def main() -> None:
     if args.smoke:
         table["data"] |= SMOKE_DATA
         table["train"] |= SMOKE_TRAIN
+    table["data"] = adopt_sets(table["data"], args.data)
     for change in args.set:
         change_value(table, change)
     data, hp = table["data"], table["train"]
@@ -129,6 +135,8 @@ def main() -> None:
     weights = torch.tensor([*hp["group_weights"][: config.num_groups], hp["ends_weight"]])
     weights = weights.to(run.device)
 
+    journal = Journal(args.out, run.step, tensorboard=args.tensorboard, ranks=ranks)
+    bar = StepBar(hp["steps"], run.step, shown=ranks.leads)
     saved = minutes = ranks.agree((time.monotonic() - began) / 60)
     while run.step < hp["steps"] and minutes < args.minutes:
         progress = run.step / hp["steps"]
@@ -150,12 +158,15 @@ def main() -> None:
             row["ends"] = ends
             if ranks.leads and run.step % hp["dev_every"] == 0:
                 row |= score_talker(run.ema, dev)
-            ranks.tell(row, args.out / "log.jsonl")
+            journal.write(row)
+            bar.show(run.step, row)
+        bar.show(run.step)
         if minutes - saved > args.save_minutes:
             run.save(checkpoint, ranks=ranks)
             saved = minutes
 
     run.save(checkpoint, ranks=ranks)
+    bar.close(), journal.close()
     ranks.leave()
     if not ranks.leads:
         return
@@ -180,4 +191,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main))

@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import os
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,20 +22,25 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from audiossm.checkpoint import ModelFolder
 from audiossm.codec import LoadedCodec
 from audiossm.config import change_value, from_dict, load_toml
+from audiossm.errors import ConfigError
 from audiossm.models import Recogniser, RecogniserConfig, save_recogniser
 from audiossm.text import Vocabulary
 from audiossm.train.card import write_card
 from audiossm.train.corpus import Corpus
 from audiossm.train.curves import draw_curves
+from audiossm.train.journal import Journal
 from audiossm.train.lessons import Lessons
 from audiossm.train.phones import Phones, read_phones
 from audiossm.train.ranks import Ranks
 from audiossm.train.run import Run
 from audiossm.train.scoring import greedy_wer, transducer_wer
+from audiossm.train.settings import adopt_sets
 from audiossm.train.spoken import load_spoken
 from audiossm.train.trainee import Trainee
+from audiossm_apps.recipe import StepBar, run_recipe
 
 HERE = Path(__file__).parent
 SMOKE_DATA = {"train": ["manifest"], "dev": ["manifest"], "noise": [], "speeds": [1.0], "rows": 2}
@@ -76,6 +82,7 @@ def main() -> None:
     graphs = parser.add_mutually_exclusive_group()
     graphs.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
     graphs.add_argument("--capture", action="store_true", help="CUDA: capture what isn't compiled")
+    parser.add_argument("--tensorboard", action="store_true", help="events in OUT/tensorboard")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
     began = time.monotonic()
@@ -86,8 +93,16 @@ def main() -> None:
     if args.smoke:
         table["data"] |= SMOKE_DATA
         table["train"] |= SMOKE_TRAIN
+    table["data"] = adopt_sets(table["data"], args.data)
     for change in args.set:
         change_value(table, change)
+    begun = None
+    if args.init and "recogniser" not in table:  # fine-tuning: sizes and codec are the model's
+        begun = ModelFolder.open(args.init).config
+        table["recogniser"] = begun["recogniser"]
+        args.codec = args.codec or begun.get("codec", {}).get("name")
+    if "recogniser" not in table:
+        parser.error(f"{args.config} has no table [recogniser]: name a model with --init")
     config = from_dict(RecogniserConfig, table["recogniser"], "recogniser")
     data, hp = table["data"], table["train"]
     if args.smoke:
@@ -95,6 +110,13 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     phones_file = args.data / "phones.json"
     phones = read_phones(phones_file) if phones_file.exists() else Phones((), {})
+    if args.init and set(phones.symbols) <= set(config.phones):
+        phones = phones.in_order(config.phones)  # so the model's head of phones is gone on with
+    if begun and phones.symbols != config.phones:
+        raise ConfigError(
+            f"{phones_file}: lacks the phones that model {args.init!r} tells, or has others: "
+            "audiossm prepare writes them"
+        )
     config = replace(config, phones=phones.symbols)
     codec = LoadedCodec.load(args.codec) if args.codec else None
     if args.log_mel:
@@ -134,6 +156,8 @@ def main() -> None:
         if ranks.leads:
             print(f"resumed at step {run.step}", flush=True)
 
+    journal = Journal(args.out, run.step, tensorboard=args.tensorboard, ranks=ranks)
+    bar = StepBar(hp["steps"], run.step, shown=ranks.leads)
     saved = minutes = ranks.agree((time.monotonic() - began) / 60)
     while run.step < hp["steps"] and minutes < args.minutes:
         progress = run.step / hp["steps"]
@@ -150,12 +174,15 @@ def main() -> None:
             row |= {name: part.item() for name, part in parts.items()}
             if ranks.leads and run.step % hp["dev_every"] == 0:
                 row |= errors(averaged, run.ema, dev)
-            ranks.tell(row, args.out / "log.jsonl")
+            journal.write(row)
+            bar.show(run.step, row)
+        bar.show(run.step)
         if minutes - saved > args.save_minutes:
             run.save(checkpoint, lessons.state_dict(), ranks)
             saved = minutes
 
     run.save(checkpoint, lessons.state_dict(), ranks)
+    bar.close(), journal.close()
     ranks.leave()
     if not ranks.leads:
         return
@@ -167,10 +194,10 @@ def main() -> None:
     save_recogniser(args.out / "model", description, averaged, codec)
     command = f"audiossm evaluate transcribe MANIFEST.jsonl --model {args.out / 'model'}"
     log = args.out / "log.jsonl"
-    write_card(args.out / "model", command, averaged, heard, log, run.device)
+    write_card(args.out / "model", command, averaged, heard, log, run.device, final)
     if log.exists() and not draw_curves([args.out], args.out / "curves.png"):
         print("no curves.png: matplotlib isn't installed")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main))
