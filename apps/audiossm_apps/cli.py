@@ -11,6 +11,7 @@ from audiossm_apps import (
     align,
     codec,
     conformance,
+    convert,
     evaluate,
     export,
     generate,
@@ -59,6 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_command(commands)
     conformance.add_command(commands)
     export.add_command(commands)
+    convert.add_command(commands)
     models.add_commands(commands)
     return parser
 
