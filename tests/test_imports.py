@@ -78,6 +78,7 @@ ONE_HOME = [
     "websockets",
     "starlette",
     "redis",
+    "transformers",
 ]
 
 

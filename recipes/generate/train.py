@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audiossm.codec import LoadedCodec
+from audiossm.codec import ForeignCodec, load_codec
 from audiossm.config import change_value, from_dict, load_toml
 from audiossm.manifest import Utterance
 from audiossm.models.generator import GeneratorConfig
@@ -33,7 +33,7 @@ from audiossm.train.recitals import Recitals, find_voices, hold_out_takes, match
 from audiossm.train.run import Run
 from audiossm.train.talker import Talker, capture, score_talker
 from audiossm.train.text_card import write_text_card
-from audiossm.train.timed_scripts import TimedScript, read_timed_scripts
+from audiossm.train.timed_scripts import TimedScript, fit_scripts, read_timed_scripts
 
 HERE = Path(__file__).parent
 SAVE_MINUTES = 5
@@ -60,7 +60,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
-    parser.add_argument("--codec", default="first-frames", help="whose codes: a name or a folder")
+    parser.add_argument(
+        "--codec", default="first-frames", help="whose codes: name or folder, or transformers:NAME"
+    )
     parser.add_argument("--init", help="begin from this generator: a name or a folder")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -79,7 +81,7 @@ def main() -> None:
         change_value(table, change)
     data, hp = table["data"], table["train"]
     config = from_dict(GeneratorConfig, table["generator"], "generator")
-    codec = LoadedCodec.load(args.codec)
+    codec = load_codec(args.codec)
     quantiser = codec.config.quantiser
     if args.smoke:
         config = replace(GeneratorConfig.tiny(), num_groups=config.num_groups)
@@ -94,6 +96,9 @@ def main() -> None:
         timed = {script.key: script for script in part_evenly(utterances, frames)}
     else:
         timed = {script.key: script for script in read_timed_scripts(said)}
+        if isinstance(codec, ForeignCodec):
+            frames = {key: len(rows) for key, rows in codes.items()}
+            timed = fit_scripts(timed, frames, codec.config.frame_size / codec.config.sample_rate)
     takes = match_takes(utterances, timed, codes)
     train, held_out = hold_out_takes(takes, data["dev_share"])
     speakers, usual = find_voices(train, data["voice_frames"]), usual_frames(train)
