@@ -1,0 +1,140 @@
+"""Recordings to text by the workers of a Ray cluster: Ray Data hands them out one by one."""
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audiossm.errors import AudioSSMError, DependencyError, ServiceError
+from audiossm_apps.workers import Outcome, Task, do_task, plain_options
+
+if TYPE_CHECKING:
+    from audiossm.hotwords import HotWord
+    from audiossm.streaming import Transcriber
+
+__all__ = ["begin_ray", "run_ray_tasks"]
+
+# a recording that ends so many workers isn't tried again
+MOST_DEATHS = 3
+
+
+def begin_ray(address: str | None, num_cpus: int | None = None) -> Any:
+    """Connect to a cluster, or begin one on this machine, and return the package ray.
+
+    Args:
+        address: ``HOST:PORT``; by default what RAY_ADDRESS says, or nothing.
+        num_cpus: how many cores a new one thinks it has; by default those that there are.
+
+    Raises:
+        DependencyError: ray isn't installed.
+        ServiceError: there is no cluster at that address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report home
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray
+    except ImportError as exc:
+        raise DependencyError("this needs the package ray: pip install 'audiossm[ray]'") from exc
+    known = address or os.environ.get("RAY_ADDRESS")
+    own = {} if known else {"num_cpus": num_cpus, "include_dashboard": False}
+    try:
+        ray.init(address=known, log_to_driver=False, logging_level="ERROR", **own)
+    except (ConnectionError, ValueError, RuntimeError) as exc:
+        reason = (str(exc).strip().splitlines() or [""])[0]
+        raise ServiceError(f"no Ray cluster at {known or 'this machine'}: {reason}") from exc
+    return ray
+
+
+def run_ray_tasks(
+    tasks: Sequence[Task],
+    args: argparse.Namespace,
+    hotwords: "tuple[HotWord, ...]",
+    num_workers: int | None = None,
+) -> Iterator[tuple[int, Outcome]]:
+    """Yield each task's number and outcome as they come to an end, as ``run_tasks`` does.
+
+    A worker that dies is replaced, and its recording is gone on with: from where ``.partial`` says,
+    if its result is a file.
+
+    Args:
+        tasks: at least one; all machines of the cluster see their files.
+        args: the command line's options.
+        hotwords: for all of them.
+        num_workers: at once; by default one for each core of the cluster.
+
+    Raises:
+        AudioSSMError: a worker can't load the model.
+        DependencyError: ray isn't installed.
+        ServiceError: there is no cluster at ``args.ray_address``.
+    """
+    ray = begin_ray(args.ray_address, num_workers)
+    try:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.max_errored_blocks = -1  # such a recording is told of, the others go on
+        context.print_on_execution_start = False
+        workers = num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        workers = min(workers, len(tasks))
+        rows = [
+            {"number": number, "source": task.source, "target": str(task.target or "")}
+            for number, task in enumerate(tasks)
+        ]
+        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            RayWorker,
+            fn_constructor_args=(plain_options(args), hotwords, os.getcwd()),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
+            num_cpus=1,
+            ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": MOST_DEATHS},
+        )
+        left = set(range(len(tasks)))
+        for row in done.iter_rows():
+            number = int(row["number"])
+            left.discard(number)
+            outcome, said = row["outcome"]
+            sys.stderr.write(said)
+            if isinstance(outcome, AudioSSMError):
+                raise outcome
+            yield number, outcome
+        for number in sorted(left):
+            yield (
+                number,
+                Outcome(failure=f"{tasks[number].source}: ended every worker it was given"),
+            )
+    finally:
+        ray.shutdown()
+
+
+class RayWorker:
+    """A process of the cluster with a model of its own."""
+
+    def __init__(
+        self, args: argparse.Namespace, hotwords: "tuple[HotWord, ...]", folder: str
+    ) -> None:
+        self.args, self.hotwords = args, hotwords
+        self.args.threads = args.threads or 1
+        self.transcriber: Transcriber | None = None
+        with contextlib.suppress(OSError):  # names may be relative
+            os.chdir(folder)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Do one task."""
+        from audiossm_apps.options import load_transcriber
+
+        source, target = str(batch["source"][0]), str(batch["target"][0])
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            outcome: Outcome | AudioSSMError
+            try:
+                if self.transcriber is None:
+                    self.transcriber = load_transcriber(self.args, readable=not self.args.raw)
+                task = Task(source, Path(target) if target else None)
+                outcome = do_task(self.transcriber, task, self.args, self.hotwords)
+            except AudioSSMError as exc:
+                outcome = exc
+        return {"number": batch["number"], "outcome": [(outcome, said.getvalue())]}
