@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--kills", type=int, default=10, metavar="N")
     parser.add_argument("--files", type=int, default=6, metavar="N")
-    parser.add_argument("--length-s", type=float, default=180.0, metavar="S", help="of each")
+    parser.add_argument("--length-s", type=float, default=600.0, metavar="S", help="of each")
     parser.add_argument("--tiny", action="store_true", help="a tiny model with random weights")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(name)
         make_folder(folder / "talks", args.files, args.length_s, rng)
         command = [sys.executable, "-m", "audiossm_apps.cli", "transcribe", str(folder / "talks")]
-        command += ["--threads", "1", "--live"]
+        command += ["--threads", "1"]
         if args.tiny:
             command += ["--model", str(save_tiny(folder / "tiny")), "--decoder", "greedy"]
         subprocess.run([*command, "--output-dir", str(folder / "plain")], check=True)

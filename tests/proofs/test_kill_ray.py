@@ -24,7 +24,7 @@ def run(*command: str) -> None:
 
 
 def test_a_folder_survives_its_workers():
-    run("kill_ray.py", "--tiny", "--kills", "2", "--files", "3", "--length-s", "150")
+    run("kill_ray.py", "--tiny", "--kills", "2", "--files", "3", "--length-s", "600")
 
 
 @pytest.mark.skipif(bool(why_no_redis()), reason=why_no_redis())
