@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import io
-import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["begin_ray", "run_ray_tasks"]
 
-# a recording that ends so many workers isn't tried again
-MOST_DEATHS = 3
+MOST_TRIES = 4
 
 
 def begin_ray(address: str | None, num_cpus: int | None = None) -> Any:
@@ -36,6 +34,7 @@ def begin_ray(address: str | None, num_cpus: int | None = None) -> Any:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report home
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     try:
         import ray
     except ImportError as exc:
@@ -74,50 +73,68 @@ def run_ray_tasks(
     """
     ray = begin_ray(args.ray_address, num_workers)
     try:
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.max_errored_blocks = -1  # such a recording is told of, the others go on
-        context.print_on_execution_start = False
-        workers = num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        workers = min(workers, len(tasks))
-        rows = [
-            {"number": number, "source": task.source, "target": str(task.target or "")}
-            for number, task in enumerate(tasks)
-        ]
-        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            RayWorker,
-            fn_constructor_args=(plain_options(args), hotwords, os.getcwd()),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
-            num_cpus=1,
-            ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": MOST_DEATHS},
-        )
-        left = set(range(len(tasks)))
-        for row in done.iter_rows():
-            number = int(row["number"])
-            left.discard(number)
-            outcome, said = row["outcome"]
-            sys.stderr.write(said)
-            if isinstance(outcome, AudioSSMError):
-                raise outcome
-            yield number, outcome
-        for number in sorted(left):
-            yield (
-                number,
-                Outcome(failure=f"{tasks[number].source}: ended every worker it was given"),
-            )
+        # Ray tells of dead workers there, among results
+        with contextlib.redirect_stdout(sys.stderr):
+            yield from _run(ray, tasks, args, hotwords, num_workers)
     finally:
         ray.shutdown()
+
+
+def _run(
+    ray: Any,
+    tasks: Sequence[Task],
+    args: argparse.Namespace,
+    hotwords: "tuple[HotWord, ...]",
+    num_workers: int | None,
+) -> Iterator[tuple[int, Outcome]]:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    workers = num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    workers = min(workers, len(tasks))
+    rows = [
+        {"number": number, "source": task.source, "target": str(task.target or "")}
+        for number, task in enumerate(tasks)
+    ]
+    begun = ray.remote(num_cpus=0)(Begun).remote()
+    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        RayWorker,
+        fn_constructor_args=(plain_options(args), hotwords, os.getcwd(), begun),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
+        num_cpus=1,  # Ray restarts a worker that died, and hands its recording out again
+    )
+    for row in done.iter_rows():
+        outcome, said = row["outcome"]
+        sys.stderr.write(said)
+        if isinstance(outcome, AudioSSMError):
+            raise outcome
+        yield int(row["number"]), outcome
+
+
+class Begun:
+    """How often each recording was begun: one that ends its workers isn't handed out for ever."""
+
+    def __init__(self) -> None:
+        self.counts: dict[int, int] = {}
+
+    def count(self, number: int) -> int:
+        """Count once more, and return how often it was."""
+        self.counts[number] = self.counts.get(number, 0) + 1
+        return self.counts[number]
 
 
 class RayWorker:
     """A process of the cluster with a model of its own."""
 
     def __init__(
-        self, args: argparse.Namespace, hotwords: "tuple[HotWord, ...]", folder: str
+        self,
+        args: argparse.Namespace,
+        hotwords: "tuple[HotWord, ...]",
+        folder: str,
+        begun: Any,
     ) -> None:
-        self.args, self.hotwords = args, hotwords
+        self.args, self.hotwords, self.begun = args, hotwords, begun
         self.args.threads = args.threads or 1
         self.transcriber: Transcriber | None = None
         with contextlib.suppress(OSError):  # names may be relative
@@ -125,8 +142,11 @@ class RayWorker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do one task."""
+        import ray
+
         from audiossm_apps.options import load_transcriber
 
+        tries = ray.get(self.begun.count.remote(int(batch["number"][0])))
         source, target = str(batch["source"][0]), str(batch["target"][0])
         with contextlib.redirect_stderr(io.StringIO()) as said:
             outcome: Outcome | AudioSSMError
@@ -134,7 +154,11 @@ class RayWorker:
                 if self.transcriber is None:
                     self.transcriber = load_transcriber(self.args, readable=not self.args.raw)
                 task = Task(source, Path(target) if target else None)
-                outcome = do_task(self.transcriber, task, self.args, self.hotwords)
+                if tries > MOST_TRIES:
+                    deaths = f"{source}: its worker ended early {tries - 1} times (out of memory?)"
+                    outcome = Outcome(failure=deaths)
+                else:
+                    outcome = do_task(self.transcriber, task, self.args, self.hotwords)
             except AudioSSMError as exc:
                 outcome = exc
         return {"number": batch["number"], "outcome": [(outcome, said.getvalue())]}
