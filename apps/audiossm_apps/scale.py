@@ -39,8 +39,9 @@ def serve_on_ray(args: argparse.Namespace) -> None:
         signal.signal(number, lambda *_: stop.set())
     needed = args.replicas * args.replica_cpus
     ray = begin_ray(args.ray_address, max(2, round(needed) + 1))
-    from ray import serve
+    from ray import serve as untyped
 
+    serve: Any = untyped
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     quiet = {"log_level": "ERROR"}
     try:

@@ -35,18 +35,21 @@ def begin_ray(address: str | None, num_cpus: int | None = None) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report home
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+    os.environ.setdefault(
+    )  # a busy machine needs more than 60
     try:
         import ray
     except ImportError as exc:
         raise DependencyError("this needs the package ray: pip install 'audiossm[ray]'") from exc
+    package: Any = ray
     known = address or os.environ.get("RAY_ADDRESS")
     own = {} if known else {"num_cpus": num_cpus, "include_dashboard": False}
     try:
-        ray.init(address=known, log_to_driver=False, logging_level="ERROR", **own)
-    except (ConnectionError, ValueError, RuntimeError) as exc:
+        package.init(address=known, log_to_driver=False, logging_level="ERROR", **own)
+    except Exception as exc:  # what it raises when a process doesn't come up has no class
         reason = (str(exc).strip().splitlines() or [""])[0]
         raise ServiceError(f"no Ray cluster at {known or 'this machine'}: {reason}") from exc
-    return ray
+    return package
 
 
 def run_ray_tasks(
