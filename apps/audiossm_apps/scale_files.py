@@ -35,8 +35,6 @@ def begin_ray(address: str | None, num_cpus: int | None = None) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report home
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
-    os.environ.setdefault(
-    )  # a busy machine needs more than 60
     try:
         import ray
     except ImportError as exc:
