@@ -6,7 +6,9 @@ on there, as with two servers behind a proxy.
 """
 
 import argparse
+import contextlib
 import logging
+import os
 import signal
 import threading
 from typing import Any
@@ -31,14 +33,16 @@ def serve_on_ray(args: argparse.Namespace) -> None:
 
     Raises:
         DependencyError: ray isn't installed.
+        ModelError: there is no such model.
         OutputError: the replicas don't come up, or the port is taken.
         ServiceError: there is no cluster at ``args.ray_address``.
     """
+    check_options(args)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     needed = args.replicas * args.replica_cpus
     ray = begin_ray(args.ray_address, max(2, round(needed) + 1))
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ray has taken them
+        signal.signal(number, lambda *_: stop.set())
     from ray import serve as untyped
 
     serve: Any = untyped
@@ -60,11 +64,26 @@ def serve_on_ray(args: argparse.Namespace) -> None:
         ray.shutdown()
 
 
+def check_options(args: argparse.Namespace) -> None:
+    """Look at files that are named before replicas do, who would try again and again."""
+    from audiossm.checkpoint import ModelFolder
+    from audiossm_apps.live.gate import read_keys
+    from audiossm_apps.serve import read_store_key
+
+    for name in (args.model, None if args.speaker == "none" else args.speaker):
+        if name is not None:
+            ModelFolder.open(name)
+    if args.keys is not None:
+        read_keys(args.keys)
+    if args.store_key is not None:
+        read_store_key(args.store_key)
+
+
 def make_deployment(args: argparse.Namespace) -> Any:
     """Return the service as Ray Serve deploys it."""
     from ray import serve
 
-    options = plain_options(args)
+    options, folder = plain_options(args), os.getcwd()
 
     def build() -> Any:
         """Make the application, in a replica."""
@@ -72,6 +91,8 @@ def make_deployment(args: argparse.Namespace) -> Any:
         from audiossm_apps.live.log_lines import log_to_stderr
         from audiossm_apps.serve import make_service
 
+        with contextlib.suppress(OSError):  # names may be relative
+            os.chdir(folder)
         log_to_stderr()
         return make_app(make_service(options))
 
@@ -82,6 +103,7 @@ def make_deployment(args: argparse.Namespace) -> Any:
         num_replicas=args.replicas,
         max_ongoing_requests=MOST_CONNECTIONS,
         ray_actor_options={"num_cpus": args.replica_cpus},
+        max_constructor_retry_count=3,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=2.0,

@@ -20,6 +20,14 @@ def test_without_the_package_a_line_says_what_to_install(tmp_path, monkeypatch, 
         assert "pip install 'audiossm[ray]'" in told and told.count("\n") == 1
 
 
+def test_what_replicas_would_not_find_is_told_before_they_start(tmp_path, capsys):
+    serve = ["serve", "--replicas", "2", "--store", str(tmp_path)]
+    assert main([*serve, "--model", "nowhere"]) == 1
+    assert "no model 'nowhere'" in capsys.readouterr().err
+    assert main([*serve, "--keys", str(tmp_path / "none")]) == 1
+    assert "none" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -20,11 +20,13 @@ def run(*command: str) -> None:
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, cwd=FOLDER, timeout=600
     )
+    if "timed out during startup" in done.stdout + done.stderr:
+        pytest.skip("Ray gives its own processes 30 s to start: this machine is too busy")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_folder_survives_its_workers():
-    run("kill_ray.py", "--tiny", "--kills", "2", "--files", "3", "--length-s", "600")
+    run("kill_ray.py", "--tiny", "--kills", "2", "--files", "3", "--length-s", "400")
 
 
 @pytest.mark.skipif(bool(why_no_redis()), reason=why_no_redis())
