@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["begin_ray", "run_ray_tasks"]
 
-MOST_TRIES = 4
+MOST_TRIES = 10
 
 
 def begin_ray(address: str | None, num_cpus: int | None = None) -> Any:
