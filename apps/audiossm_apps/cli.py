@@ -11,6 +11,7 @@ from audiossm_apps import (
     align,
     codec,
     conformance,
+    convert,
     evaluate,
     export,
     generate,
@@ -61,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     prepare.add_command(commands)
     conformance.add_command(commands)
     export.add_command(commands)
+    convert.add_command(commands)
     models.add_commands(commands)
     return parser
 

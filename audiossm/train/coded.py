@@ -1,18 +1,21 @@
 """Recordings as the codes of a codec, made once and kept in a file."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from audiossm.codec import Codec, LoadedCodec
+from audiossm.audio import resample
+from audiossm.codec import Codec, ForeignCodec, LoadedCodec
 from audiossm.manifest import Utterance
 from audiossm.train.corpus import SAMPLE_RATE, Corpus
 from audiossm.train.crops import cut_rows
 
-__all__ = ["encode_corpus", "load_codes", "name_at"]
+__all__ = ["encode_corpus", "load_codes", "name_at", "pass_through"]
 
 BATCH_S = 600  # of audio that is encoded at once
 
@@ -51,8 +54,11 @@ def load_codes(
         corpus = Corpus.load(utterances, [lambda u: [numbers[u.key]]], [[]], workers).to(device)
         # what can't be read isn't in the corpus
         made = [np.zeros((0, codec.config.quantiser.num_groups), np.int16) for _ in keys]
+        codec.network.to(device)
+        foreign = isinstance(codec, ForeignCodec)
         for turn, speed in enumerate(speeds):
-            coded = encode_corpus(corpus.at_speed(speed), codec.network.to(device))
+            heard = corpus.at_speed(speed)
+            coded = encode_alone(heard, codec) if foreign else encode_corpus(heard, codec.network)
             for (number,), codes in zip(corpus.labels[0], coded, strict=True):
                 made[turn * len(utterances) + number] = codes
         sizes = torch.tensor([len(codes) for codes in made])
@@ -86,3 +92,48 @@ def encode_corpus(
         for item, row in zip(items, codes, strict=True):
             made[item] = row[: frames[item]].copy()
     return made
+
+
+@torch.no_grad()
+def encode_alone(corpus: Corpus, codec: LoadedCodec) -> list[NDArray[np.int16]]:
+    """Encode each item by itself, with a codec that looks ahead or has another rate."""
+    made = []
+    for item in range(len(corpus)):
+        codes = codec.network.encode(at_codec_rate(corpus, codec, item))
+        made.append(codes[0].t().to(torch.int16).cpu().numpy())
+    return made
+
+
+@torch.no_grad()
+def pass_through(corpus: Corpus, codec: ForeignCodec, cache: Path, device: str) -> Corpus:
+    """Return the corpus as it sounds after the codec: what its codes hold of it.
+
+    Args:
+        corpus: at 16 kHz.
+        codec: encodes and decodes each item; its network is moved to ``device``.
+        cache: a file that keeps the sound for the next run over the same audio.
+        device: where that is done.
+    """
+    sizes = corpus.sizes.tolist()
+    known = {"codec": codec.codes_hash, "sizes": sizes, "starts": corpus.starts.tolist()}
+    saved = torch.load(cache, weights_only=True) if cache.exists() else {}
+    if {name: saved.get(name) for name in known} != known:
+        codec.network.to(device)
+        audio = corpus.audio.clone()
+        for item in range(len(corpus)):
+            codes = codec.network.encode(at_codec_rate(corpus, codec, item))
+            sound = codec.network.decode(codes).cpu()
+            sound = resample(sound, codec.config.sample_rate, SAMPLE_RATE)[0, : sizes[item]]
+            begin = int(corpus.starts[item])
+            whole = (sound * 32767.0).round().clamp(-32768, 32767).to(audio)
+            audio[begin : begin + len(whole)] = whole
+        saved = known | {"audio": audio.cpu()}
+        torch.save(saved, cache)
+    return replace(corpus, audio=saved["audio"].to(corpus.audio.device))
+
+
+def at_codec_rate(corpus: Corpus, codec: LoadedCodec, item: int) -> Tensor:
+    """Return an item (1, samples) at the codec's rate, where its network is."""
+    samples = corpus.cut(item).float().cpu().unsqueeze(0) / 32768.0
+    there = next(codec.network.parameters()).device
+    return resample(samples, SAMPLE_RATE, codec.config.sample_rate).to(there)

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from audiossm.codec import ForeignCodec
 from audiossm.manifest import Utterance
 from audiossm.text import Vocabulary, normalise_text
+from audiossm.train.coded import pass_through
 from audiossm.train.corpus import Corpus, read_manifests
 from audiossm.train.phones import Phones
 from audiossm.train.settings import list_left_out
@@ -20,6 +22,7 @@ def load_spoken(
     cache: Path,
     workers: int,
     device: str,
+    codec: ForeignCodec | None = None,
 ) -> tuple[list[Corpus], Corpus, Corpus | None]:
     """Decode all sets; ``cache/left-out.jsonl`` lists what isn't learnt from.
 
@@ -31,6 +34,7 @@ def load_spoken(
         cache: a folder that keeps what was decoded.
         workers: processes that decode.
         device: where the samples go.
+        codec: what speech goes through before it is heard, if anything.
 
     Returns:
         training, one corpus for each speed, with letters and phones as labels; dev, with texts
@@ -57,6 +61,8 @@ def load_spoken(
         file = cache / f"{name}.pt"
         corpus = Corpus.load(utterances, workers=workers, cache=file, **(none | labels))
         faults.update(corpus.faults)
+        if codec is not None and name != "spoken-noise":
+            corpus = pass_through(corpus, codec, cache / f"{name}-coded.pt", device)
         return corpus.to(device)
 
     faults: dict[str, str] = {}

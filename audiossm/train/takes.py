@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiossm.codec import LoadedCodec
+from audiossm.codec import ForeignCodec, LoadedCodec
 from audiossm.errors import ConfigError, ManifestError
 from audiossm.manifest import Utterance
 from audiossm.script import Unit
 from audiossm.train.coded import load_codes, name_at
 from audiossm.train.corpus import read_manifests
 from audiossm.train.settings import list_left_out
-from audiossm.train.timed_scripts import TimedScript, read_timed_scripts
+from audiossm.train.timed_scripts import TimedScript, fit_scripts, read_timed_scripts
 
 __all__ = [
     "Take",
@@ -89,6 +89,9 @@ def load_takes(
         timed = {script.key: script for script in scripter(utterances, frames)}
     else:
         timed = {script.key: script for script in read_timed_scripts(said)}
+        if isinstance(codec, ForeignCodec):
+            frames = {key: len(rows) for key, rows in codes.items()}
+            timed = fit_scripts(timed, frames, codec.config.frame_size / codec.config.sample_rate)
     list_left_out(cache / "left-out.jsonl", tell_faults(utterances, timed, codes))
     told = {item.key for item in read_manifests(folder, data["always_told"])}
     takes = {speed: match_takes(utterances, timed, codes, speed, told) for speed in speeds}

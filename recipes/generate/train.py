@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audiossm.codec import LoadedCodec
+from audiossm.codec import load_codec
 from audiossm.config import change_value, from_dict, load_toml
 from audiossm.manifest import Utterance
 from audiossm.models.generator import GeneratorConfig
@@ -69,7 +69,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
-    parser.add_argument("--codec", default="first-frames", help="whose codes: a name or a folder")
+    parser.add_argument(
+        "--codec", default="first-frames", help="whose codes: name or folder, or transformers:NAME"
+    )
     parser.add_argument("--init", help="begin from this generator: a name or a folder")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -94,7 +96,7 @@ def main() -> None:
         change_value(table, change)
     data, hp = table["data"], table["train"]
     config = from_dict(GeneratorConfig, table["generator"], "generator")
-    codec = LoadedCodec.load(args.codec)
+    codec = load_codec(args.codec)
     quantiser = codec.config.quantiser
     if args.smoke:
         config = replace(GeneratorConfig.tiny(), num_groups=config.num_groups)

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from audiossm.checkpoint import ModelFolder
-from audiossm.codec import LoadedCodec
+from audiossm.codec import ForeignCodec, load_codec
 from audiossm.config import change_value, from_dict, load_toml
 from audiossm.errors import ConfigError
 from audiossm.models import Recogniser, RecogniserConfig, save_recogniser
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
     front = parser.add_mutually_exclusive_group()
-    front.add_argument("--codec", help="stand on this codec's encoder, which stays as it is")
+    front.add_argument("--codec", help="stand on this codec's encoder; transformers:NAME: hear it")
     parser.add_argument("--init", help="begin from this recogniser: a name or a folder")
     front.add_argument("--log-mel", action="store_true", help="a control: no spectra, mels alone")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -118,7 +118,9 @@ def main() -> None:
             "audiossm prepare writes them"
         )
     config = replace(config, phones=phones.symbols)
-    codec = LoadedCodec.load(args.codec) if args.codec else None
+    codec = load_codec(args.codec) if args.codec else None
+    heard_codec = codec if isinstance(codec, ForeignCodec) else None
+    codec = None if heard_codec else codec
     if args.log_mel:
         config = replace(config, encoder=replace(config.encoder, spectra="none"))
     if codec is not None:
@@ -126,7 +128,7 @@ def main() -> None:
     vocabulary = Vocabulary(config.pieces)
     with ranks.in_turn():
         train, dev, noise = load_spoken(
-            args.data, data, vocabulary, phones, args.out, args.workers, ranks.device
+            args.data, data, vocabulary, phones, args.out, args.workers, ranks.device, heard_codec
         )
     # one corpus for each speed: as it was spoken, or nearly
     heard = min(zip(train, data["speeds"], strict=True), key=lambda pair: abs(pair[1] - 1))[0]
@@ -191,6 +193,8 @@ def main() -> None:
     if len(final) > 1:
         print(json.dumps(final), flush=True)
     description = f"English speech to lower-case words, trained on {heard.hours:.1f} h"
+    if heard_codec is not None:
+        description += f", heard through {heard_codec.name}"
     save_recogniser(args.out / "model", description, averaged, codec)
     command = f"audiossm evaluate transcribe MANIFEST.jsonl --model {args.out / 'model'}"
     log = args.out / "log.jsonl"
