@@ -43,6 +43,7 @@ HEIGHTS = {
     "audiossm.script": 4,
     "audiossm.streaming": 6,
     "audiossm.evaluate": 7,
+    "audiossm.prepare": 7,
     "audiossm.train": 7,
     "audiossm_apps": 8,
 }

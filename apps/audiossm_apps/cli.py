@@ -18,6 +18,7 @@ from audiossm_apps import (
     loadtest,
     mic,
     models,
+    prepare,
     pronounce,
     serve,
     soak,
@@ -58,6 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     loadtest.add_command(commands)
     soak.add_command(commands)
     evaluate.add_command(commands)
+    prepare.add_command(commands)
     conformance.add_command(commands)
     export.add_command(commands)
     convert.add_command(commands)

@@ -15,13 +15,23 @@ from audiossm.manifest import Utterance
 from audiossm.train.corpus import SAMPLE_RATE, Corpus
 from audiossm.train.crops import cut_rows
 
-__all__ = ["encode_corpus", "load_codes", "pass_through"]
+__all__ = ["encode_corpus", "load_codes", "name_at", "pass_through"]
 
 BATCH_S = 600  # of audio that is encoded at once
 
 
+def name_at(name: str, speed: float) -> str:
+    """Name a recording, or a speaker, as heard at another speed: ``NAME@0.9``."""
+    return name if speed == 1.0 else f"{name}@{speed:g}"
+
+
 def load_codes(
-    utterances: Sequence[Utterance], codec: LoadedCodec, cache: Path, workers: int, device: str
+    utterances: Sequence[Utterance],
+    codec: LoadedCodec,
+    cache: Path,
+    workers: int,
+    device: str,
+    speeds: Sequence[float] = (1.0,),
 ) -> dict[str, NDArray[np.int16]]:
     """Return the codes of each utterance that can be read, (frames, groups), by its key.
 
@@ -31,22 +41,26 @@ def load_codes(
         cache: a file that keeps them for the next run over the same keys.
         workers: processes that decode.
         device: where they are made.
+        speeds: at which all are heard, pitch and formants included; but for 1, keys are those of
+            ``name_at``.
 
     Raises:
         ManifestError: there are no utterances.
     """
-    keys = [utterance.key for utterance in utterances]
+    keys = [name_at(utterance.key, speed) for speed in speeds for utterance in utterances]
     saved = torch.load(cache, weights_only=True) if cache.exists() else {}
     if (saved.get("keys"), saved.get("codec")) != (keys, codec.codes_hash):
-        numbers = {key: number for number, key in enumerate(keys)}
+        numbers = {utterance.key: number for number, utterance in enumerate(utterances)}
         corpus = Corpus.load(utterances, [lambda u: [numbers[u.key]]], [[]], workers).to(device)
         # what can't be read isn't in the corpus
         made = [np.zeros((0, codec.config.quantiser.num_groups), np.int16) for _ in keys]
         codec.network.to(device)
         foreign = isinstance(codec, ForeignCodec)
-        coded = encode_alone(corpus, codec) if foreign else encode_corpus(corpus, codec.network)
-        for (number,), codes in zip(corpus.labels[0], coded, strict=True):
-            made[number] = codes
+        for turn, speed in enumerate(speeds):
+            heard = corpus.at_speed(speed)
+            coded = encode_alone(heard, codec) if foreign else encode_corpus(heard, codec.network)
+            for (number,), codes in zip(corpus.labels[0], coded, strict=True):
+                made[turn * len(utterances) + number] = codes
         sizes = torch.tensor([len(codes) for codes in made])
         joined = torch.from_numpy(np.concatenate(made))
         saved = {"keys": keys, "codec": codec.codes_hash, "sizes": sizes, "codes": joined}
