@@ -90,11 +90,12 @@ def main() -> int:
     whole = said == words and end_s <= audio_s < end_s + 2
     growth = memory[-1] / memory[0] - 1 if memory else float("inf")
     passed = whole and growth <= args.max_growth
-    lost = next((i for i, pair in enumerate(zip(said, words)) if len(set(pair)) > 1), len(said))
+    pairs = zip(said, words, strict=False)
+    same = next((at for at, (one, other) in enumerate(pairs) if one != other), len(said))
     print(name_machine(describe_machine()))
     print(
         f"{'pass' if passed else 'FAIL'}: {len(said)} of {len(words)} words"
-        + ("" if said == words else f", the first {lost} as they are")
+        + ("" if said == words else f", of which the first {same} are right")
         + f"; {audio_s:.1f} s of speech in {wall_s:.0f} s; memory {100 * growth:+.2f} % from the "
         f"first tenth to the end (limit {100 * args.max_growth:g} %)"
     )
