@@ -179,8 +179,8 @@ class ContainerWriter:
 class ContainerStream:
     """Bytes of what libsndfile encodes, as they come, for who can't go back.
 
-    A page of Opus has 60 ms; libsndfile's own have a second. What it would set right at the end, such as the number of samples in a FLAC's head, stays as it
-    was said at first: unknown.
+    A page of Opus has 60 ms; libsndfile's own have a second. What it would set right at the end,
+    such as the number of samples in a FLAC's head, stays as it was said at first: unknown.
 
     Args:
         sample_rate: Hz.
