@@ -368,7 +368,7 @@ class SpeechSession:
 
     def _fields(self) -> dict[str, Any]:
         """Return what isn't an array, as what JSON can hold."""
-        voice = self.voice
+        voice, reader = self.voice, self.reader
         return {
             "options": {
                 "speed": self.speed,
@@ -380,7 +380,7 @@ class SpeechSession:
             "voice": [voice.name, voice.pace, voice.origin, voice.licence, voice.state is not None],
             "counters": {name: getattr(self, name) for name in COUNTERS},
             "text": self.text[self.at :],
-            "reader": [self.reader.rest, self.reader.num_words, self.reader.pause],
+            "reader": [reader.rest, reader.num_words, reader.pause, reader.before],
             "ahead": [_pack_unit(unit) for unit in self.ahead],
             "unit": None if self.unit is None else _pack_unit(self.unit),
             "before": self.before,
@@ -399,7 +399,8 @@ class SpeechSession:
         for name in COUNTERS:
             setattr(self, name, fields["counters"][name])
         self.text = str(fields["text"])
-        self.reader.rest, self.reader.num_words, self.reader.pause = fields["reader"]
+        # those of older snapshots end before "before"
+        self.reader = ScriptReader(self.reader.pronouncer, *fields["reader"])
         self.ahead = deque(Unit(*unit) for unit in fields["ahead"])
         self.unit = None if fields["unit"] is None else Unit(*fields["unit"])
         self.before = tuple((row[0], row[1], row[2]) for row in fields["before"])
