@@ -123,7 +123,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--speech-capacity",
         type=count,
         metavar="N",
-        help="texts that are said at once (default: measured at the start; on a card 128)",
+        help="texts that are said at once (default: measured at the start; on a card 32)",
     )
     add_decoder_option(parser)
     add_model_options(parser, lookahead=False)

@@ -35,25 +35,30 @@ def draw_rows(seed: Tensor, kind: int, step: Tensor, count: int) -> Tensor:
 
 
 def _mix(block: Tensor, step: Tensor, kind: int, seed: Tensor) -> list[Tensor]:
-    c0, c1, c2, c3 = block, torch.zeros_like(step), step, torch.full_like(step, kind)
-    k0, k1 = seed, 0
+    # (c0, c2) are multiplied in every round, (c1, c3) are mixed into the products
+    taken = torch.stack([block, step])
+    mixed = torch.stack([torch.zeros_like(step), torch.full_like(step, kind)])
+    key = torch.stack([seed, torch.zeros_like(seed)])
+    shape = (2,) + (1,) * step.dim()
+    factors, growth = (
+        torch.tensor([_sign(number) for number in pair], device=step.device).view(shape)
+        for pair in (MULTIPLIERS, WEYL)
+    )
     for turn in range(ROUNDS):
         if turn:
-            k0, k1 = k0 + _sign(WEYL[0]), _sign(k1 + WEYL[1])
-        (high0, low0), (high1, low1) = (
-            _multiply(word, factor) for word, factor in zip((c0, c2), MULTIPLIERS, strict=True)
-        )
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-    return [c0, c1, c2, c3]
+            key = key + growth
+        high, low = _multiply(taken, factors)
+        taken, mixed = high.flip(0) ^ mixed ^ key, low.flip(0)
+    return [taken[0], mixed[0], taken[1], mixed[1]]
 
 
-def _multiply(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+def _multiply(word: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     """Return the high and the low half of a product of numbers without a sign."""
-    w0, w1, f0, f1 = word & LOW, (word >> 32) & LOW, factor & LOW, factor >> 32
+    w0, w1, f0, f1 = word & LOW, (word >> 32) & LOW, factor & LOW, (factor >> 32) & LOW
     inner = w1 * f0 + (((w0 * f0) >> 32) & LOW)
     outer = w0 * f1 + (inner & LOW)
     high = w1 * f1 + ((inner >> 32) & LOW) + ((outer >> 32) & LOW)
-    return high, word * _sign(factor)
+    return high, word * factor
 
 
 def _sign(number: int) -> int:

@@ -44,7 +44,8 @@ TURN_S, TURN_SOUND_S = 0.1, 0.2
 TRIAL = "The first light."  # short: it is said before anybody is let in
 # of the threads' time: the rest is for those who listen, the event loop and pages
 SHARE = 0.7
-NUM_SEATS = 128
+# with seats: texts, unless somebody says how many, and threads, which take turns with Python itself
+NUM_SEATS, NUM_READERS = 32, 4
 CPU = torch.device("cpu")
 
 
@@ -128,8 +129,8 @@ class SpeechEngine:
 
     Args:
         speaker: the model; other threads may use it meanwhile.
-        num_workers: threads; by default as many as there are cores.
-        limits: what it takes on; with seats the capacity is 128 by default.
+        num_workers: threads; by default as many as there are cores, with seats up to 4.
+        limits: what it takes on; with seats the capacity is 32 by default.
         device: a CUDA device has a seat for each text.
         has_seats: whether texts have seats; by default where the device isn't the CPU.
     """
@@ -149,6 +150,8 @@ class SpeechEngine:
         if self.has_seats:
             self.limits = replace(self.limits, capacity=self.limits.capacity or NUM_SEATS)
         self.num_workers = num_workers or os.cpu_count() or 1
+        if self.has_seats and num_workers is None:
+            self.num_workers = min(self.num_workers, NUM_READERS)
         self.capacity = self.limits.capacity or 1
         self.meters = SpeechMeters()
         self.saying: set[Utterance] = set()

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 # when so few units wait in a slot, it is told more; and how many are read ahead of what is said
 FEW_UNITS, READ_AHEAD = 32, 96
-# steps of a turn, unless somebody waits for a first sound: texts begin and end between turns
+# steps of a turn; texts begin and end between turns, and a first sound needs a step a group
 TURN_STEPS = 4
 UNREAD = 25  # frames that wait for whoever reads them; with more a text isn't stepped
 
@@ -370,15 +370,14 @@ class SpeechSeats:
         allowed = torch.zeros(self.slots.num_slots, dtype=torch.bool)
         allowed[[session.place for session in going if session.place is not None]] = True
         self.slots.allow(allowed)
-        count = TURN_STEPS if all(session.num_made for session in going) else 1
-        for step in range(count):
+        for step in range(TURN_STEPS):
             said = self.slots.step()
             parts = (said.samples, said.sounds, *said[3:])
             for buffer, part in zip(self._buffers, parts, strict=True):
                 buffer[step].copy_(part, non_blocking=True)
         busy = self.slots.busy.cpu().numpy()  # waits for all that
-        made = [buffer[:count].numpy() for buffer in self._buffers]
-        self.num_steps += count
+        made = [buffer.numpy() for buffer in self._buffers]
+        self.num_steps += TURN_STEPS
         for session in going:
             self._hand_out(session, made, bool(busy[session.place]))
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from audiossm.codec import Codec
 from audiossm.decoding.philox import draw_rows
-from audiossm.decoding.sampling import CODES, ENDS, Sampling, draw, end_threshold
+from audiossm.decoding.sampling import CODES, ENDS, Sampling
 from audiossm.errors import ConfigError, ShapeError
 from audiossm.models.generator import Generator, GeneratorState
 from audiossm.nn import map_state, where_state
@@ -229,14 +229,12 @@ class SpeechSlots:
         size, most = max(len(script.units) for script in scripts), max(counts)
         units = np.zeros((len(slots), size, 3), np.int64)
         longest = np.ones((len(slots), most), np.int64)
-        thresholds = np.ones((len(slots), most))
+        thresholds = np.full((len(slots), most), np.nan)
         for row, script in enumerate(scripts):
             units[row, : len(script.units)] = script.units
             longest[row, : counts[row]] = script.longest[script.first :]
-            given = script.thresholds
-            if given is None:
-                given = self._draw_thresholds(script)
-            thresholds[row, : counts[row]] = given[script.first :]
+            if script.thresholds is not None:
+                thresholds[row, : counts[row]] = script.thresholds[script.first :]
         place = self._numbers(slots)
         read = self.generator.read(torch.from_numpy(units).to(self.device))
         firsts = self._numbers([script.first for script in scripts]).unsqueeze(1)
@@ -246,7 +244,10 @@ class SpeechSlots:
         self.vectors[place, :most] = read
         self.vectors[place, -1] = none[0, self.config.units_before]
         self.longest[place, :most] = torch.from_numpy(longest).to(self.device)
-        self.thresholds[place, :most] = torch.from_numpy(thresholds).to(self.device)
+        given = torch.from_numpy(thresholds).to(self.device)
+        if any(script.thresholds is None for script in scripts):
+            given = torch.where(given.isnan(), self._draw_thresholds(scripts, most), given)
+        self.thresholds[place, :most] = given
         after = self.config.units_after
         self.num_units[place] = self._numbers([script.num_ready(after) for script in scripts])
         self.over[place] = 0
@@ -255,10 +256,14 @@ class SpeechSlots:
         self.unit[place] = 0
         return place
 
-    def _draw_thresholds(self, script: SlotScript) -> NDArray[np.float64]:
-        spread = (script.sampling or self.sampling).spread
-        drawn = [draw(script.seed, ENDS, at, 1)[0] for at in range(len(script.units))]
-        return np.array([end_threshold(float(uniform), spread) for uniform in drawn])
+    def _draw_thresholds(self, scripts: Sequence[SlotScript], count: int) -> Tensor:
+        """Draw those of so many units from each script's ``first`` on: (scripts, count)."""
+        firsts = self._numbers([script.first for script in scripts]).unsqueeze(1)
+        seeds = self._numbers([script.seed for script in scripts]).unsqueeze(1)
+        spreads = [(script.sampling or self.sampling).spread for script in scripts]
+        spread = torch.tensor(spreads, dtype=torch.float64, device=self.device).unsqueeze(1)
+        units = firsts + torch.arange(count, device=self.device)
+        return 0.5 + spread * (draw_rows(seeds.expand_as(units), ENDS, units, 1)[..., 0] - 0.5)
 
     def _draw_ahead(self, place: Tensor) -> None:
         """Draw random numbers for the next steps of some slots."""

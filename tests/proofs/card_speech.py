@@ -69,7 +69,8 @@ def main() -> int:
     parser.add_argument("--states", choices=list(DTYPES), default="bfloat16")
     parser.add_argument("--engine", action="store_true", help="texts of a service's engine")
     args = parser.parse_args()
-    torch.set_float32_matmul_precision("high")
+    if not args.engine:
+        torch.set_float32_matmul_precision("high")
     speaker = Speaker.load(args.model, backend="torch")
     if args.engine:
         rows = [asyncio.run(time_engine(args, speaker, streams)) for streams in args.streams]

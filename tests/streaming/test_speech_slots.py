@@ -132,7 +132,7 @@ def test_a_script_that_becomes_known_bit_by_bit_is_said_as_a_whole_one():
             whole,
             units=whole.units[span],
             longest=whole.longest[span],
-            thresholds=slots._draw_thresholds(whole)[span],
+            thresholds=slots._draw_thresholds([whole], len(whole.units))[0].numpy()[span],
             first=first,
             is_whole=known == len(whole.units),
         )
