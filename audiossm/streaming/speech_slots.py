@@ -14,7 +14,7 @@ from audiossm.codec import Codec
 from audiossm.decoding.sampling import Sampling
 from audiossm.errors import ConfigError, ShapeError
 from audiossm.models.generator import Generator, GeneratorState
-from audiossm.nn import map_state, where_state
+from audiossm.nn import mamba_blocks, map_state, where_state
 from audiossm.nn.slots import BlockSlots
 
 __all__ = ["SpeechSlots", "Said", "SlotScript"]
@@ -99,7 +99,10 @@ class SpeechSlots:
         config = self.config = generator.config
         device = self.device = generator.head.weight.device
         self.blocks = BlockSlots(
-            generator.blocks(), generator.norm_f, num_slots=num_slots, state_dtype=state_dtype
+            mamba_blocks(generator.blocks(), "slots of speech"),
+            generator.norm_f,
+            num_slots=num_slots,
+            state_dtype=state_dtype,
         )
         self.decoder = codec.decoder.init_state(num_slots)
         self.temperatures = torch.tensor(

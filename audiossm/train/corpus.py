@@ -16,6 +16,7 @@ from torchaudio.functional import resample as resample_offline
 from audiossm.audio import mix, open_audio, resample
 from audiossm.errors import AudioError, ManifestError
 from audiossm.manifest import Utterance, read_manifest
+from audiossm.train.ranks import ALONE, Ranks
 
 __all__ = ["Batch", "Corpus", "pack_rows", "read_manifests"]
 
@@ -130,9 +131,19 @@ class Corpus:
         start = int(self.starts[item])
         return self.audio[start : start + int(self.sizes[item])]
 
-    def batch(self, rows: Sequence[Sequence[int]], num_samples: int, rng: random.Random) -> Batch:
-        """Join the items of each row with short gaps between them, padded to ``num_samples``."""
-        audio = torch.zeros(len(rows), num_samples, dtype=torch.int16, device=self.audio.device)
+    def batch(
+        self,
+        rows: Sequence[Sequence[int]],
+        num_samples: int,
+        rng: random.Random,
+        ranks: Ranks = ALONE,
+    ) -> Batch:
+        """Join the items of each row with short gaps between them, padded to ``num_samples``.
+
+        Of several processes each gets its own rows; gaps are drawn for all.
+        """
+        own = {row: place for place, row in enumerate(ranks.own(range(len(rows))))}
+        audio = torch.zeros(len(own), num_samples, dtype=torch.int16, device=self.audio.device)
         lengths = []
         for row, items in enumerate(rows):
             spare = num_samples - sum(int(self.sizes[item]) for item in items)
@@ -142,14 +153,15 @@ class Corpus:
                     gap = rng.randint(0, min(spare, SAMPLE_RATE))
                     at, spare = at + gap, spare - gap
                 size = int(self.sizes[item])
-                audio[row, at : at + size] = self.cut(item)
+                if row in own:
+                    audio[own[row], at : at + size] = self.cut(item)
                 at += size
             lengths.append(at)
         return Batch(
             audio=audio.float() / 32768.0,
-            lengths=torch.tensor(lengths),
+            lengths=torch.tensor(ranks.own(lengths)),
             labels=tuple(
-                [join_labels([kind[item] for item in items], joint) for items in rows]
+                [join_labels([kind[item] for item in items], joint) for items in ranks.own(rows)]
                 for kind, joint in zip(self.labels, self.joints, strict=True)
             ),
         )

@@ -15,6 +15,7 @@ from audiossm.manifest import Utterance
 from audiossm.models.generator import GeneratorConfig
 from audiossm.script import PAUSES
 from audiossm.train.losses import send
+from audiossm.train.ranks import ALONE, Ranks
 from audiossm.train.timed_scripts import TimedScript
 
 __all__ = [
@@ -51,6 +52,15 @@ class Recital(NamedTuple):
     ends: Tensor  # (rows, frames) int8: whether it ends with this frame, or UNTOLD
     pace: Tensor  # (rows, frames) float32
     who: Tensor  # (rows,) int64: the speaker, from 1 on; 0 is nobody
+
+    def counts(self, none: int) -> list[int]:
+        """Return over how many things the losses of ``Talker`` are means; ``none`` is no code."""
+        frames = self.codes.shape[1]
+        told = [
+            int((group[:, : max(frames - late, 0)] != none).sum())
+            for late, group in enumerate(self.codes.unbind(2))
+        ]
+        return [*told, int((self.ends != UNTOLD).sum())]
 
     def to(self, device: torch.device) -> "Recital":
         """Move it without waiting for the device."""
@@ -149,6 +159,7 @@ class Recitals:
         usual: frames of each phone, by ``usual_frames``.
         data: the table ``data`` of recipes/generate/config.toml.
         seed: decides the order.
+        ranks: the processes that have a part of each recital's rows.
     """
 
     def __init__(
@@ -159,8 +170,10 @@ class Recitals:
         usual: Mapping[str, float],
         data: Mapping[str, Any],
         seed: int,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.config, self.data, self.seed = config, data, seed
+        self.config, self.data, self.seed, self.ranks = config, data, seed, ranks
+        ranks.part(int(data["rows"]))
         self.rows, self.frames = int(data["rows"]), int(data["row_frames"])
         index = {symbol: number for number, symbol in enumerate(config.symbols.split(), 1)}
         self.paces = [find_pace(take.script, usual) for take in takes]
@@ -184,7 +197,7 @@ class Recitals:
         self.number, self.order = -1, list[list[tuple[int, int, int]]]()
 
     def recital(self, step: int) -> Recital:
-        """Return what a step of training learns from, on the CPU."""
+        """Return what a step of training learns from, on the CPU: this process's rows of it."""
         number, at = divmod(step, self.num_steps)
         if number != self.number:
             self.number, self.order = number, self.arrange(number)
@@ -194,7 +207,8 @@ class Recitals:
         rng = np.random.default_rng([self.seed, 1, step])
         untold = rng.random(self.rows) < self.data["untold_share"]
         nobody = rng.random(self.rows) < self.data["nobody_share"]
-        return self.assemble(rows, untold, nobody)
+        own = slice(self.ranks.number, None, self.ranks.count)
+        return self.assemble(rows[own], untold[own], nobody[own])
 
     def dev_pairs(self) -> list[tuple[Recital, Recital]]:
         """Return recitals to be scored by, up to ``dev_batches``, and the same without text."""

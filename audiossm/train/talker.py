@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from audiossm.checkpoint import ModelFolder, load_weights
 from audiossm.errors import ConfigError
 from audiossm.models.generator import Generator, GeneratorConfig, delay_codes
+from audiossm.train.ranks import ALONE, Ranks
 from audiossm.train.recitals import UNTOLD, Recital
 
-__all__ = ["Talker", "capture", "score_talker"]
+__all__ = ["Talker", "capture", "compile_layers", "score_talker"]
 
 VOICES_FILE = "voices.safetensors"
 VOICE_STD = 0.1
@@ -30,21 +31,34 @@ class Talker(nn.Module):
         num_speakers: rows of the table of voices, beside that of nobody, which stays zero.
         noise: part of the frames whose codes are heard as random ones or as none: what it says
             later isn't what anybody said either.
+        ranks: the processes that have a part of each recital's rows.
     """
 
-    def __init__(self, config: GeneratorConfig, num_speakers: int, noise: float = 0.0) -> None:
+    def __init__(
+        self,
+        config: GeneratorConfig,
+        num_speakers: int,
+        noise: float = 0.0,
+        ranks: Ranks = ALONE,
+    ) -> None:
         super().__init__()
-        self.generator, self.noise = Generator(config), noise
+        self.generator, self.noise, self.ranks = Generator(config), noise, ranks
         self.voices = nn.Embedding(1 + num_speakers, config.d_voice, padding_idx=0)
         nn.init.normal_(self.voices.weight[1:], std=VOICE_STD)
 
     def forward(self, recital: Recital) -> Tensor:
         """Return the mean losses, in nats: of each group's codes, then of the units' ends."""
-        net, none = self.generator, self.generator.config.num_codes
+        none = self.generator.config.num_codes
         targets = delay_codes(recital.codes.long(), none)[:, : recital.codes.shape[1]]
         heard = F.pad(targets, (0, 0, 1, 0), value=none)[:, :-1]
         if self.training:
             heard = self.mishear(heard)
+        with self.ranks.apart(heard.device):
+            return self.recite(recital, targets, heard)
+
+    def recite(self, recital: Recital, targets: Tensor, heard: Tensor) -> Tensor:
+        """Return the losses of a recital whose codes come late and are heard as they are told."""
+        net, none = self.generator, self.generator.config.num_codes
         seen = net.read(recital.units.long())
         places = recital.place.long().unsqueeze(-1).expand(-1, -1, seen.shape[-1])
         voice = self.voices(recital.who)
@@ -64,9 +78,11 @@ class Talker(nn.Module):
     def mishear(self, codes: Tensor) -> Tensor:
         """Replace the codes of some frames: half of these by random ones, half by none."""
         none = self.generator.config.num_codes
-        chance = torch.rand(*codes.shape[:2], 1, device=codes.device)
+        rows, frames, groups = codes.shape
+        chance = self.ranks.rand(rows, frames, 1, device=codes.device)
         heard = codes.masked_fill(chance < self.noise, none)
-        return torch.where(chance < self.noise / 2, torch.randint_like(codes, none), heard)
+        others = self.ranks.randint(none, rows, frames, groups, device=codes.device)
+        return torch.where(chance < self.noise / 2, others, heard)
 
     def save_voices(self, folder: Path, names: Sequence[str], paces: Tensor) -> None:
         """Write ``voices`` (names, d_voice) and mean ``paces`` (names,), float32, to one file.
@@ -106,6 +122,12 @@ class Talker(nn.Module):
                     self.voices.weight[number] = theirs[speaker]
 
 
+def compile_layers(talker: Talker) -> None:
+    """Compile each layer's step."""
+    for layer in talker.generator.blocks():
+        layer.step = torch.compile(layer.step, dynamic=False)  # type: ignore[method-assign]
+
+
 def capture(talker: Talker, sample: Recital) -> None:
     """Compile the layers, then capture the trainee, forward and backward, as CUDA graphs.
 
@@ -115,9 +137,7 @@ def capture(talker: Talker, sample: Recital) -> None:
         talker: on a CUDA device, training.
         sample: such recitals as there will be, on the device.
     """
-    for layer in talker.generator.blocks():
-        compiled = torch.compile(layer.step, dynamic=False)
-        layer.step = compiled  # type: ignore[method-assign]
+    compile_layers(talker)
     halved = torch.autocast("cuda", torch.bfloat16, cache_enabled=False)
     # what is drawn here mustn't count, or a run that was stopped would go on with other numbers
     with torch.random.fork_rng([sample.who.device]), halved:

@@ -1,17 +1,17 @@
-"""Short runs that differ in one thing: ranks of MIMO, Euler's rule, depth, what the head writes.
+"""Short runs that differ in one thing: rank of MIMO, Euler's rule, hybrids, depth, head.
 
     python recipes/transcribe/ablate.py --data DIR --out DIR --compile --steps 3000
     python recipes/transcribe/ablate.py --data DIR --out DIR --compile --steps 3000 \\
         --arms letters pieces256 pieces512 --text TEXT.xz
 
-Every arm begins from one recogniser and hears the same rows. The encoder stays as it is. Arms of
-ranks and depths take over convolutions, look-ahead and heads whole, and of the feed-forward layers
-the channels that weigh most, as many as the narrowest rank has; all mixers begin anew, and so do
-the other channels. What a rank costs in parameters its feed-forward layers lack. A shallow arm
-takes layers evenly, a deep one has new layers between those, which begin as if their convolutions
-and feed-forward layers weren't there. The arms ``letters`` and ``pieces`` take over everything but
-the first head, which begins anew and writes letters or pieces of words, learnt from a text. A row
-of JSON for each arm goes to OUT/arms.jsonl, with dev at the end.
+Every arm begins from one recogniser and hears the same rows. The encoder stays as it is. Most arms
+take over convolutions, look-ahead and heads whole, and of the feed-forward layers the channels that
+weigh most, as many as the narrowest arm has; all mixers begin anew, and so do the other channels.
+What a rank or attention costs in parameters the feed-forward layers lack. A shallow arm takes
+layers evenly, a deep one has new layers between those, which begin as if their convolutions and
+feed-forward layers weren't there. The arms ``letters`` and ``pieces`` take over everything but the
+first head, which begins anew and writes letters or pieces of words, learnt from a text. A row of
+JSON for each arm goes to OUT/arms.jsonl, with dev at the end.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import math
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ from torchaudio.functional import edit_distance
 
 from audiossm.config import change_value, from_dict, load_toml
 from audiossm.decoding import best_labels
-from audiossm.models import LoadedRecogniser, Recogniser, RecogniserConfig
-from audiossm.nn import Block
+from audiossm.models import BackboneConfig, LoadedRecogniser, Recogniser, RecogniserConfig
+from audiossm.nn import AnyLayer
 from audiossm.text import BLANK, CHARACTERS, WORD_BREAK, Vocabulary, normalise_text
 from audiossm.train.corpus import Corpus
 from audiossm.train.lessons import Lessons
@@ -55,23 +55,24 @@ LEAST = -12.0  # log-probabilities below it aren't kept
 class Arm:
     """What an arm differs in from "rank1"."""
 
-    rank: int = 1
-    trapezoid: bool = True
+    backbone: dict[str, Any] = field(default_factory=dict)
     seed: int = 0  # more than the recipe's
     depth: float = 1.0  # times as many layers
     only_head: bool = False  # all but the first head is taken over
     pieces: int = 0  # of words, with the blank, which that head writes instead of letters
 
 
-RANKS = {
+EQUAL = {  # in parameters
     "rank1": Arm(),
-    "rank2": Arm(rank=2),
-    "rank4": Arm(rank=4),
-    "rank8": Arm(rank=8),
-    "euler": Arm(trapezoid=False),
+    "rank2": Arm({"is_mimo": True, "mimo_rank": 2}),
+    "rank4": Arm({"is_mimo": True, "mimo_rank": 4}),
+    "rank8": Arm({"is_mimo": True, "mimo_rank": 8}),
+    "euler": Arm({"trapezoid": False}),
+    "hybrid1": Arm({"attention_layers": (5,)}),
+    "hybrid2": Arm({"attention_layers": (4, 8)}),
     "again": Arm(seed=1),
 }
-ARMS = RANKS | {
+ARMS = EQUAL | {
     "half": Arm(depth=0.5),
     "double": Arm(depth=2.0),
     "letters": Arm(only_head=True),
@@ -93,8 +94,8 @@ def main() -> None:
         "--arms",
         nargs="+",
         choices=list(ARMS),
-        default=list(RANKS),
-        help="again is another seed, for the noise (default: the ranks')",
+        default=list(EQUAL),
+        help="again is another seed, for the noise (default: those of equal sizes)",
     )
     parser.add_argument("--text", type=Path, help="pieces: sentences, one a line, plain or .xz")
     parser.add_argument("--keep", action="store_true", help="what dev's frames say: OUT/ARM.npz")
@@ -130,7 +131,7 @@ def main() -> None:
     fresh = from_dict(RecogniserConfig, table["recogniser"], "recogniser").backbone
     starts = {"dt_min": fresh.dt_min, "dt_max": fresh.dt_max, "max_memory": fresh.max_memory}
     base = replace(base, backbone=replace(base.backbone, **starts))
-    kept = min(arm_config(base, name).backbone.d_intermediate for name in RANKS)
+    kept = min(arm_config(base, name).backbone.d_intermediate for name in args.arms)
     counts = count_words(args.text) if args.text else Counter()
     longest = 0.0
     for name in args.arms:
@@ -195,16 +196,16 @@ def spell(corpus: Corpus, pieces: Pieces) -> Corpus:
 
 
 def arm_config(base: RecogniserConfig, name: str) -> RecogniserConfig:
-    """Return an arm's sizes: a rank has as many parameters as ``base``, to within a per cent."""
+    """Return an arm's sizes: of one depth all have as many parameters, to within a per cent."""
     arm = ARMS[name]
-    changes: dict[str, Any] = {"trapezoid": arm.trapezoid}
-    changes["num_layers"] = round(arm.depth * base.backbone.num_layers)
-    if arm.rank > 1:
-        changes |= {"is_mimo": True, "mimo_rank": arm.rank}
-    backbone = replace(base.backbone, **changes)
-    spare = count(base.backbone, base) - count(backbone, base)
+    backbone = replace(base.backbone, **arm.backbone)
+    spare = (count(base.backbone) - count(backbone)) / backbone.num_layers
     wide = base.backbone.d_intermediate + spare / (3 * backbone.d_model)
-    backbone = replace(backbone, d_intermediate=WIDTHS * round(wide / WIDTHS))
+    backbone = replace(
+        backbone,
+        d_intermediate=WIDTHS * round(wide / WIDTHS),
+        num_layers=round(arm.depth * backbone.num_layers),
+    )
     places = {
         place: round(arm.depth * getattr(base, place))
         for place in ("lookahead_after", "middle_after")
@@ -212,11 +213,10 @@ def arm_config(base: RecogniserConfig, name: str) -> RecogniserConfig:
     return replace(base, backbone=backbone, **places)
 
 
-def count(backbone: Any, config: RecogniserConfig) -> int:
-    """Count the parameters of a layer."""
+def count(backbone: BackboneConfig) -> int:
+    """Count the parameters of all layers."""
     with torch.device("meta"):
-        block = Block(backbone.mixer, backbone.d_intermediate, dropout=config.dropout)
-    return sum(p.numel() for p in block.parameters())
+        return sum(p.numel() for block in backbone.make_blocks(0.0) for p in block.parameters())
 
 
 def take_over(network: Recogniser, shipped: Recogniser, kept: int) -> None:
@@ -260,7 +260,7 @@ def find_sources(ours: RecogniserConfig, theirs: RecogniserConfig) -> list[int |
 
 
 @torch.no_grad()
-def take_layer(ours: Block, theirs: Block, kept: int) -> None:
+def take_layer(ours: AnyLayer, theirs: AnyLayer, kept: int) -> None:
     """Take a layer's weights: all of them if ``kept`` is 0, otherwise as ``take_over`` says."""
     inside = ("mixer.", "mlp.") if kept else ()
     weights = {n: w for n, w in theirs.state_dict().items() if not n.startswith(inside)}
@@ -273,7 +273,7 @@ def take_layer(ours: Block, theirs: Block, kept: int) -> None:
         ours.mlp.fc2.weight[:, :kept] = theirs.mlp.fc2.weight[:, best]
 
 
-def heaviest(block: Block, kept: int) -> Tensor:
+def heaviest(block: AnyLayer, kept: int) -> Tensor:
     """Return which channels of a feed-forward layer have the largest weights."""
     value, gate = (part.norm(dim=1) for part in block.mlp.fc1.weight.chunk(2))
     return (value * gate * block.mlp.fc2.weight.norm(dim=0)).topk(kept).indices.sort().values

@@ -3,8 +3,11 @@
     python recipes/transcribe/train.py --data DIR --out DIR --codec MODEL
     python recipes/transcribe/train.py --smoke --out DIR      # a minute on a CPU
 
+    torchrun --nproc_per_node 2 --max-restarts 3 recipes/transcribe/train.py ...
+
 DIR holds the manifests and shards that config.toml names, and phones.json by make_phones.py. A run
-that was stopped goes on from its last checkpoint with the same command. README.md has the numbers.
+that was stopped goes on from its last checkpoint with the same command, on any number of processes,
+which share the rows of a batch. README.md has the numbers.
 """
 
 import argparse
@@ -27,13 +30,13 @@ from audiossm.train.corpus import Corpus
 from audiossm.train.curves import draw_curves
 from audiossm.train.lessons import Lessons
 from audiossm.train.phones import Phones, read_phones
+from audiossm.train.ranks import Ranks
 from audiossm.train.run import Run
 from audiossm.train.scoring import greedy_wer, transducer_wer
 from audiossm.train.spoken import load_spoken
 from audiossm.train.trainee import Trainee
 
 HERE = Path(__file__).parent
-SAVE_MINUTES = 5
 SMOKE_DATA = {"train": ["manifest"], "dev": ["manifest"], "noise": [], "speeds": [1.0], "rows": 2}
 SMOKE_TRAIN = {
     "steps": 30,
@@ -67,20 +70,26 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
+    parser.add_argument("--save-minutes", type=float, default=5.0, help="between checkpoints")
+    parser.add_argument("--halve-gradients", action="store_true", help="sent as bfloat16")
     parser.add_argument("--anneal", action="store_true", help="the rate falls by --minutes' end")
     parser.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
     began = time.monotonic()
+    ranks = Ranks.join(args.device)
     args.out.mkdir(parents=True, exist_ok=True)
 
     table = load_toml(args.config)
+    if args.smoke:
+        table["data"] |= SMOKE_DATA
+        table["train"] |= SMOKE_TRAIN
     for change in args.set:
         change_value(table, change)
     config = from_dict(RecogniserConfig, table["recogniser"], "recogniser")
     data, hp = table["data"], table["train"]
     if args.smoke:
-        config, data, hp = RecogniserConfig.tiny(), data | SMOKE_DATA, hp | SMOKE_TRAIN
+        config = RecogniserConfig.tiny()
     torch.set_float32_matmul_precision("high")
     phones_file = args.data / "phones.json"
     phones = read_phones(phones_file) if phones_file.exists() else Phones((), {})
@@ -91,19 +100,21 @@ def main() -> None:
     if codec is not None:
         config = replace(config, encoder=codec.config.encoder)
     vocabulary = Vocabulary(config.pieces)
-    train, dev, noise = load_spoken(
-        args.data, data, vocabulary, phones, args.out, args.workers, args.device
-    )
+    with ranks.in_turn():
+        train, dev, noise = load_spoken(
+            args.data, data, vocabulary, phones, args.out, args.workers, ranks.device
+        )
     # one corpus for each speed: as it was spoken, or nearly
     heard = min(zip(train, data["speeds"], strict=True), key=lambda pair: abs(pair[1] - 1))[0]
-    print(f"{heard.hours:.2f} h, decoded in {time.monotonic() - began:.0f} s", flush=True)
+    if ranks.leads:
+        print(f"{heard.hours:.2f} h, decoded in {time.monotonic() - began:.0f} s", flush=True)
 
     torch.manual_seed(hp["seed"])
-    trainee = Trainee(config, transducer=hp["transducer_weight"] > 0).to(args.device)
+    trainee = Trainee(config, transducer=hp["transducer_weight"] > 0).to(ranks.device)
     if args.init:
         trainee.begin_from(args.init)
     if codec is not None:
-        trainee.recogniser.encoder = codec.network.encoder.to(args.device)
+        trainee.recogniser.encoder = codec.network.encoder.to(ranks.device)
     settings = {name: hp[name] for name in ("lr", "weight_decay", "ema")}
     kept = trainee if trainee.transducer is not None else trainee.recogniser
     run: Run[nn.Module] = Run(trainee, kept, betas=(0.9, 0.98), **settings)
@@ -111,33 +122,40 @@ def main() -> None:
     assert isinstance(averaged, Recogniser)
     checkpoint = args.out / "checkpoint.pt"
     before = run.load(checkpoint) if checkpoint.exists() else None
-    lessons = Lessons(trainee, train, noise, data, hp, step=run.step, captured=args.compile)
+    lessons = Lessons(
+        trainee, train, noise, data, hp, step=run.step, captured=args.compile,
+        ranks=ranks, halved=args.halve_gradients,
+    )  # fmt: skip
     if before is not None:
         lessons.load_state_dict(before)
-        print(f"resumed at step {run.step}", flush=True)
+        if ranks.leads:
+            print(f"resumed at step {run.step}", flush=True)
 
-    saved = began
-    while run.step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
+    saved = minutes = ranks.agree((time.monotonic() - began) / 60)
+    while run.step < hp["steps"] and minutes < args.minutes:
         progress = run.step / hp["steps"]
         if args.anneal:
-            progress = max(progress, (time.monotonic() - began) / 60 / args.minutes)
+            progress = max(progress, minutes / args.minutes)
         cosine = 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))
         lr = hp["lr"] * min((run.step + 1) / hp["warmup"], cosine + 0.01)
         loss, parts = lessons.next_loss()
         norm = run.advance(loss, lr, hp["grad_clip"])
+        minutes = ranks.agree((time.monotonic() - began) / 60)
         if run.step % hp["log_every"] == 0:
-            row = {"step": run.step, "minutes": round((time.monotonic() - began) / 60, 2)}
-            row |= {"norm": norm.item()} | {name: part.item() for name, part in parts.items()}
-            if run.step % hp["dev_every"] == 0:
+            parts = {name: ranks.mean(part) for name, part in parts.items()}
+            row = {"step": run.step, "minutes": round(minutes, 2), "norm": norm.item()}
+            row |= {name: part.item() for name, part in parts.items()}
+            if ranks.leads and run.step % hp["dev_every"] == 0:
                 row |= errors(averaged, run.ema, dev)
-            print(json.dumps(row), flush=True)
-            with (args.out / "log.jsonl").open("a") as log:
-                print(json.dumps(row), file=log)
-        if time.monotonic() - saved > 60 * SAVE_MINUTES:
-            run.save(checkpoint, lessons.state_dict())
-            saved = time.monotonic()
+            ranks.tell(row, args.out / "log.jsonl")
+        if minutes - saved > args.save_minutes:
+            run.save(checkpoint, lessons.state_dict(), ranks)
+            saved = minutes
 
-    run.save(checkpoint, lessons.state_dict())
+    run.save(checkpoint, lessons.state_dict(), ranks)
+    ranks.leave()
+    if not ranks.leads:
+        return
     final = errors(averaged, run.ema, dev)
     print(f"step {run.step} of {hp['steps']}, dev WER {final['dev_wer']:.4f}", flush=True)
     if len(final) > 1:
