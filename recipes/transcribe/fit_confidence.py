@@ -30,6 +30,11 @@ from audiossm.streaming import Session, Transcriber
 
 RIDGE = 1.0  # pull to 0, as much as that of a word; evidence is standardised for it
 STEPS = 50
+TOLD = "confidence.told"
+COMMENTS = {
+    "confidence": "# the probability that a word is right:",
+    TOLD: "# of a word that is told:",
+}
 
 Floats = NDArray[np.float64]
 
@@ -120,15 +125,14 @@ def main(argv: list[str] | None = None) -> int:
         f"words, unweighted: {error:.3f}",
         file=sys.stderr,
     )
-    table = dump_toml({"confidence": to_dict(calibration)}).strip()
+    told = calibration.told
+    table = {"confidence": to_dict(calibration)} if told is None else {TOLD: to_dict(told)}
+    text = dump_toml(table).strip()
     if args.write:
-        write_table(
-            args.model / "config.toml",
-            table,
-            " ".join(["fit_confidence.py", *args.weight, *(["--told"] if args.told else [])]),
-        )
+        how = ["fit_confidence.py", *(["--told"] if args.told else []), *args.weight]
+        write_table(args.model / "config.toml", text, " ".join(how))
     else:
-        print(table)
+        print(text)
     return 0
 
 
@@ -149,16 +153,21 @@ def fit(evidence: Floats, right: Floats, times: Floats) -> tuple[float, list[flo
 
 
 def write_table(path: Path, table: str, how: str) -> None:
-    """Put the table at the end of a config.toml, in the place of an older one."""
+    """Put the table at the end of a config.toml, in the place of an older one.
+
+    ``confidence.told`` goes with the table that it was fitted on top of.
+    """
+    old = [TOLD] if table.startswith(f"[{TOLD}]") else ["confidence", TOLD]
     kept: list[str] = []
     inside = False
     for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("["):
-            inside = line.strip() in ("[confidence]", "[confidence.told]")
-        if not inside and not line.startswith("# the probability that a word is right:"):
+        if line.startswith(("[", "#")):
+            inside = line.strip() in [f"[{name}]" for name in old]
+            inside |= line.startswith(tuple(COMMENTS[name] for name in old))
+        if not inside:
             kept.append(line)
     text = "\n".join(kept).rstrip()
-    comment = f"# the probability that a word is right: recipes/transcribe/{how}"
+    comment = f"{COMMENTS[old[0]]} recipes/transcribe/{how}"
     path.write_text(f"{text}\n\n{comment}\n{table}\n", encoding="utf-8")
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from audiossm.config import from_dict, load_toml
+from audiossm.config import dump_toml, from_dict, load_toml, to_dict
 from audiossm.errors import ConfigError, ModelError
 from audiossm.evaluate.confidence import (
     evaluate_confidence,
@@ -99,13 +99,19 @@ def test_what_is_told_is_fitted_on_top_of_what_is_there(calibrated, monkeypatch,
         fit_confidence.RecordingTranscriber, "load", lambda path: recording(calibrated)
     )
     path = tmp_path / "config.toml"
-    path.write_text("a = 1\n\n[confidence]\nbias = 0.5\n\n[confidence.told]\nbias = 9.0\n")
+    path.write_text("a = 1\n", encoding="utf-8")
+    older = replace(SURE, told=Company(bias=9.0, alone=1.0, company=0.0))
+    fit_confidence.write_table(path, dump_toml({"confidence": to_dict(older)}), "x")
     command = [str(MANIFEST), "--model", str(tmp_path), "--told", "--write"]
     assert fit_confidence.main(command) == 0
     table = load_toml(path)["confidence"]
     found = from_dict(Calibration, table, "confidence")
     assert replace(found, told=None) == SURE
     assert found.told is not None and found.told.bias != 9.0
+    # another table below it takes it away
+    fit_confidence.write_table(path, dump_toml({"confidence": to_dict(SURE)}), "y")
+    assert from_dict(Calibration, load_toml(path)["confidence"], "confidence") == SURE
+    assert path.read_text(encoding="utf-8").count("#") == 1
 
 
 def recording(model: Transcriber) -> Transcriber:
