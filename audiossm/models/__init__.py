@@ -7,6 +7,7 @@ from audiossm.models.generator import (
     GeneratorState,
     delay_codes,
 )
+from audiossm.models.interchange import load_language_model
 from audiossm.models.language_model import LanguageModel, LanguageModelConfig
 from audiossm.models.loaded import (
     DEFAULT_MODEL,
@@ -87,6 +88,7 @@ __all__ = [
     "delay_codes",
     "find_voice",
     "list_voices",
+    "load_language_model",
     "load_voice",
     "make_generator_step",
     "save_generator",

@@ -51,6 +51,10 @@ class Ranks:
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if count == 1:
             return cls(device=device)
+        # not every build has them
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # torch has no hint
+        from torch.distributed.rendezvous import rendezvous
+
         local = int(os.environ["LOCAL_RANK"])
         if device == "cuda":
             cards = torch.cuda.device_count()
@@ -62,8 +66,17 @@ class Ranks:
             device = f"cuda:{local}"
             torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-        distributed.init_process_group(backend, timeout=PATIENCE)
-        return cls(distributed.get_rank(), count, device)
+        store, number, count = next(rendezvous("env://", timeout=PATIENCE))
+        # torchrun's store outlives workers: a restart's mustn't find the addresses of dead ones
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        distributed.init_process_group(
+            backend,
+            timeout=PATIENCE,
+            store=PrefixStore(f"attempt-{attempt}", store),
+            rank=number,
+            world_size=count,
+        )
+        return cls(number, count, device)
 
     @property
     def leads(self) -> bool:

@@ -17,7 +17,7 @@ from audiossm.models.generator import Generator, GeneratorConfig, delay_codes
 from audiossm.train.ranks import ALONE, Ranks
 from audiossm.train.recitals import UNTOLD, Recital
 
-__all__ = ["Talker", "capture", "compile_layers", "score_talker"]
+__all__ = ["Talker", "capture", "compile_layers", "find_losses", "score_talker"]
 
 VOICES_FILE = "voices.safetensors"
 VOICE_STD = 0.1
@@ -54,26 +54,18 @@ class Talker(nn.Module):
         if self.training:
             heard = self.mishear(heard)
         with self.ranks.apart(heard.device):
-            return self.recite(recital, targets, heard)
+            outputs = self.listen(recital, heard)
+            logits = outputs[..., :-1].view(*targets.shape, none)
+            return find_losses(logits, targets, outputs[..., -1], recital.ends)
 
-    def recite(self, recital: Recital, targets: Tensor, heard: Tensor) -> Tensor:
-        """Return the losses of a recital whose codes come late and are heard as they are told."""
-        net, none = self.generator, self.generator.config.num_codes
+    def listen(self, recital: Recital, heard: Tensor) -> Tensor:
+        """Return what the network puts out at each step, told the text and ``heard`` codes."""
+        net = self.generator
         seen = net.read(recital.units.long())
         places = recital.place.long().unsqueeze(-1).expand(-1, -1, seen.shape[-1])
         voice = self.voices(recital.who)
         x = net.embed(heard, seen.gather(1, places), recital.age.long(), voice, recital.pace)
-        outputs, _ = net.step(x, net.init_state(len(x)))
-        logits = outputs[..., :-1].view(*targets.shape, none)
-        losses = [
-            F.cross_entropy(guessed.flatten(0, 1), codes.flatten(), ignore_index=none)
-            for guessed, codes in zip(logits.unbind(2), targets.unbind(2), strict=True)
-        ]
-        told = recital.ends != UNTOLD
-        ends = recital.ends.clamp(min=0).float()
-        ending = F.binary_cross_entropy_with_logits(outputs[..., -1], ends, reduction="none")
-        losses.append((ending * told).sum() / told.sum().clamp(min=1))
-        return torch.stack(losses)
+        return net.step(x, net.init_state(len(x)))[0]
 
     def mishear(self, codes: Tensor) -> Tensor:
         """Replace the codes of some frames: half of these by random ones, half by none."""
@@ -118,8 +110,30 @@ class Talker(nn.Module):
                 )
             theirs = dict(zip(names, voices, strict=True))
             for number, speaker in enumerate(speakers, 1):
-                if speaker in theirs:
-                    self.voices.weight[number] = theirs[speaker]
+                # at another speed it begins as the same one
+                voice = theirs.get(speaker, theirs.get(speaker.partition("@")[0]))
+                if voice is not None:
+                    self.voices.weight[number] = voice
+
+
+def find_losses(logits: Tensor, targets: Tensor, ending: Tensor, ends: Tensor) -> Tensor:
+    """Return mean losses in nats: of each group's codes, then of the units' ends.
+
+    Args:
+        logits: (rows, frames, groups, codes).
+        targets: (rows, frames, groups); ``codes``, beyond the last one, isn't counted.
+        ending: (rows, frames): logits of a unit's end.
+        ends: (rows, frames): as ``Recital.ends``.
+    """
+    losses = [
+        F.cross_entropy(guessed.flatten(0, 1), codes.flatten(), ignore_index=logits.shape[-1])
+        for guessed, codes in zip(logits.unbind(2), targets.unbind(2), strict=True)
+    ]
+    told = ends != UNTOLD
+    right = ends.clamp(min=0).float()
+    missed = F.binary_cross_entropy_with_logits(ending, right, reduction="none")
+    losses.append((missed * told).sum() / told.sum().clamp(min=1))
+    return torch.stack(losses)
 
 
 def compile_layers(talker: Talker) -> None:
@@ -147,21 +161,26 @@ def capture(talker: Talker, sample: Recital) -> None:
 
 
 @torch.no_grad()
-def score_talker(talker: Talker, dev: Sequence[tuple[Recital, Recital]]) -> dict[str, float]:
+def score_talker(
+    talker: Talker, dev: Sequence[tuple[Recital, Recital, Recital]]
+) -> dict[str, float]:
     """Return bits per frame of each group and of the units' ends.
 
     Args:
         talker: on its device.
-        dev: recitals, and the same ones without text, which tell what the text is worth.
+        dev: of ``Recitals.dev_ways``: ``_untold`` is what a group costs without the text,
+            ``_alone`` without text and voice.
     """
     device = talker.voices.weight.device
     talker.eval()
-    totals = []
+    totals: list[list[Tensor]] = [[], [], []]
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        for told, untold in dev:
-            bits = talker(told.to(device)), talker(untold.to(device))[:1]
-            totals.append(torch.cat(bits) / math.log(2))
-    *groups, ending, untold_bits = torch.stack(totals).mean(0).tolist()
-    scores = {f"dev_bits_{group}": bits for group, bits in enumerate(groups)}
-    scores |= {"dev_ends": ending, "dev_bits_0_untold": untold_bits}
+        for batch in dev:
+            for total, recital in zip(totals, batch, strict=True):
+                total.append(talker(recital.to(device)) / math.log(2))
+    told, untold, alone = (torch.stack(total).mean(0).tolist() for total in totals)
+    scores = {f"dev_bits_{group}": bits for group, bits in enumerate(told[:-1])}
+    scores |= {"dev_ends": told[-1]}
+    for way, bits in (("untold", untold), ("alone", alone)):
+        scores |= {f"dev_bits_{group}_{way}": value for group, value in enumerate(bits[:-1])}
     return {name: round(value, 4) for name, value in scores.items()}

@@ -14,31 +14,34 @@ import argparse
 import json
 import math
 import os
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from audiossm.codec import LoadedCodec
+from audiossm.codec import load_codec
 from audiossm.config import change_value, from_dict, load_toml
 from audiossm.manifest import Utterance
 from audiossm.models.generator import GeneratorConfig
 from audiossm.models.loaded_generator import save_generator
 from audiossm.pronouncer import Pronouncer
 from audiossm.script import ScriptReader
-from audiossm.train.coded import load_codes
-from audiossm.train.corpus import read_manifests
 from audiossm.train.curves import draw_curves
+from audiossm.train.journal import Journal
 from audiossm.train.losses import send
 from audiossm.train.ranks import Ranks
-from audiossm.train.recitals import Recitals, find_voices, hold_out_takes, match_takes, usual_frames
+from audiossm.train.recitals import Recitals
 from audiossm.train.run import Run
+from audiossm.train.settings import adopt_sets
+from audiossm.train.takes import find_voices, load_takes, usual_frames
 from audiossm.train.talker import Talker, capture, compile_layers, score_talker
 from audiossm.train.text_card import write_text_card
-from audiossm.train.timed_scripts import TimedScript, read_timed_scripts
+from audiossm.train.timed_scripts import TimedScript
+from audiossm_apps.recipe import StepBar, run_recipe
 
 HERE = Path(__file__).parent
 SMOKE_DATA = {"train": ["manifest"], "rows": 4, "row_frames": 96, "voice_frames": 100}
@@ -46,7 +49,9 @@ SMOKE_DATA |= {"dev_share": 0.25, "dev_batches": 1}
 SMOKE_TRAIN = {"steps": 60, "warmup": 5, "lr": 3e-3, "ema": 0.9, "log_every": 10, "dev_every": 30}
 
 
-def part_evenly(utterances: Iterable[Utterance], frames: dict[str, int]) -> Iterable[TimedScript]:
+def part_evenly(
+    utterances: Iterable[Utterance], frames: Mapping[str, int]
+) -> Iterable[TimedScript]:
     """Say when each unit is said as if all took the same time: enough to see a run work."""
     pronouncer = Pronouncer.load()
     for utterance in utterances:
@@ -64,14 +69,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
-    parser.add_argument("--codec", default="first-frames", help="whose codes: a name or a folder")
+    parser.add_argument(
+        "--codec", default="first-frames", help="whose codes: name or folder, or transformers:NAME"
+    )
     parser.add_argument("--init", help="begin from this generator: a name or a folder")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
     parser.add_argument("--save-minutes", type=float, default=5.0, help="between checkpoints")
     parser.add_argument("--halve-gradients", action="store_true", help="sent as bfloat16")
+    parser.add_argument("--anneal", action="store_true", help="the rate falls by --minutes' end")
     parser.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
+    parser.add_argument("--tensorboard", action="store_true", help="events in OUT/tensorboard")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
     began = time.monotonic()
@@ -82,31 +91,26 @@ def main() -> None:
     if args.smoke:
         table["data"] |= SMOKE_DATA
         table["train"] |= SMOKE_TRAIN
+    table["data"] = adopt_sets(table["data"], args.data)
     for change in args.set:
         change_value(table, change)
     data, hp = table["data"], table["train"]
     config = from_dict(GeneratorConfig, table["generator"], "generator")
-    codec = LoadedCodec.load(args.codec)
+    codec = load_codec(args.codec)
     quantiser = codec.config.quantiser
     if args.smoke:
         config = replace(GeneratorConfig.tiny(), num_groups=config.num_groups)
     config = replace(config, levels=quantiser.levels)
     codec.choose_groups(config.num_groups)
 
-    utterances = read_manifests(args.data, data["train"])
+    scripter = part_evenly if args.smoke else None
     with ranks.in_turn():
-        codes = load_codes(utterances, codec, args.out / "codes.pt", args.workers, ranks.device)
-    said = args.data / data["scripts"]
-    if args.smoke and not said.exists():
-        frames = {key: len(rows) for key, rows in codes.items()}
-        timed = {script.key: script for script in part_evenly(utterances, frames)}
-    else:
-        timed = {script.key: script for script in read_timed_scripts(said)}
-    takes = match_takes(utterances, timed, codes)
-    train, held_out = hold_out_takes(takes, data["dev_share"])
+        train, held_out = load_takes(
+            args.data, data, codec, args.out, args.workers, ranks.device, scripter
+        )
     speakers, usual = find_voices(train, data["voice_frames"]), usual_frames(train)
     recitals = Recitals(config, train, speakers, usual, data, hp["seed"], ranks)
-    dev = Recitals(config, held_out, speakers, usual, data, hp["seed"]).dev_pairs()
+    dev = Recitals(config, held_out, speakers, usual, data, hp["seed"]).dev_ways()
     hours = len(recitals.codes) * codec.config.frame_size / codec.config.sample_rate / 3600
     told = f"{hours:.2f} hours of speech, {len(speakers)} voices"
     if ranks.leads:
@@ -114,9 +118,10 @@ def main() -> None:
 
     torch.set_float32_matmul_precision("high")  # codes were made in float32
     torch.manual_seed(hp["seed"])
-    talker = Talker(config, len(speakers), hp["noise"], ranks).to(ranks.device)
+    talker = Talker(config, len(speakers), hp["noise"], ranks)
     if args.init:
-        talker.begin_from(args.init, speakers)
+        talker.begin_from(args.init, speakers)  # on the CPU, where it leaves the weights
+    talker.to(ranks.device)
     settings = {name: hp[name] for name in ("lr", "weight_decay", "ema")}
     run = Run(talker, talker, betas=(0.9, 0.98), **settings)
     checkpoint = args.out / "checkpoint.pt"
@@ -132,9 +137,14 @@ def main() -> None:
     weights = torch.tensor([*hp["group_weights"][: config.num_groups], hp["ends_weight"]])
     weights = weights.to(run.device)
 
+    journal = Journal(args.out, run.step, tensorboard=args.tensorboard, ranks=ranks)
+    bar = StepBar(hp["steps"], run.step, shown=ranks.leads)
     saved = minutes = ranks.agree((time.monotonic() - began) / 60)
     while run.step < hp["steps"] and minutes < args.minutes:
-        cosine = 0.5 + 0.5 * math.cos(math.pi * run.step / hp["steps"])
+        progress = run.step / hp["steps"]
+        if args.anneal:
+            progress = max(progress, minutes / args.minutes)
+        cosine = 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))
         lr = hp["lr"] * min((run.step + 1) / hp["warmup"], cosine + 0.01)
         recital = recitals.recital(run.step)
         worth = torch.tensor(ranks.shares(recital.counts(config.num_codes)))
@@ -150,12 +160,15 @@ def main() -> None:
             row["ends"] = ends
             if ranks.leads and run.step % hp["dev_every"] == 0:
                 row |= score_talker(run.ema, dev)
-            ranks.tell(row, args.out / "log.jsonl")
+            journal.write(row)
+            bar.show(run.step, row)
+        bar.show(run.step)
         if minutes - saved > args.save_minutes:
             run.save(checkpoint, ranks=ranks)
             saved = minutes
 
     run.save(checkpoint, ranks=ranks)
+    bar.close(), journal.close()
     ranks.leave()
     if not ranks.leads:
         return
@@ -180,4 +193,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main))

@@ -1,17 +1,17 @@
-"""Short runs that differ in one thing: rank of MIMO, Euler's rule, hybrids, depth, head.
+"""Short runs that differ in one thing: ranks, Euler's rule, attention, depth, what a head writes.
 
     python recipes/transcribe/ablate.py --data DIR --out DIR --compile --steps 3000
     python recipes/transcribe/ablate.py --data DIR --out DIR --compile --steps 3000 \\
         --arms letters pieces256 pieces512 --text TEXT.xz
 
-Every arm begins from one recogniser and hears the same rows. The encoder stays as it is. Most arms
-take over convolutions, look-ahead and heads whole, and of the feed-forward layers the channels that
-weigh most, as many as the narrowest arm has; all mixers begin anew, and so do the other channels.
-What a rank or attention costs in parameters the feed-forward layers lack. A shallow arm takes
-layers evenly, a deep one has new layers between those, which begin as if their convolutions and
-feed-forward layers weren't there. The arms ``letters`` and ``pieces`` take over everything but the
-first head, which begins anew and writes letters or pieces of words, learnt from a text. A row of
-JSON for each arm goes to OUT/arms.jsonl, with dev at the end.
+Every arm begins from one recogniser and hears the same rows. The encoder stays as it is. Arms of
+ranks and depths take over convolutions, look-ahead and heads whole, and of the feed-forward layers
+the channels that weigh most, as many as the narrowest rank has; all mixers begin anew, and so do
+the other channels. What a rank costs in parameters its feed-forward layers lack. A shallow arm
+takes layers evenly, a deep one has new layers between those, which begin as if their convolutions
+and feed-forward layers weren't there. The arms ``letters`` and ``pieces`` take over everything but
+the first head, which begins anew and writes letters or pieces of words, learnt from a text. A row
+of JSON for each arm goes to OUT/arms.jsonl, with dev at the end.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import math
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,24 +55,26 @@ LEAST = -12.0  # log-probabilities below it aren't kept
 class Arm:
     """What an arm differs in from "rank1"."""
 
-    backbone: dict[str, Any] = field(default_factory=dict)
+    rank: int = 1
+    trapezoid: bool = True
+    attention: tuple[int, ...] = ()  # layers that attend instead
     seed: int = 0  # more than the recipe's
     depth: float = 1.0  # times as many layers
     only_head: bool = False  # all but the first head is taken over
     pieces: int = 0  # of words, with the blank, which that head writes instead of letters
 
 
-EQUAL = {  # in parameters
+RANKS = {
     "rank1": Arm(),
-    "rank2": Arm({"is_mimo": True, "mimo_rank": 2}),
-    "rank4": Arm({"is_mimo": True, "mimo_rank": 4}),
-    "rank8": Arm({"is_mimo": True, "mimo_rank": 8}),
-    "euler": Arm({"trapezoid": False}),
-    "hybrid1": Arm({"attention_layers": (5,)}),
-    "hybrid2": Arm({"attention_layers": (4, 8)}),
+    "rank2": Arm(rank=2),
+    "rank4": Arm(rank=4),
+    "rank8": Arm(rank=8),
+    "euler": Arm(trapezoid=False),
+    "hybrid1": Arm(attention=(5,)),
+    "hybrid2": Arm(attention=(4, 8)),
     "again": Arm(seed=1),
 }
-ARMS = EQUAL | {
+ARMS = RANKS | {
     "half": Arm(depth=0.5),
     "double": Arm(depth=2.0),
     "letters": Arm(only_head=True),
@@ -94,8 +96,8 @@ def main() -> None:
         "--arms",
         nargs="+",
         choices=list(ARMS),
-        default=list(EQUAL),
-        help="again is another seed, for the noise (default: those of equal sizes)",
+        default=list(RANKS),
+        help="again is another seed, for the noise (default: the ranks')",
     )
     parser.add_argument("--text", type=Path, help="pieces: sentences, one a line, plain or .xz")
     parser.add_argument("--keep", action="store_true", help="what dev's frames say: OUT/ARM.npz")
@@ -131,7 +133,8 @@ def main() -> None:
     fresh = from_dict(RecogniserConfig, table["recogniser"], "recogniser").backbone
     starts = {"dt_min": fresh.dt_min, "dt_max": fresh.dt_max, "max_memory": fresh.max_memory}
     base = replace(base, backbone=replace(base.backbone, **starts))
-    kept = min(arm_config(base, name).backbone.d_intermediate for name in args.arms)
+    alike = [name for name, arm in RANKS.items() if not arm.attention or name in args.arms]
+    kept = min(arm_config(base, name).backbone.d_intermediate for name in alike)
     counts = count_words(args.text) if args.text else Counter()
     longest = 0.0
     for name in args.arms:
@@ -196,16 +199,16 @@ def spell(corpus: Corpus, pieces: Pieces) -> Corpus:
 
 
 def arm_config(base: RecogniserConfig, name: str) -> RecogniserConfig:
-    """Return an arm's sizes: of one depth all have as many parameters, to within a per cent."""
+    """Return an arm's sizes: of equal depth, as many parameters as ``base``, to within 1 %."""
     arm = ARMS[name]
-    backbone = replace(base.backbone, **arm.backbone)
-    spare = (count(base.backbone) - count(backbone)) / backbone.num_layers
+    changes: dict[str, Any] = {"trapezoid": arm.trapezoid, "attention_layers": arm.attention}
+    changes["num_layers"] = round(arm.depth * base.backbone.num_layers)
+    if arm.rank > 1:
+        changes |= {"is_mimo": True, "mimo_rank": arm.rank}
+    backbone = replace(base.backbone, **changes)
+    spare = count(base.backbone) / base.backbone.num_layers - count(backbone) / backbone.num_layers
     wide = base.backbone.d_intermediate + spare / (3 * backbone.d_model)
-    backbone = replace(
-        backbone,
-        d_intermediate=WIDTHS * round(wide / WIDTHS),
-        num_layers=round(arm.depth * backbone.num_layers),
-    )
+    backbone = replace(backbone, d_intermediate=WIDTHS * round(wide / WIDTHS))
     places = {
         place: round(arm.depth * getattr(base, place))
         for place in ("lookahead_after", "middle_after")

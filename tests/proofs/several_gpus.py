@@ -24,10 +24,11 @@ from torch import nn
 
 from audiossm.models.generator import GeneratorConfig
 from audiossm.models.recogniser import BackboneConfig
+from audiossm.train.losses import send
 from audiossm.train.ranks import Ranks
 from audiossm.train.recitals import Recital
 from audiossm.train.run import Run
-from audiossm.train.talker import Talker, capture, compile_layers
+from audiossm.train.talker import Talker, compile_layers
 
 ROOT = Path(__file__).parents[2]
 FRAMES, UNITS, SPEAKERS, CURVE_STEPS = 512, 128, 8, 20
@@ -80,12 +81,21 @@ class Pupil:
         whole = draw_recital(self.config, self.rows, frames, step)
         return Recital(*(self.ranks.own_rows(part) for part in whole))
 
+    def time(self, recital: Recital, steps: int) -> float:
+        """Return the milliseconds of a step."""
+        self.learn(recital).item()
+        begun = time.monotonic()
+        for _ in range(steps):
+            loss = self.learn(recital)
+        loss.item()
+        return 1000 * (time.monotonic() - begun) / steps
+
     def learn(self, recital: Recital) -> torch.Tensor:
         """Take a step; return the losses' sum, the mean over processes of which is the batch's."""
         worth = torch.tensor(self.ranks.shares(recital.counts(self.config.num_codes)))
         device = self.run.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.halved, cache_enabled=False):
-            losses = self.model(recital.to(device)) * worth.to(device)
+            losses = self.model(recital.to(device)) * send(worth, device)
         self.run.advance(losses.sum(), 1e-3, 1.0)
         return losses.detach().sum()
 
@@ -99,35 +109,41 @@ def follow_curve(ranks: Ranks) -> list[float]:
     return [ranks.mean(pupil.learn(pupil.recital(step, 64))).item() for step in steps]
 
 
-def time_steps(ranks: Ranks, way: str, args: argparse.Namespace) -> dict[str, float]:
-    """Return how fast a network learns whose layers are eager, compiled or captured."""
+def time_steps(ranks: Ranks, way: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Return how fast a network learns on each process alone, then on all together.
+
+    Its layers are ``eager`` or ``compiled``. While one learns alone, the others wait.
+    """
     torch.set_float32_matmul_precision("high")
     on_card = ranks.device.startswith("cuda")
     config = wide_config() if on_card else GeneratorConfig.tiny()
     frames = FRAMES if on_card else 64
-    pupil = Pupil(ranks, config, args.rows * ranks.count, halved=on_card)
-    recital = pupil.recital(0, frames).to(pupil.run.device)
+    alone = Ranks(device=ranks.device)
+    pupil = Pupil(alone, config, args.rows, halved=on_card)
+    recital = pupil.recital(0, frames)
     if way == "compiled":
         compile_layers(pupil.talker)
-    elif way == "captured":
-        capture(pupil.talker, recital)
-    pupil.model = ranks.wrap(pupil.talker, halved=args.halve_gradients)
-    for _ in range(5):
-        pupil.learn(recital).item()
-    ranks.wait()
-    begun = time.monotonic()
-    for _ in range(args.steps):
-        loss = pupil.learn(recital)
-    loss.item()
-    ranks.wait()
-    seconds = (time.monotonic() - begun) / args.steps
-    peak = torch.cuda.max_memory_allocated() / 2**30 if on_card else 0.0
-    return {
+    pupil.time(recital, 3)
+    found: dict[str, Any] = {
         "parameters": sum(p.numel() for p in pupil.talker.parameters()),
-        "ms_per_step": round(1000 * seconds, 2),
-        "frames_per_s": round(args.rows * ranks.count * frames / seconds),
-        "peak_gib": round(peak, 2),
+        "alone_ms": [],
     }
+    for number in range(ranks.count):
+        ranks.wait()
+        taken = pupil.time(recital, args.steps) if ranks.number == number else 0.0
+        found["alone_ms"].append(round(ranks.total([taken])[0], 2))
+    pupil.ranks = pupil.talker.ranks = ranks
+    pupil.model = ranks.wrap(pupil.talker, halved=args.halve_gradients)
+    pupil.time(recital, 3)
+    ranks.wait()
+    found["together_ms"] = round(ranks.total([pupil.time(recital, args.steps)])[0] / ranks.count, 2)
+    # the faster one alone is what several are measured by
+    fastest = min(found["alone_ms"])
+    found["alone_frames_per_s"] = round(1000 * args.rows * frames / fastest)
+    found["frames_per_s"] = round(1000 * args.rows * frames * ranks.count / found["together_ms"])
+    found["speed_up"] = round(ranks.count * fastest / found["together_ms"], 3)
+    found["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_card else 0.0
+    return found
 
 
 def work(args: argparse.Namespace) -> None:
@@ -136,11 +152,10 @@ def work(args: argparse.Namespace) -> None:
     found: dict[str, Any] = {"processes": ranks.count}
     if ranks.device.startswith("cuda"):
         found["card"] = torch.cuda.get_device_name()
-    found["losses"] = follow_curve(ranks)
-    write(ranks, args.json, found)
+    if not args.no_curve:
+        found["losses"] = follow_curve(ranks)
+        write(ranks, args.json, found)
     for way in args.ways:
-        if way == "captured" and ranks.count > 1:
-            continue
         found[way] = time_steps(ranks, way, args)
         write(ranks, args.json, found)
         if ranks.device.startswith("cuda"):
@@ -222,6 +237,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20, help="that are timed")
     parser.add_argument("--ways", nargs="*", default=["eager", "compiled"])
     parser.add_argument("--halve-gradients", action="store_true", help="sent as bfloat16")
+    parser.add_argument("--no-curve", action="store_true", help="compare no losses")
     parser.add_argument("--no-kill", action="store_true", help="kill no worker")
     parser.add_argument("--only-kill", action="store_true", help="compare nothing")
     parser.add_argument("--kill-steps", type=int, default=400, help="of the run that is hit")
@@ -245,29 +261,28 @@ def main() -> int:
                 fine = False
                 print(story["output"], file=sys.stderr)
             keep(args.json, found)
-    told = ("furthest_losses", "speed_up", "kill")
-    print(json.dumps({name: found[name] for name in told if name in found}))
+    told = {name: found[name] for name in ("furthest_losses", "kill") if name in found}
+    several = found.get(str(args.count), {})
+    told["speed_up"] = {way: several[way]["speed_up"] for way in args.ways if way in several}
+    print(json.dumps(told))
     return 0 if fine else 1
 
 
 def compare(args: argparse.Namespace, folder: Path, found: dict[str, Any]) -> bool:
     """Run on one card and on several; tell whether the losses are the same."""
-    for count in (1, args.count):
+    for count in (args.count,) if args.no_curve else (1, args.count):
         path = folder / f"{count}.json"
         given = ["--device", args.device, "--rows", args.rows, "--steps", args.steps]
-        given += ["--ways", *args.ways, "--work", "--json", path]
+        given += ["--work", "--json", path, "--ways", *(args.ways if count > 1 else [])]
         given += ["--halve-gradients"] if args.halve_gradients else []
+        given += ["--no-curve"] if args.no_curve else []
         subprocess.run(torchrun(count, __file__, *given), check=True)
         found[str(count)] = json.loads(path.read_text())
         print(json.dumps(found[str(count)]), flush=True)
-    one, several = found["1"], found[str(args.count)]
-    losses = zip(one["losses"], several["losses"], strict=True)
+    if args.no_curve:
+        return True
+    losses = zip(found["1"]["losses"], found[str(args.count)]["losses"], strict=True)
     found["furthest_losses"] = max(abs(a - b) for a, b in losses)
-    found["speed_up"] = {
-        way: round(several[way]["frames_per_s"] / one[way]["frames_per_s"], 3)
-        for way in args.ways
-        if way in one and way in several
-    }
     fine: bool = found["furthest_losses"] < 1e-4
     return fine
 
