@@ -192,7 +192,7 @@ def test_a_model_has_its_calibration_and_keeps_its_hash(tmp_path):
     save_model(tmp_path / "tiny", "recogniser", "", tables, model.network.state_dict())
     plain = Transcriber.load(tmp_path / "tiny")
     config = tmp_path / "tiny" / "config.toml"
-    fit_confidence.write_table(config, dump_toml({"confidence": vars(SURE)}), "x")
+    fit_confidence.write_table(config, dump_toml({"confidence": to_dict(SURE)}), "x")
     loaded = Transcriber.load(tmp_path / "tiny")
     assert (plain.calibration, loaded.calibration) == (None, SURE)
     assert loaded.hash == plain.hash
