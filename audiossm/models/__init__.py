@@ -1,6 +1,6 @@
 """Models: the networks made of codec and backbone, and loading them."""
 
-from audiossm.models.calibration import EVIDENCE, Calibration
+from audiossm.models.calibration import EVIDENCE, Calibration, Company
 from audiossm.models.generator import (
     Generator,
     GeneratorConfig,
@@ -59,6 +59,7 @@ __all__ = [
     "LETTERS",
     "BackboneConfig",
     "Calibration",
+    "Company",
     "Forms",
     "Generator",
     "GeneratorConfig",
