@@ -45,6 +45,8 @@ class BackboneConfig:
     dt_max: float = 0.1
     max_memory: float | None = None
     trapezoid: bool = later(True)
+    turns: bool = later(True)
+    resonators: float = later(0.0)
 
     @property
     def mixer(self) -> Mamba3Config:
@@ -62,6 +64,8 @@ class BackboneConfig:
             dt_max=self.dt_max,
             max_memory=self.max_memory,
             trapezoid=self.trapezoid,
+            turns=self.turns,
+            resonators=self.resonators,
         )
 
 
