@@ -1,4 +1,4 @@
-"""Ranks of MIMO at equal parameters, and Euler's rule beside the trapezoid: short runs alike.
+"""Ranks of MIMO at equal parameters, Euler's rule, states that don't turn: short runs alike.
 
     python recipes/transcribe/ablate.py --data DIR --out DIR --compile --steps 3000
 
@@ -39,6 +39,7 @@ from audiossm.train.trainee import Trainee
 
 HERE = Path(__file__).parent
 RANKS = {"rank1": 1, "rank2": 2, "rank4": 4, "rank8": 8, "euler": 1, "again": 1}
+RANKS |= {"still": 1, "bank": 1}  # no turns; a resonator bank in a quarter of the heads
 WIDTHS = 8  # the feed-forward layers' width is a multiple of it
 
 
@@ -124,7 +125,8 @@ def load_speech(
 def arm_config(base: RecogniserConfig, name: str) -> RecogniserConfig:
     """Return an arm's sizes: as many parameters as ``base`` has, to within a per cent."""
     rank = RANKS[name]
-    changes: dict[str, Any] = {"trapezoid": name != "euler"}
+    changes: dict[str, Any] = {"trapezoid": name != "euler", "turns": name != "still"}
+    changes["resonators"] = 0.25 if name == "bank" else 0.0
     if rank > 1:
         changes |= {"is_mimo": True, "mimo_rank": rank}
     backbone = replace(base.backbone, **changes)
