@@ -91,9 +91,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class Tracking(Task):
-    """State tracking; the answer is the label of the last symbol of 256."""
+    """State tracking behind a start symbol; the answer is the label of the last symbol of 256."""
 
-    symbols, outputs, length = 9, MODULUS, 256
+    symbols, outputs, length = 10, MODULUS, 256
 
     def __init__(self, setting: Setting, name: str) -> None:
         super().__init__(setting)
@@ -101,20 +101,22 @@ class Tracking(Task):
 
     def make(self, rng: np.random.Generator, rows: int, length: int, shortest: int | None) -> Rows:
         if self.name == "brackets":
-            found = draw_brackets(rng, rows, length, shortest, again=4 if shortest else 1)
+            x, y = draw_brackets(rng, rows, length, shortest, again=4 if shortest else 1)
         else:
-            found = (draw_parity if self.name == "parity" else draw_sums)(rng, rows, length)
-        return Rows(*(torch.from_numpy(part).to(self.setting.device) for part in found))
+            x, y = (draw_parity if self.name == "parity" else draw_sums)(rng, rows, length)
+        x = np.pad(x, ((0, 0), (1, 0)), constant_values=self.symbols - 1)
+        y = np.pad(y, ((0, 0), (1, 0)), constant_values=NONE)
+        return Rows(*(torch.from_numpy(part).to(self.setting.device) for part in (x, y)))
 
     def draw(self, rows: int, frames: int) -> Rows:
-        return self.make(self.rng, rows, frames, 3)
+        return self.make(self.rng, rows, frames - 1, 3)
 
     def loss(self, network, x, y, asked):
         return cross_entropy(network(x), ask(y, asked))
 
     def score(self, network, frames, rows):
         found = {}
-        for length in (frames, self.length):
+        for length in (frames - 1, self.length):
             length -= self.name == "sums" and length % 2 == 0  # an operator would be the last
             x, y = self.make(np.random.default_rng(1), rows, length, None)
             logits = torch.cat([network(part)[:, -1] for part in x.split(256)])

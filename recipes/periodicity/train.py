@@ -266,7 +266,8 @@ def train(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             seeds = [s for s in args.seeds if s not in [json.loads(line)["seed"] for line in lines]]
             if not seeds:
                 continue
-            config = from_dict(Mamba3Config, table["layer"] | arms.get(arm, {}), "layer")
+            layer = table["layer"] | tasks[name].get("layer", {}) | arms.get(arm, {})
+            config = from_dict(Mamba3Config, layer, "layer")
             layers, lstm, task = tasks[name]["num_layers"], arm == "lstm", make_task(name, setting)
 
             def make(task=task, config=config, layers=layers, lstm=lstm) -> Network:
