@@ -2,7 +2,8 @@
 
 A weight NAME stands in model.safetensors in one of two forms, which a file may mix:
 
-- a floating-point tensor, float16 as ``save_model`` writes it;
+- a floating-point tensor, float16 as ``save_model`` writes it, of its own dtype by
+  ``save_exactly``;
 - rows of whole numbers, as ``shrink_model`` writes large matrices and kernels: NAME is int8 and
   NAME.scale uint8, a code c for each row (dimension 0), which is its whole numbers times
   ``(8 + c % 8) * 2 ** (c // 8 - 24)``. Every such weight is a float16 number.
@@ -34,6 +35,7 @@ __all__ = [
     "make_empty",
     "model_names",
     "read_weights",
+    "save_exactly",
     "save_model",
     "shrink_model",
 ]
@@ -245,11 +247,17 @@ def save_model(
         config: the tables of config.toml.
         weights: a state dict, floating point.
     """
-    halves = to_halves(weights)
+    save_exactly(path, kind, description, config, to_halves(weights))
+
+
+def save_exactly(
+    path: Path, kind: str, description: str, config: dict[str, Any], weights: dict[str, Tensor]
+) -> None:
+    """Write a model folder as ``save_model`` does, but each weight as it is."""
     path.mkdir(parents=True, exist_ok=True)
     head = {"format_version": FORMAT_VERSION, "kind": kind, "description": description}
     (path / CONFIG_FILE).write_text(dump_toml(head | config), encoding="utf-8")
-    write_tensors(path, halves)
+    write_tensors(path, weights)
 
 
 def shrink_model(

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import uvicorn
@@ -39,17 +39,18 @@ async def live(
     store: SnapshotStore | None = None,
     gate: Gate | None = None,
     speech: SpeechLimits | None = None,
+    wire: Mapping[str, Any] | None = None,
     **limits: Any,
 ) -> AsyncIterator[tuple[Service, str]]:
     """Serve, and yield the service and its address, ``127.0.0.1:port``.
 
-    It speaks where ``speech`` is given.
+    It speaks where ``speech`` is given; ``wire`` has settings of uvicorn.
     """
     limits = {"capacity": 8} | limits
     engine = Engine(make_transcriber(), store or MemoryStore(), 2, EngineLimits(**limits))
     speaking = None if speech is None else SpeechEngine(make_speaker(), 2, speech)
     service = Service(engine, gate, speaking)
-    config = make_config(service, port=0, timeout_graceful_shutdown=5)
+    config = make_config(service, port=0, timeout_graceful_shutdown=5, **(wire or {}))
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None
     task = asyncio.create_task(server._serve())

@@ -28,6 +28,7 @@ HEIGHTS = {
     "audiossm.textgrid": 1,
     "audiossm.lexicon": 1,
     "audiossm.aloud": 1,
+    "audiossm.spoken": 1,
     "audiossm.pictures": 1,
     "audiossm.protocol": 1,
     "audiossm.checkpoint": 1,
@@ -43,6 +44,7 @@ HEIGHTS = {
     "audiossm.script": 4,
     "audiossm.streaming": 6,
     "audiossm.evaluate": 7,
+    "audiossm.prepare": 7,
     "audiossm.train": 7,
     "audiossm_apps": 8,
 }
@@ -55,6 +57,7 @@ FORBIDDEN = {
     "audiossm/textgrid.py": {"torch", "numpy"},
     "audiossm/lexicon.py": {"torch", "numpy"},
     "audiossm/aloud.py": {"torch", "numpy"},
+    "audiossm/spoken.py": {"torch", "numpy"},
     "audiossm/pronouncer.py": {"torch", "numpy"},
     "audiossm/hotwords.py": {"torch", "numpy"},
     "audiossm/marks.py": {"torch", "numpy"},
@@ -63,6 +66,13 @@ FORBIDDEN = {
     "audiossm": {"argparse", "socket", "sounddevice", "rich", "starlette", "websockets", "uvicorn"},
     "kernels": {"audiossm", "audiossm_apps"},
 }
+
+# modules, and names of modules, that Windows or macOS doesn't have
+ONE_SYSTEM = {"crypt", "curses", "fcntl", "grp", "msvcrt", "posix", "pty", "pwd", "readline"}
+ONE_SYSTEM |= {"resource", "spwd", "syslog", "termios", "tty", "uvloop", "winreg"}
+EVERYWHERE = {"SIGABRT", "SIGFPE", "SIGILL", "SIGINT", "SIGSEGV", "SIGTERM", "SIG_DFL", "SIG_IGN"}
+OF_LINUX = {"fork", "forkpty", "getgid", "getloadavg", "getpgid", "getuid", "geteuid", "mkfifo"}
+OF_LINUX |= {"nice", "setsid", "killpg", "chown", "fchmod", "memfd_create", "uname", "wait3"}
 
 ONE_HOME = [
     "numba",
@@ -78,6 +88,8 @@ ONE_HOME = [
     "websockets",
     "starlette",
     "redis",
+    "transformers",
+    "ray",
 ]
 
 
@@ -146,6 +158,57 @@ def test_an_optional_package_has_one_home(package):
     assert len({name.rpartition(".")[0] for name in homes}) == 1, homes
 
 
+def list_early_names(path: Path) -> set[str]:
+    """Return ``module.name`` and imported modules of all that runs when a module is imported."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for early in [*node.decorator_list, *node.args.defaults, *node.args.kw_defaults]:
+                if early is not None:
+                    visit(early)
+            return
+        if isinstance(node, ast.Lambda):
+            return
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.add(f"{node.value.id}.{node.attr}")
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def is_of_one_system(name: str) -> bool:
+    module, _, attribute = name.partition(".")
+    if module == "signal":
+        return attribute.startswith("SIG") and attribute not in EVERYWHERE
+    if module == "os":
+        return attribute in OF_LINUX or attribute.startswith(("sched_", "O_DIRECT", "SCHED_"))
+    return module in ONE_SYSTEM
+
+
+def test_nothing_of_one_system_is_needed_to_import_a_module():
+    found = {
+        name: {n for n in list_early_names(p) if is_of_one_system(n)} for name, p in MODULES.items()
+    }
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+def test_a_module_of_one_system_would_be_found(tmp_path):
+    lines = ["import fcntl", "from os import sched_getaffinity", "import signal, os"]
+    lines += ["ENDS = (signal.SIGKILL, signal.SIGTERM)", "def f(x=os.getuid()): import pwd"]
+    (tmp_path / "m.py").write_text("\n".join(lines))
+    found = {name for name in list_early_names(tmp_path / "m.py") if is_of_one_system(name)}
+    assert found == {"fcntl", "os.sched_getaffinity", "signal.SIGKILL", "os.getuid"}
+
+
 def test_the_face_of_the_package_imports_nothing_by_itself():
     code = "import audiossm, sys; assert 'torch' not in sys.modules; audiossm.Transcriber"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -158,7 +221,7 @@ def test_the_protocol_needs_no_torch():
     assert done.returncode == 0, done.stderr
 
 
-def test_everything_but_training_imports_without_training_packages():
+def test_everything_but_training_imports_without_training_packages_and_on_other_systems():
     names = [
         name
         for name in MODULES
@@ -166,7 +229,14 @@ def test_everything_but_training_imports_without_training_packages():
         and not name.rpartition(".")[2].startswith("triton_")
     ]
     code = (
-        "import importlib, sys\n"
+        "import builtins, importlib, sys\n"
+        "find = builtins.__import__\n"
+        "def find_elsewhere(name, globals=None, *rest):\n"
+        "    asks = str((globals or {}).get('__name__'))\n"
+        f"    if asks.startswith('audiossm') and name.split('.')[0] in {sorted(ONE_SYSTEM)}:\n"
+        "        raise ImportError(f'{asks} imports {name}, which not every system has')\n"
+        "    return find(name, globals, *rest)\n"
+        "builtins.__import__ = find_elsewhere\n"
         f"sys.modules.update(dict.fromkeys({sorted(TRAINING | {'jiwer', 'librosa'})}))\n"
         f"for name in {names}: importlib.import_module(name)\n"
     )

@@ -11,12 +11,14 @@ from audiossm_apps import (
     align,
     codec,
     conformance,
+    convert,
     evaluate,
     export,
     generate,
     loadtest,
     mic,
     models,
+    prepare,
     pronounce,
     serve,
     soak,
@@ -57,8 +59,10 @@ def make_parser() -> argparse.ArgumentParser:
     loadtest.add_command(commands)
     soak.add_command(commands)
     evaluate.add_command(commands)
+    prepare.add_command(commands)
     conformance.add_command(commands)
     export.add_command(commands)
+    convert.add_command(commands)
     models.add_commands(commands)
     return parser
 

@@ -17,8 +17,9 @@ from audiossm_apps.options import (
 
 if TYPE_CHECKING:
     from audiossm.streaming import SpeechEngine
+    from audiossm_apps.live.service import Service
 
-__all__ = ["add_command", "run"]
+__all__ = ["add_command", "make_service", "run"]
 
 NEEDED = ("msgpack", "starlette", "uvicorn", "websockets", "multipart")
 
@@ -123,7 +124,28 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--speech-capacity",
         type=count,
         metavar="N",
-        help="texts that are said at once (default: measured at the start)",
+        help="texts that are said at once (default: measured at the start; on a card 32)",
+    )
+    cluster = parser.add_argument_group("more than one machine, by Ray")
+    cluster.add_argument(
+        "--replicas",
+        type=count,
+        metavar="N",
+        help="serve by so many processes of a Ray cluster, behind one port on each of its "
+        "machines; needs the extra 'ray', and a --store that all of them reach (default: this "
+        "process alone)",
+    )
+    cluster.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="of the cluster (default: what RAY_ADDRESS says, or a new one on this machine)",
+    )
+    cluster.add_argument(
+        "--replica-cpus",
+        type=positive,
+        default=1.0,
+        metavar="N",
+        help="cores that Ray keeps for each of them (default: %(default)g)",
     )
     add_decoder_option(parser)
     add_model_options(parser, lookahead=False)
@@ -139,25 +161,22 @@ def run(args: argparse.Namespace) -> int:
             )
     if (args.certificate is None) != (args.private_key is None):
         args.parser.error("--certificate and --private-key go together")
-    gate = Gate(
-        read_keys(args.keys) if args.keys else {},
-        tuple(args.origin),
-        Caps(max_audio_s=args.max_hours * 3600),
-    )
-    if args.threads is None:
-        args.threads = 1  # a stream's steps are small: threads serve streams, not products
-    transcriber = load_transcriber(args, readable=not args.raw)
-    speech = load_speech(args)
+    if args.ray_address and not args.replicas:
+        args.parser.error("--ray-address needs --replicas")
+    if args.replicas:
+        if args.certificate:
+            args.parser.error("--certificate isn't for --replicas: a proxy in front has it")
+        if args.store is None:
+            args.parser.error("--replicas need a --store that all of them reach, such as a Redis")
+        from audiossm_apps.scale import serve_on_ray
 
-    from audiossm.streaming import Engine, EngineLimits, open_store
+        serve_on_ray(args)
+        return 0
+    service = make_service(args)
+
     from audiossm_apps.live.log_lines import log_to_stderr
     from audiossm_apps.live.server import make_server
-    from audiossm_apps.live.service import Service
 
-    key = None if args.store_key is None else read_store_key(args.store_key)
-    store = open_store(args.store or store_folder(), args.keep_s, key)
-    limits = EngineLimits(capacity=args.capacity)
-    service = Service(Engine(transcriber, store, args.workers, limits), gate, speech)
     log_to_stderr()
     server = make_server(
         service,
@@ -173,20 +192,42 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def make_service(args: argparse.Namespace) -> "Service":
+    """Load what the options name, and return what is to be served."""
+    gate = Gate(
+        read_keys(args.keys) if args.keys else {},
+        tuple(args.origin),
+        Caps(max_audio_s=args.max_hours * 3600),
+    )
+    if args.threads is None:
+        args.threads = 1  # a stream's steps are small: threads serve streams, not products
+    transcriber = load_transcriber(args, readable=not args.raw)
+    speech = load_speech(args)
+
+    from audiossm.streaming import Engine, EngineLimits, open_store
+    from audiossm_apps.live.service import Service
+
+    key = None if args.store_key is None else read_store_key(args.store_key)
+    store = open_store(args.store or store_folder(), args.keep_s, key)
+    limits = EngineLimits(capacity=args.capacity)
+    return Service(Engine(transcriber, store, args.workers, limits), gate, speech)
+
+
 def load_speech(args: argparse.Namespace) -> "SpeechEngine | None":
     """Return what speaks: None where no generator is shipped, or none is wanted.
 
     Raises:
         ModelError: the one that is named can't be used.
     """
-    from audiossm.models import shipped_generator
+    from audiossm.models import choose_device, shipped_generator
     from audiossm.streaming import Speaker, SpeechEngine, SpeechLimits
 
     name = shipped_generator() if args.speaker is None else args.speaker
     if name is None or name == "none":
         return None
     limits = SpeechLimits(capacity=args.speech_capacity)
-    return SpeechEngine(Speaker.load(name), None, limits)
+    device = choose_device(args.device)
+    return SpeechEngine(Speaker.load(name), None, limits, device=device)
 
 
 def store_folder() -> Path:

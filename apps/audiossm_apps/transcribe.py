@@ -52,7 +52,8 @@ a file for each result (--output-dir, --beside):
   talk.mp3 gives talk.srt, and a folder's own folders are made again in --output-dir. A result
   appears when it is whole. It is not made again if it is newer than its recording (--overwrite
   does so). Every half minute of audio, talk.srt.partial says how far a recording is: a run that was
-  stopped goes on from there, to the same result, if recording, model and options are the same."""
+  stopped goes on from there, to the same result, if recording, model and options are the same.
+  So does a worker of --ray that takes the place of one that died."""
 
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -90,11 +91,22 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument(
         "--jobs",
         type=count,
-        default=1,
         metavar="N",
         help="work on so many files at once, each in a process with its own model (about 1 GB) and "
         "one thread, if --threads doesn't say otherwise; results keep the order of the inputs "
-        "(default: %(default)s)",
+        "(default: 1)",
+    )
+    parser.add_argument(
+        "--ray",
+        action="store_true",
+        help="let workers of a Ray cluster do it, each on a recording at a time (--jobs of them; "
+        "default: one for each of its cores); all its machines see the same files; needs the extra "
+        "'ray'",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="of the cluster (default: what RAY_ADDRESS says, or a new one on this machine)",
     )
     parser.add_argument(
         "--channels",
@@ -191,6 +203,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def run(args: argparse.Namespace) -> int:
     """Transcribe each file; return 1 if one of them failed."""
     _check_usage(args)
+    args.parallel = args.ray or (args.jobs or 1) > 1
     args.follow = (args.follow_timeout or FOLLOW_S) if args.follow else None
     hotwords = () if args.hotwords is None else read_hotwords(args.hotwords)
     inputs, left_out = find_inputs(args.files, with_raw=args.raw_rate is not None)
@@ -225,10 +238,16 @@ def _check_usage(args: argparse.Namespace) -> None:
         parser.error(f"--output {args.output} is one of the inputs: it would be overwritten")
     if args.overwrite and not to_files:
         parser.error("--overwrite is about results that exist: give --output-dir or --beside")
-    if "-" in names and (to_files or args.jobs > 1):
-        parser.error("standard input (-) goes to one place, in one process: leave out --output-dir")
+    parallel = args.ray or (args.jobs or 1) > 1
+    if args.ray_address and not args.ray:
+        parser.error("--ray-address needs --ray")
+    if "-" in names and (to_files or parallel):
+        parser.error(
+            "standard input (-) goes to one place, in one process: leave out "
+            "--output-dir, --jobs and --ray"
+        )
     is_file = len(names) == 1 and names != ["-"] and not os.path.isdir(names[0])
-    if args.follow and (args.jobs > 1 or not is_file):
+    if args.follow and (parallel or not is_file):
         parser.error("--follow is about one file that is being written: name that")
     if args.follow_timeout is not None and not args.follow:
         parser.error("--follow-timeout needs --follow")
@@ -256,7 +275,7 @@ def _run_to_stream(
     """Transcribe to standard output or ``--output``; return how many failed."""
     is_searched = [item.source for item in inputs] != args.files
     growing = args.live or args.follow is not None
-    alone = args.jobs == 1
+    alone = not args.parallel
     with open_output(args.output) as stream:
         shows_bar = sys.stderr.isatty() and not growing
         writer: TranscriptWriter
@@ -351,7 +370,7 @@ def _run_to_files(
         what = f"{done[0]} is" if len(done) == 1 else f"{len(done)} of {len(targets)} results are"
         complain(f"{what} newer than the recording: skipped (--overwrite makes it again)", kind="")
     failed = _complain_of_problems(inputs)
-    if args.jobs > 1:
+    if args.parallel:
         return failed + _run_jobs(args, tasks, hotwords, lambda number, outcome: None, True)
     transcriber = load_transcriber(args, readable=not args.raw) if tasks else None
     shows_bar = sys.stderr.isatty()
@@ -377,7 +396,13 @@ def _run_jobs(
     """Let workers do the tasks, tell ``note`` of each that is done, return how many failed."""
     failed = 0
     with count_progress(len(tasks), shown=shows_bar) as advance:
-        for number, outcome in run_tasks(tasks, args, hotwords, args.jobs):
+        if args.ray and tasks:
+            from audiossm_apps.scale_files import run_ray_tasks
+
+            outcomes = run_ray_tasks(tasks, args, hotwords, args.jobs)
+        else:
+            outcomes = run_tasks(tasks, args, hotwords, args.jobs or 1)
+        for number, outcome in outcomes:
             note(number, outcome)
             advance()
             if outcome.failure is not None:

@@ -18,9 +18,9 @@ from audiossm.errors import AudioError, AudioSSMError, OutputError
 
 if TYPE_CHECKING:
     from audiossm.hotwords import HotWord
-    from audiossm.streaming import Token, Transcript, Word, WrittenWord
+    from audiossm.streaming import Token, Transcriber, Transcript, Word, WrittenWord
 
-__all__ = ["Outcome", "Task", "run_tasks"]
+__all__ = ["Outcome", "Task", "do_task", "plain_options", "run_tasks"]
 
 PATIENCE_S = 5.0  # for a worker to clean up after itself
 SOON_S = 0.01
@@ -92,9 +92,8 @@ class _Worker:
     def __init__(self, args: argparse.Namespace, hotwords: "tuple[HotWord, ...]") -> None:
         context = get_context("spawn")
         self.pipe, other = context.Pipe()
-        plain = {key: value for key, value in vars(args).items() if key not in ("run", "parser")}
         self.process: BaseProcess = context.Process(
-            target=_serve, args=(other, argparse.Namespace(**plain), hotwords), daemon=True
+            target=_serve, args=(other, plain_options(args), hotwords), daemon=True
         )
         self.number = -1
         with _no_interrupts():
@@ -164,7 +163,6 @@ def _serve(pipe: Connection, args: argparse.Namespace, hotwords: "tuple[HotWord,
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_when_told()
     from audiossm_apps.options import load_transcriber
-    from audiossm_apps.recording import transcribe_recording, transcribe_to_file
 
     args.threads = args.threads or 1
     try:
@@ -174,23 +172,40 @@ def _serve(pipe: Connection, args: argparse.Namespace, hotwords: "tuple[HotWord,
             pipe.send(exc)
             return
         while True:
-            task: Task = pipe.recv()
-            collector = _Collector()
-            failure = None
-            try:
-                if task.target is None:
-                    transcribe_recording(
-                        transcriber, task.source, collector, args, hotwords, shows_bar=False
-                    )
-                else:
-                    transcribe_to_file(
-                        transcriber, task.source, task.target, args, hotwords, shows_bar=False
-                    )
-            except (AudioError, OutputError) as exc:
-                failure = str(exc)
-            pipe.send(Outcome(tuple(collector.transcripts), failure))
+            pipe.send(do_task(transcriber, pipe.recv(), args, hotwords))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone
+
+
+def plain_options(args: argparse.Namespace) -> argparse.Namespace:
+    """Return what of the command line another process needs."""
+    plain = {key: value for key, value in vars(args).items() if key not in ("run", "parser")}
+    return argparse.Namespace(**plain)
+
+
+def do_task(
+    transcriber: "Transcriber",
+    task: Task,
+    args: argparse.Namespace,
+    hotwords: "tuple[HotWord, ...]",
+) -> Outcome:
+    """Do a task with a model that is loaded; what goes wrong with the recording is its outcome."""
+    from audiossm_apps.recording import transcribe_recording, transcribe_to_file
+
+    collector = _Collector()
+    failure = None
+    try:
+        if task.target is None:
+            transcribe_recording(
+                transcriber, task.source, collector, args, hotwords, shows_bar=False
+            )
+        else:
+            transcribe_to_file(
+                transcriber, task.source, task.target, args, hotwords, shows_bar=False
+            )
+    except (AudioError, OutputError) as exc:
+        failure = str(exc)
+    return Outcome(tuple(collector.transcripts), failure)
 
 
 class _Collector:

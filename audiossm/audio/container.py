@@ -1,5 +1,6 @@
 """Files that libsndfile decodes and encodes; the one module that imports soundfile."""
 
+import io
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -7,10 +8,17 @@ import numpy as np
 
 from audiossm.errors import AudioError
 
-__all__ = ["ContainerSource", "ContainerStream", "ContainerWriter", "write_container"]
+__all__ = [
+    "ContainerSource",
+    "ContainerStream",
+    "ContainerWriter",
+    "encode_container",
+    "write_container",
+]
 
 # Decoding goes by a fixed block, so that what is read before damage doesn't depend on the caller.
 _BLOCK = 4096
+_SET_PAGE_LATENCY, _PAGE_MS = 0x1302, 50.0  # of sndfile.h; a page ends behind so much
 _UNKNOWN_FROM = 1 << 60  # samples: libsndfile says "very many" for a length that it doesn't know
 
 
@@ -178,8 +186,8 @@ class ContainerWriter:
 class ContainerStream:
     """Bytes of what libsndfile encodes, as they come, for who can't go back.
 
-    What it would set right at the end, such as the number of samples in a FLAC's head, stays as it
-    was said at first: unknown.
+    A page of Opus has 60 ms; libsndfile's own have a second. What it would set right at the end,
+    such as the number of samples in a FLAC's head, stays as it was said at first: unknown.
 
     Args:
         sample_rate: Hz.
@@ -203,6 +211,9 @@ class ContainerStream:
             )
             if comment is not None:
                 self._file.comment = comment
+            if coding == "OPUS":  # soundfile has no name for this
+                latency = soundfile._ffi.new("double *", _PAGE_MS)
+                soundfile._snd.sf_command(self._file._file, _SET_PAGE_LATENCY, latency, 8)
         except (soundfile.LibsndfileError, ValueError) as exc:
             raise AudioError(getattr(exc, "error_string", str(exc)).rstrip(".")) from exc
 
@@ -266,3 +277,34 @@ def write_container(
             soundfile.write(file, audio.T, sample_rate, format=file_format, subtype=coding)
         except (soundfile.LibsndfileError, ValueError) as exc:
             raise AudioError(getattr(exc, "error_string", str(exc)).rstrip(".")) from exc
+
+
+def encode_container(
+    audio: np.ndarray,
+    sample_rate: int,
+    *,
+    file_format: str,
+    coding: str,
+    compression: float | None = None,
+) -> bytes:
+    """Return what a file of (channels, samples) float32 would hold.
+
+    Args:
+        audio: the samples.
+        sample_rate: Hz.
+        file_format: libsndfile's name of it.
+        coding: libsndfile's name of that.
+        compression: libsndfile's 0 to 1; None is its own choice.
+
+    Raises:
+        AudioError: libsndfile refuses the format, rate or number of channels.
+    """
+    import soundfile
+
+    file = io.BytesIO()
+    options = {} if compression is None else {"compression_level": compression}
+    try:
+        soundfile.write(file, audio.T, sample_rate, coding, format=file_format, **options)
+    except (soundfile.LibsndfileError, ValueError) as exc:
+        raise AudioError(getattr(exc, "error_string", str(exc)).rstrip(".")) from exc
+    return file.getvalue()

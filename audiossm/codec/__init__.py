@@ -13,6 +13,7 @@ from audiossm.codec.codes import CodeFormat, Codes
 from audiossm.codec.decoder import Decoder, DecoderConfig, DecoderState
 from audiossm.codec.detail import Detail, DetailConfig
 from audiossm.codec.encoder import Encoder, EncoderConfig, EncoderState
+from audiossm.codec.foreign import ForeignCodec, load_codec
 from audiossm.codec.istft import InverseSTFT, InverseSTFTState
 from audiossm.codec.loaded import LoadedCodec
 from audiossm.codec.pin import CodecPin, CodesPin
@@ -42,6 +43,7 @@ __all__ = [
     "EncoderConfig",
     "EncoderState",
     "EncodingState",
+    "ForeignCodec",
     "InverseSTFT",
     "InverseSTFTState",
     "LoadedCodec",
@@ -51,6 +53,7 @@ __all__ = [
     "STFTState",
     "SourceConfig",
     "SourceState",
+    "load_codec",
     "open_codes",
     "read_codes",
     "write_codes",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from audiossm.checkpoint import ModelFolder
 from audiossm.codec.encoder import Encoder
+from audiossm.codec.foreign import PREFIX, load_codec
 from audiossm.codec.loaded import LoadedCodec, load_encoder
 from audiossm.errors import ModelError
 from audiossm.graphs import Backend
@@ -46,7 +47,8 @@ class CodecPin:
 class CodesPin:
     """The table ``codec`` in the config.toml of a model of codes; ``hash`` is its ``codes_hash``.
 
-    The codec's decoder may be trained on: the codes mean the same.
+    The codec's decoder may be trained on: the codes mean the same. A ``name`` that begins with
+    ``transformers:`` is one of that package's.
     """
 
     name: str
@@ -58,7 +60,10 @@ class CodesPin:
         Raises:
             ModelError: there is none, it is damaged, or its codes aren't those of the training.
         """
-        codec = LoadedCodec.load(find_codec(folder, self.name), backend=backend)
+        if self.name.startswith(PREFIX):
+            codec = load_codec(self.name)
+        else:
+            codec = LoadedCodec.load(find_codec(folder, self.name), backend=backend)
         if codec.codes_hash != self.hash:
             raise ModelError(
                 f"{folder.path}: was trained on codes of codec {self.name!r} of hash {self.hash}, "

@@ -365,8 +365,11 @@ class BeamDecoder:
             frames = [row[FRAME] for row in entries[begin:at] if row[FRAME] != NO_FRAME]
             if frames:
                 confidence = self._weigh(scores[begin : at + 1], len(frames))
-                is_told, state.company[0] = self._judge(confidence, state.company[0])
+                before = state.company[0]
+                is_told, state.company[0] = self._judge(confidence, before)
                 if is_told:
+                    if self.calibration is not None:
+                        confidence = self.calibration.tell(confidence, float(before))
                     word = self._name(entries[begin:at], entry[WORD])
                     found.append(DecodedWord(word, frames[0], frames[-1] + 1, confidence))
             begin = at + 1

@@ -165,11 +165,21 @@ class Segmenter:
             decode_to(len(log_probs))
         return found, SegmentState(decoder, marks.pack())
 
-    def finish(self, state: SegmentState) -> Found:
-        """Tell the rest, and the end of the segment if it has words."""
-        marks = Marks.unpack(state.marks)
-        readings = self.decoder.readings(state.decoder, self.nbest)
-        found: Found = list(self._count(self.decoder.finish(state.decoder), marks))
+    def finish(self, state: SegmentState, tail: Tensor | None = None) -> Found:
+        """Tell the rest, and the end of the segment if it has words.
+
+        Args:
+            state: after the last frame.
+            tail: frames of silence after it, (label frames, symbols): the decoder hears them, for
+                words that were said before, but no segment ends there.
+        """
+        marks, decoder = Marks.unpack(state.marks), state.decoder
+        found: Found = []
+        if tail is not None and len(tail):
+            items, decoder = self.decoder.decode(tail, decoder)
+            found += self._count(items, marks)
+        readings = self.decoder.readings(decoder, self.nbest)
+        found += self._count(self.decoder.finish(decoder), marks)
         if marks.last_word != NEVER:
             found.append(_make_endpoint(marks, "end", readings))
         return found

@@ -117,6 +117,7 @@ class GreedyRows:
         labels: NDArray[np.int32],
         scores: NDArray[np.float32],
         fresh: Bools,
+        ended: Bools | None = None,
     ) -> RowsFound:
         """Advance some rows by the best labels of some frames.
 
@@ -125,14 +126,16 @@ class GreedyRows:
             labels: (rows, frames), the likeliest label of each frame.
             scores: (rows, frames), its log-probability.
             fresh: (rows, frames), where a label is no blank and no repeat.
+            ended: (rows,), of which rows the frames are those of ``Segmenter.finish``.
         """
+        going = np.ones(len(rows), bool) if ended is None else ~ended
         tokens: list[FoundTokens] = []
         words: list[FoundWords] = []
         endpoints: list[FoundEndpoints] = []
         for at in range(labels.shape[1]):
             label, score = labels[:, at].astype(np.int64), scores[:, at]
             self._decode(rows, label, score, fresh[:, at], tokens, words)
-            self._hear(rows, label, words, endpoints)
+            self._hear(rows[going], label[going], words, endpoints)
         return RowsFound(
             _join(FoundTokens, tokens), _join(FoundWords, words), _join(FoundEndpoints, endpoints)
         )

@@ -166,7 +166,7 @@ def evaluate_parity(
         recordings = [read_recording(item) for item in utterances[first::num_batches]]
         batched = run_batch(transcriber, recordings, lookahead_ms, rng)
         for recording, in_batch in zip(recordings, batched, strict=True):
-            whole = cut_every(len(recording.samples) / recording.sample_rate)
+            whole = cut_every(recording.length_s)
             expected = run_session(transcriber, recording, lookahead_ms, whole, 0.0, rng)
             found = {
                 name: run_session(transcriber, recording, lookahead_ms, *how, rng)
@@ -259,45 +259,54 @@ def run_batch(
         for index, log_probs in enumerate(outputs):
             items, decoding[index] = decoder.decode(log_probs, decoding[index])
             found[index] += items
-    for items, state in zip(found, decoding, strict=True):
-        items += decoder.finish(state)
+    silence = torch.zeros(transcriber.tail_frames * config.frame_size).to(transcriber.device)
+    with torch.inference_mode():
+        tails, states = step_rows(network, [silence] * len(recordings), states)
+    for items, state, tail in zip(found, decoding, tails, strict=True):
+        items += decoder.finish(state, tail)
     return [
         Heard(
             {item.frame: item for item in items if isinstance(item, DecodedToken)},
             [
-                name_span(transcriber, item, lookahead_ms)
+                name_span(transcriber, item, lookahead_ms, recording.length_s)
                 for item in items
                 if not isinstance(item, DecodedToken)
             ],
             dict(named_tensors(state, "network")),
         )
-        for items, state in zip(found, states, strict=True)
+        for items, state, recording in zip(found, states, recordings, strict=True)
     ]
 
 
 def name_span(
-    transcriber: Transcriber, item: DecodedWord | DecodedEndpoint, lookahead_ms: int
+    transcriber: Transcriber,
+    item: DecodedWord | DecodedEndpoint,
+    lookahead_ms: int,
+    length_s: float,
 ) -> tuple[str, float, float]:
     """Return what a session tells of a word, or of an endpoint."""
     name = item.word if isinstance(item, DecodedWord) else item.rule
     if item.end < 0:
         return name, 0.0, 0.0  # an endpoint without words
     by_phones = transcriber.decoder == "phones"
-    return name, *transcriber.word_span(item.start, item.end, lookahead_ms, by_phones=by_phones)
+    times = transcriber.word_span(
+        item.start, item.end, lookahead_ms, by_phones=by_phones, length_s=length_s
+    )
+    return name, *times
 
 
-def prepare(transcriber: Transcriber, recording: Recording, right: int) -> Tensor:
-    """Return (samples,) as the network takes a whole recording: resampled, silence behind it."""
+def prepare(transcriber: Transcriber, recording: Recording, after: int) -> Tensor:
+    """Return (samples,) as the network takes a recording: resampled, frames of silence after it."""
     frame = transcriber.config.frame_size
     x = torch.from_numpy(recording.samples).unsqueeze(0)
     x = resample(x, recording.sample_rate, transcriber.sample_rate)[0]
-    return F.pad(x, (0, -len(x) % frame + right * frame)).to(transcriber.device)
+    return F.pad(x, (0, -len(x) % frame + after * frame)).to(transcriber.device)
 
 
 def find_margins(transcriber: Transcriber, recording: Recording, lookahead_ms: int) -> Tensor:
     """Return (label frames,): the distance between the two best log-probabilities."""
     network, right = transcriber.network, transcriber.lookahead_frames(lookahead_ms)
-    x = prepare(transcriber, recording, right).unsqueeze(0)
+    x = prepare(transcriber, recording, right + transcriber.tail_frames).unsqueeze(0)
     with torch.inference_mode():
         log_probs, _ = network.step(x, network.init_state(1, right))
     best = log_probs[0, right * transcriber.config.stack :].topk(2, dim=-1).values

@@ -20,6 +20,11 @@ class Recording:
     samples: NDArray[np.float32]
     sample_rate: int
 
+    @property
+    def length_s(self) -> float:
+        """Seconds."""
+        return len(self.samples) / self.sample_rate
+
     def at_rate(self, sample_rate: int) -> NDArray[np.float32]:
         """Return (samples,) float32 at another rate, in Hz."""
         samples = torch.from_numpy(self.samples).unsqueeze(0)

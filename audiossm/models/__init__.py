@@ -1,12 +1,13 @@
 """Models: the networks made of codec and backbone, and loading them."""
 
-from audiossm.models.calibration import EVIDENCE, Calibration
+from audiossm.models.calibration import EVIDENCE, Calibration, Company
 from audiossm.models.generator import (
     Generator,
     GeneratorConfig,
     GeneratorState,
     delay_codes,
 )
+from audiossm.models.interchange import load_language_model
 from audiossm.models.language_model import LanguageModel, LanguageModelConfig
 from audiossm.models.loaded import (
     DEFAULT_MODEL,
@@ -58,6 +59,7 @@ __all__ = [
     "LETTERS",
     "BackboneConfig",
     "Calibration",
+    "Company",
     "Forms",
     "Generator",
     "GeneratorConfig",
@@ -86,6 +88,7 @@ __all__ = [
     "delay_codes",
     "find_voice",
     "list_voices",
+    "load_language_model",
     "load_voice",
     "make_generator_step",
     "save_generator",

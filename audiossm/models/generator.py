@@ -1,7 +1,7 @@
 """The generator network: what is to be said, frame by frame, to a codec's codes."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from audiossm.errors import ConfigError, ShapeError
 from audiossm.models.recogniser import BackboneConfig
-from audiossm.nn import Block, BlockState, RMSNorm, StreamingModule
+from audiossm.nn import AnyLayer, Layer, RMSNorm, StreamingModule
 from audiossm.script import SYMBOLS
 
 __all__ = ["Generator", "GeneratorConfig", "GeneratorState", "delay_codes"]
@@ -87,7 +87,7 @@ class GeneratorConfig:
 class GeneratorState(NamedTuple):
     """What the generator remembers: its size doesn't depend on how much it has said."""
 
-    layers: tuple[BlockState, ...]
+    layers: tuple[Any, ...]  # of each what its mixer remembers
 
 
 class Generator(StreamingModule[GeneratorState]):
@@ -114,10 +114,7 @@ class Generator(StreamingModule[GeneratorState]):
         # a code is told by its digits: a row for each value of each dimension, of each group
         self.digits = nn.Embedding(config.num_groups * sum(config.levels) + 1, width)
         self.dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(
-            Block(config.backbone.mixer, config.backbone.d_intermediate, dropout=config.dropout)
-            for _ in range(config.backbone.num_layers)
-        )
+        self.layers = nn.ModuleList(config.backbone.make_blocks(config.dropout))
         self.norm_f = RMSNorm(width)
         self.head = nn.Linear(width, config.num_outputs)
         for embedding in (self.symbols, self.stresses, self.places, self.ages, self.digits):
@@ -137,9 +134,9 @@ class Generator(StreamingModule[GeneratorState]):
                 block.mixer.out_proj.weight.mul_(scale)
                 block.mlp.fc2.weight.mul_(scale)
 
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> list[AnyLayer]:
         """Return the layers in order."""
-        return [layer for layer in self.layers if isinstance(layer, Block)]
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def init_state(self, batch: int) -> GeneratorState:
         """Return the state of ``batch`` streams that have said nothing."""

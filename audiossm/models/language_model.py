@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from audiossm.config import from_dict
+from audiossm.config import from_dict, later
 from audiossm.errors import ConfigError, ModelError, ShapeError
 from audiossm.nn import Block, BlockState, Mamba3Config, RMSNorm, StreamingModule
 
@@ -25,7 +25,11 @@ MLP_MULTIPLE = 128  # the authors round d_intermediate up to it
 
 @dataclass(frozen=True, kw_only=True)
 class SsmConfig:
-    """``ssm_cfg`` of a config.json: the authors' names and defaults of ``Mamba3Config``."""
+    """``ssm_cfg`` of a config.json: the authors' names and defaults of ``Mamba3Config``.
+
+    ``a_activation`` is ours: theirs was "softplus" until June 2026, and is "heavy_tail" since.
+    Their layer takes ``dropout`` and does nothing with it; so do we.
+    """
 
     layer: str = "Mamba3"
     d_state: int = 128
@@ -41,6 +45,8 @@ class SsmConfig:
     is_mimo: bool = False
     mimo_rank: int = 4
     chunk_size: int | None = None
+    a_activation: str = later("heavy_tail")
+    dropout: float = later(0.0)
 
     def mixer(self, d_model: int) -> Mamba3Config:
         """Return our config of a mixer of ``d_model`` channels."""
@@ -55,6 +61,7 @@ class SsmConfig:
             mimo_rank=self.mimo_rank,
             is_mimo=self.is_mimo,
             rope_fraction=self.rope_fraction,
+            a_activation=self.a_activation,
             a_floor=self.A_floor,
             dt_min=self.dt_min,
             dt_max=self.dt_max,

@@ -1,5 +1,6 @@
 """A trained recogniser in memory: the network, its words and what its results depend on."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_MODEL", "LoadedRecogniser", "choose_device", "make_step", "save_recogniser"]
 
 DEFAULT_MODEL = "first-light"
+# spikes come late: those of a word are over so long after it
+TAIL_S = 0.24
 
 
 def choose_device(name: str) -> torch.device:
@@ -203,7 +206,13 @@ class LoadedRecogniser:
         return self.config.encoder.frame_size / self.sample_rate
 
     def word_span(
-        self, start: int, end: int, lookahead_ms: int, *, by_phones: bool = False
+        self,
+        start: int,
+        end: int,
+        lookahead_ms: int,
+        *,
+        by_phones: bool = False,
+        length_s: float = math.inf,
     ) -> tuple[float, float]:
         """Return from when to when a word is said, in seconds.
 
@@ -212,9 +221,10 @@ class LoadedRecogniser:
             end: label frame after its last letter's, or phone's, spike.
             lookahead_ms: the stream's; the model's offsets depend on it, if it has any.
             by_phones: the spikes are those of phones.
+            length_s: of the recording, if it has ended: its last spikes may come later.
         """
         spikes = np.array(start), np.array(end)
-        first, last = self.word_spans(*spikes, lookahead_ms, by_phones=by_phones)
+        first, last = self.word_spans(*spikes, lookahead_ms, by_phones=by_phones, length_s=length_s)
         return float(first), float(last)
 
     def word_spans(
@@ -224,18 +234,25 @@ class LoadedRecogniser:
         lookahead_ms: int,
         *,
         by_phones: bool = False,
+        length_s: float | NDArray[np.float64] = math.inf,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Do what ``word_span`` does for many words."""
         offsets, option = self.offsets, self.lookaheads_ms.index(lookahead_ms)
         before = offsets.phones_start if by_phones else offsets.letters_start
         behind = offsets.phones_end if by_phones else offsets.letters_end
         first, last = starts.astype(np.float64), ends.astype(np.float64)
-        if not before:
-            return first * self.label_frame_s, last * self.label_frame_s
-        first = np.maximum(first + before[option], 0.0)
-        # a frame at least, also of a word that seems to lie before the beginning
-        last = np.maximum(last + behind[option], first + 1.0)
-        return first * self.label_frame_s, last * self.label_frame_s
+        if before:
+            first = np.maximum(first + before[option], 0.0)
+            # a frame at least, also of a word that seems to lie before the beginning
+            last = np.maximum(last + behind[option], first + 1.0)
+        first, last = first * self.label_frame_s, last * self.label_frame_s
+        latest = np.maximum(np.asarray(length_s) - self.label_frame_s, 0.0)
+        return np.minimum(first, latest), np.minimum(last, length_s)
+
+    @property
+    def tail_frames(self) -> int:
+        """Backbone frames of silence that are heard after a recording's end, for its last word."""
+        return math.ceil(TAIL_S * self.sample_rate / self.config.frame_size)
 
     @property
     def lookaheads_ms(self) -> tuple[int, ...]:

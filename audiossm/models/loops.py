@@ -8,7 +8,7 @@ from audiossm.loops import program as layers
 from audiossm.models.generator import Generator, GeneratorState
 from audiossm.models.phone_head import PhoneHead
 from audiossm.models.recogniser import Recogniser, RecogniserState
-from audiossm.nn import Block, GatedConv, LookAheadConv
+from audiossm.nn import Block, GatedConv, LookAheadConv, mamba_blocks
 
 __all__ = ["make_hear_loop", "make_say_loop"]
 
@@ -19,13 +19,14 @@ def make_hear_loop(network: Recogniser) -> Loop[RecogniserState]:
     Raises:
         ModelError: the network has no loop: its weights are no bytes, or it is built otherwise.
     """
+    blocks = mamba_blocks(network.blocks(), "compiled loops")
     config, convs = network.config, network.gated_convs()
     program = Program(name_parts(network.init_state(1)))
     samples, outputs = program.slot(1, config.frame_size), []
     frames, _ = add_encoder(program, samples, network.encoder)
     x = program.linear(frames.flat(), network.in_proj)
     low = config.lookahead_after
-    for i, block in enumerate(network.blocks()):
+    for i, block in enumerate(blocks):
         if convs:
             add_conv(program, x, convs[i], f"convs.{i}.tail")
         add_block(program, x, block, f"lower.{i}" if i < low else f"upper.{i - low}")
@@ -44,9 +45,10 @@ def make_say_loop(network: Generator) -> Loop[GeneratorState]:
     Raises:
         ModelError: the network has no loop: its weights are no bytes, or it is built otherwise.
     """
+    blocks = mamba_blocks(network.blocks(), "compiled loops")
     program = Program(name_parts(network.init_state(1)))
     told = program.slot(1, network.config.backbone.d_model)
-    for i, block in enumerate(network.blocks()):
+    for i, block in enumerate(blocks):
         add_block(program, told, block, f"layers.{i}")
     outputs = program.linear(program.rms_norm(told, network.norm_f), network.head)
     return Loop(program, told, Output(outputs, (1, outputs.width), 0, np.float32))

@@ -1,7 +1,8 @@
 """The recogniser network: samples to label probabilities, one step from any state."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,13 @@ from audiossm.config import later
 from audiossm.errors import ConfigError, ShapeError
 from audiossm.models.phone_head import PhoneHead
 from audiossm.nn import (
+    AnyLayer,
+    AttentionBlock,
+    AttentionConfig,
     Block,
-    BlockState,
     ConvState,
     GatedConv,
+    Layer,
     LookAheadConv,
     LookAheadState,
     Mamba3Config,
@@ -29,7 +33,11 @@ __all__ = ["BackboneConfig", "Recogniser", "RecogniserConfig", "RecogniserState"
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """Sizes of the Mamba-3 backbone."""
+    """Sizes of the Mamba-3 backbone.
+
+    A hybrid has attention over a window of frames in place of the mixers of ``attention_layers``,
+    which count from 0; its heads have ``head_dim`` channels, too.
+    """
 
     d_model: int
     num_layers: int
@@ -47,6 +55,40 @@ class BackboneConfig:
     trapezoid: bool = later(True)
     turns: bool = later(True)
     resonators: float = later(0.0)
+    attention_layers: tuple[int, ...] = later(())
+    attention_window: int = later(128)
+    attention_heads: int = later(8)
+    attention_kv_heads: int = later(4)
+
+    def __post_init__(self) -> None:
+        chosen, last = self.attention_layers, self.num_layers - 1
+        if len(set(chosen)) < len(chosen) or not all(0 <= i <= last for i in chosen):
+            raise ConfigError(
+                f"attention_layers is {list(chosen)}, must be different numbers from 0 to {last}"
+            )
+        if chosen and len(chosen) == self.num_layers:
+            raise ConfigError("attention_layers names all layers: one must be Mamba-3 at least")
+        if chosen:
+            _ = self.attention
+
+    @property
+    def attention(self) -> AttentionConfig:
+        """The config of each attention layer."""
+        return AttentionConfig(
+            d_model=self.d_model,
+            window=self.attention_window,
+            num_heads=self.attention_heads,
+            num_kv_heads=self.attention_kv_heads,
+            head_dim=self.head_dim,
+        )
+
+    def make_blocks(self, dropout: float) -> Iterator[AnyLayer]:
+        """Make the layers, in order."""
+        for i in range(self.num_layers):
+            if i in self.attention_layers:
+                yield AttentionBlock(self.attention, self.d_intermediate, dropout=dropout)
+            else:
+                yield Block(self.mixer, self.d_intermediate, dropout=dropout)
 
     @property
     def mixer(self) -> Mamba3Config:
@@ -138,9 +180,9 @@ class RecogniserState(NamedTuple):
     """What the recogniser remembers: its size doesn't depend on how long it has run."""
 
     encoder: EncoderState
-    lower: tuple[BlockState, ...]
+    lower: tuple[Any, ...]  # of each layer what its mixer remembers
     lookahead: LookAheadState
-    upper: tuple[BlockState, ...]
+    upper: tuple[Any, ...]
     convs: tuple[ConvState, ...]
 
 
@@ -157,10 +199,7 @@ class Recogniser(StreamingModule[RecogniserState]):
         backbone = config.backbone
         self.encoder = Encoder(config.encoder)
         self.in_proj = nn.Linear(config.stack * config.encoder.d_model, backbone.d_model)
-        self.layers = nn.ModuleList(
-            Block(backbone.mixer, backbone.d_intermediate, dropout=config.dropout)
-            for _ in range(backbone.num_layers)
-        )
+        self.layers = nn.ModuleList(backbone.make_blocks(config.dropout))
         self.convs = nn.ModuleList(
             GatedConv(backbone.d_model, config.conv_kernel, dropout=config.dropout)
             for _ in range(backbone.num_layers if config.conv_kernel else 0)
@@ -183,9 +222,9 @@ class Recogniser(StreamingModule[RecogniserState]):
             for conv in self.gated_convs():
                 conv.out.weight.mul_(scale)
 
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> list[AnyLayer]:
         """The backbone's layers, in order."""
-        return [layer for layer in self.layers if isinstance(layer, Block)]
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def gated_convs(self) -> list[GatedConv]:
         """The convolutions before the layers, in order; none if the config has none."""
@@ -270,12 +309,14 @@ class Recogniser(StreamingModule[RecogniserState]):
 
     def turn_back(self, state: RecogniserState) -> RecogniserState:
         """Return the state with the same future whose rotating parts all have angle zero."""
-        blocks, split = state.lower + state.upper, len(state.lower)
-        # the layers are alike, so all turn at once as if they were rows of a batch
-        joined = SsmState._make(torch.cat(parts) for parts in zip(*blocks, strict=True))
-        turned = self.blocks()[0].mixer.turn_back(joined)
-        pieces = (part.chunk(len(blocks)) for part in turned)
-        layers = tuple(SsmState._make(parts) for parts in zip(*pieces, strict=True))
+        layers, split = state.lower + state.upper, len(state.lower)
+        turning = [part for part in layers if isinstance(part, SsmState)]
+        # these layers are alike, so all turn at once as if they were rows of a batch
+        joined = SsmState._make(torch.cat(parts) for parts in zip(*turning, strict=True))
+        mixer = next(block.mixer for block in self.blocks() if isinstance(block, Block))
+        pieces = (part.chunk(len(turning)) for part in mixer.turn_back(joined))
+        turned = (SsmState._make(parts) for parts in zip(*pieces, strict=True))
+        layers = tuple(next(turned) if isinstance(x, SsmState) else x for x in layers)
         encoder = state.encoder._replace(ssm=self.encoder.mixer.turn_back(state.encoder.ssm))
         return state._replace(encoder=encoder, lower=layers[:split], upper=layers[split:])
 

@@ -13,7 +13,7 @@ from audiossm.codec import Encoder, EncoderState
 from audiossm.codec.convnext import list_blocks
 from audiossm.errors import ConfigError, ShapeError
 from audiossm.models.recogniser import Recogniser, RecogniserState
-from audiossm.nn import GatedConv, LookAheadState, map_state
+from audiossm.nn import GatedConv, LookAheadState, mamba_blocks, map_state
 from audiossm.nn.slots import mix, step_projected
 from audiossm_kernels import SsmState
 from audiossm_kernels.choice import triton_wanted
@@ -130,7 +130,8 @@ class RecogniserSlots:
             raise ConfigError("a network in slots must be in evaluation mode: call eval() first")
         self.network, self.config = network, network.config
         self.num_slots, self.max_rows, self.tf32 = num_slots, max_rows, tf32
-        self.blocks, self.convs = network.blocks(), network.gated_convs()
+        self.blocks = mamba_blocks(network.blocks(), "slots of a recogniser")
+        self.convs = network.gated_convs()
         if self.blocks[0].norm.weight.dtype != layer_dtype:
             self.blocks = [cast_copy(block, layer_dtype) for block in self.blocks]
             self.convs = [cast_copy(conv, layer_dtype) for conv in self.convs]

@@ -1,6 +1,7 @@
 """Layers: the streaming contract, causal convolutions, and the Mamba-3 backbone's parts."""
 
-from audiossm.nn.block import Block, BlockState
+from audiossm.nn.attention import AttentionConfig, AttentionState, WindowAttention
+from audiossm.nn.block import AnyLayer, AttentionBlock, Block, BlockState, Layer, mamba_blocks
 from audiossm.nn.conv import (
     CausalConv1d,
     ConvState,
@@ -23,12 +24,17 @@ from audiossm.nn.streaming import (
 )
 
 __all__ = [
+    "AnyLayer",
+    "AttentionBlock",
+    "AttentionConfig",
+    "AttentionState",
     "Block",
     "BlockSlots",
     "BlockState",
     "CausalConv1d",
     "ConvState",
     "GatedConv",
+    "Layer",
     "LookAheadConv",
     "LookAheadState",
     "Mamba3",
@@ -36,6 +42,8 @@ __all__ = [
     "RMSNorm",
     "StreamingModule",
     "SwiGLU",
+    "WindowAttention",
+    "mamba_blocks",
     "map_state",
     "named_tensors",
     "stack_states",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from audiossm.audio import FrameBuffer, FrameBufferState, Resampler, ResamplerState
 from audiossm.audio.samples import check_samples
-from audiossm.codec import LoadedCodec
+from audiossm.codec import ForeignCodec, LoadedCodec
 from audiossm.codec.codes import MAX_CHANNELS
 from audiossm.codec.concealment import ConcealmentState, conceal
 from audiossm.errors import AudioError, ConfigError, SessionError, ShapeError, SnapshotError
@@ -150,6 +150,9 @@ class EncoderSession(_CodingSession):
         frames_per_step: frames that the network takes at once: 1 gives codes at once, more are
             faster.
 
+    Raises:
+        ConfigError: a codec of transformers, or a number that can't be.
+
     Attributes:
         num_samples: samples so far, of each row, at the codec's rate; those of the whole stream
             once it is finished.
@@ -170,6 +173,8 @@ class EncoderSession(_CodingSession):
         frames_per_step: int = 1,
     ) -> None:
         super().__init__(codec, channels, frames_per_step)
+        if isinstance(codec, ForeignCodec):
+            raise ConfigError(f"codec {codec.name!r} encodes recordings whole, not as streams")
         self.sample_rate, self.num_groups = sample_rate, codec.choose_groups(num_groups)
         config = codec.config
         self.resampler = Resampler(sample_rate, config.sample_rate)
@@ -268,7 +273,7 @@ class DecoderSession(_CodingSession):
         self.latent_dim = codec.config.quantiser.latent_dim
         self._begin_buffer(self.latent_dim * frames_per_step)
         self.concealment_state = ConcealmentState(torch.zeros(channels, self.latent_dim))
-        state = codec.network.decoder.init_state(channels)
+        state = codec.decoder_ways.step.init_state(channels)
         self.stepper = Stepper(codec.decoder_ways, state, frames_per_step)
         self.samples_to_drop = codec.network.delay
 

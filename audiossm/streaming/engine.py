@@ -57,7 +57,7 @@ class Engine(Dispatcher):
         limits: what it takes on; with seats the capacity is their number by default.
         num_seats: streams that stay on the transcriber's device and step together: see
             ``CardSeats``. By default as many as the capacity, or 512, on a CUDA device, and none
-            on a CPU.
+            on a CPU or for a backbone with attention.
     """
 
     def __init__(
@@ -70,7 +70,9 @@ class Engine(Dispatcher):
     ) -> None:
         limits = limits or EngineLimits()
         if num_seats is None:
-            on_card = transcriber.device.type == "cuda"
+            # seats take no attention: such streams are stepped alone, by torch
+            hybrid = bool(transcriber.config.backbone.attention_layers)
+            on_card = transcriber.device.type == "cuda" and not hybrid
             num_seats = (limits.capacity or NUM_SEATS) if on_card else 0
         if num_seats:
             limits = replace(limits, capacity=limits.capacity or num_seats)

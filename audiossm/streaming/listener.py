@@ -33,6 +33,7 @@ class Listener(Session):
         self, transcriber: LoadedRecogniser, sample_rate: int = 16000, lookahead_ms: int = 320
     ) -> None:
         super().__init__(transcriber, sample_rate, lookahead_ms)
+        self.tail_samples = 0  # its own tail is longer
         self.letters: list[NDArray[np.float32]] = []
         self.phones: list[NDArray[np.float32]] = []
 
@@ -53,14 +54,12 @@ class Listener(Session):
             return Heard(letters, None)
         return Heard(letters, _join(self.phones, len(config.phones) + 1)[late:])
 
-    def _advance(self, samples: torch.Tensor, counted: bool = True) -> list[Event]:
-        """Step the network over whole frames and keep what it says."""
+    def _hear(self, samples: torch.Tensor) -> torch.Tensor:
+        """Step the network over whole frames, keep what it says and leave nothing to decode."""
         letters, *phones = self.stepper.step(samples)
         self.letters.append(letters[0].numpy())
         self.phones += [part[0].numpy() for part in phones]
-        if counted:
-            self.frames_taken += letters.shape[1]
-        return []
+        return letters[0, :0]
 
 
 def _join(parts: list[NDArray[np.float32]], num_symbols: int) -> NDArray[np.float32]:

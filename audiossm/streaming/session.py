@@ -1,6 +1,7 @@
 """One stream from samples to words, whose whole state is a value."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -74,6 +75,7 @@ class Session:
         network, config = transcriber.network, transcriber.network.config
         right = transcriber.lookahead_frames(lookahead_ms)
         self.late_samples = right * config.frame_size
+        self.tail_samples = transcriber.tail_frames * config.frame_size
         self.decoder_name = decoder
         self.hotwords = check_hotwords(hotwords)
         self.endpoints, self.nbest = endpoints, nbest
@@ -95,8 +97,9 @@ class Session:
         self.scribe = None if writer is None else Scribe(writer)
         self.scribe_state = None if self.scribe is None else self.scribe.init_state()
         self.samples_received = 0
-        self.frames_taken = 0  # label frames, the look-ahead's own not counted
+        self.frames_taken = 0  # label frames of the samples, silence after them not counted
         self.finished = False
+        self.length_s = math.inf  # of the recording, once it has ended
 
     def push(self, samples: NDArray[np.float32]) -> list[Event]:
         """Take the next samples and tell what became final by them.
@@ -153,22 +156,35 @@ class Session:
         self._check_open()
         fork = self.fork()
         events = fork.finish()
-        self.decoder_state = self.decoder.skip_to(fork.frames_taken, self.decoder_state)
+        end = fork.frames_taken
+        if any(isinstance(event, Token) and event.frame >= end for event in events):
+            # this session will hear it, too, a little earlier or later
+            end += self.tail_samples // self.transcriber.config.encoder.frame_size
+        self.decoder_state = self.decoder.skip_to(end, self.decoder_state)
         self.scribe_state = fork.scribe_state
         return events
 
     def finish(self) -> list[Event]:
-        """Tell the rest and end the session."""
+        """Tell the rest and end the session.
+
+        Silence follows: as much as the look-ahead needs, and then some in which only words that
+        were said before are heard.
+        """
         self._check_open()
         events = self._take(self.resampler.finish(self.resample_state))
         rest = self.buffer.finish(self.buffer_state)
         if rest.shape[1]:
             events += self._advance(rest)
-        if self.late_samples and self.frames_taken:
-            events += self._advance(torch.zeros(1, self.late_samples), counted=False)
+        self.length_s = self.samples_received / self.sample_rate
+        tail, silence = None, self.late_samples + self.tail_samples
+        if self.frames_taken and silence:
+            log_probs = self._hear(torch.zeros(1, silence))
+            late = self.late_samples // self.transcriber.config.encoder.frame_size
+            found, self.decoder_state = self.decoder.decode(log_probs[:late], self.decoder_state)
+            events += self._events(found)
+            tail = log_probs[late:]
         self.finished = True
-        found = self.decoder.finish(self.decoder_state)
-        events += self._events(found)
+        events += self._events(self.decoder.finish(self.decoder_state, tail))
         if self.scribe is not None and self.scribe_state is not None:
             written, self.scribe_state = self.scribe.flush(self.scribe_state)
             events += written
@@ -347,17 +363,21 @@ class Session:
         frames, self.buffer_state = self.buffer.step(samples, self.buffer_state)
         return self._advance(frames) if frames.shape[1] else []
 
-    def _advance(self, samples: torch.Tensor, counted: bool = True) -> list[Event]:
+    def _advance(self, samples: torch.Tensor) -> list[Event]:
         """Step the network over whole frames and decode."""
-        log_probs = torch.cat(self.stepper.step(samples), dim=-1)
+        log_probs = self._hear(samples)
+        self.frames_taken += samples.shape[1] // self.transcriber.config.encoder.frame_size
+        found, self.decoder_state = self.decoder.decode(log_probs, self.decoder_state)
+        return self._events(found)
+
+    def _hear(self, samples: torch.Tensor) -> torch.Tensor:
+        """Step the network over whole frames; return log-probabilities (label frames, symbols)."""
+        log_probs = torch.cat(self.stepper.step(samples), dim=-1)[0]
         if not bool(torch.isfinite(log_probs).all()):
             raise SessionError(
                 "the network says what is no number: this session's state is spoiled"
             )
-        if counted:
-            self.frames_taken += log_probs.shape[1]
-        found, self.decoder_state = self.decoder.decode(log_probs[0], self.decoder_state)
-        return self._events(found)
+        return log_probs
 
     def _events(self, found: Sequence[DecodedToken | DecodedWord | DecodedEndpoint]) -> list[Event]:
         symbols = self.decoder.symbols
@@ -379,8 +399,13 @@ class Session:
 
     def _span(self, start: int, end: int) -> tuple[float, float]:
         """Turn the label frames of a word into seconds."""
-        by_phones = self.decoder_name == "phones"
-        return self.transcriber.word_span(start, end, self.lookahead_ms, by_phones=by_phones)
+        return self.transcriber.word_span(
+            start,
+            end,
+            self.lookahead_ms,
+            by_phones=self.decoder_name == "phones",
+            length_s=self.length_s,
+        )
 
     def _end_segment(self, item: DecodedEndpoint) -> list[Event]:
         """Write what isn't written yet, and tell the endpoint."""

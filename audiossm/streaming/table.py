@@ -57,6 +57,7 @@ class Flight(NamedTuple):
     labels: SlotLabels
     counted: NDArray[np.bool_]  # not a frame behind a stream's end
     last: NDArray[np.bool_]  # the last one of a stream that ends
+    ended: NDArray[np.bool_]  # what it brings is of silence behind a stream's end
 
 
 class StreamTable:
@@ -210,7 +211,7 @@ class StreamTable:
                 self._put(np.array([slot]), torch.zeros(1, rest))
                 self.have[slot] += rest
             if self.taken[slot] or self.have[slot]:
-                self.behind[slot] = self.right[slot]
+                self.behind[slot] = self.right[slot] + self.transcriber.tail_frames
             if not self.have[slot] and not self.behind[slot]:
                 self._end_after_flights(slot)
 
@@ -250,13 +251,14 @@ class StreamTable:
         counted = sounds[ready]
         heads = np.where(counted, self.head[ready], -1)
         own, late = ready[counted], ready[~counted]
+        ended = ~counted & (self.behind[ready] <= self.transcriber.tail_frames)
         self.have[own] -= self.frame_size
         self.head[own] = (self.head[own] + 1) % self.slots.buffer_frames
         self.taken[own] += 1
         self.behind[late] -= 1
         last = self.ending[ready] & (self.have[ready] == 0) & (self.behind[ready] == 0)
         labels = self.slots.take(torch.from_numpy(ready), torch.from_numpy(heads))
-        self.flights.append(Flight(ready, labels, counted, last))
+        self.flights.append(Flight(ready, labels, counted, last, ended))
         return len(ready)
 
     def collect(self) -> Heard | None:
@@ -273,7 +275,9 @@ class StreamTable:
         spoiled = flight.slots[~sane]
         failed = spoiled[~self.failed[spoiled]]
         self.failed[spoiled] = True
-        found = self.rows.step(flight.slots[sane], labels[sane], scores[sane], fresh[sane])
+        found = self.rows.step(
+            flight.slots[sane], labels[sane], scores[sane], fresh[sane], flight.ended[sane]
+        )
         finished = np.concatenate([flight.slots[flight.last & sane], ended])
         if len(finished):
             found = self._end(finished, [found])
@@ -289,17 +293,20 @@ class StreamTable:
         span, words = self.transcriber.word_span, heard.found.words
         frame_ms = 1000 * self.frame_size // self.transcriber.sample_rate
         events: list[tuple[int, Word | Endpoint]] = []
+        rate = self.transcriber.sample_rate
+        lengths = np.where(self.ending, self.received / rate, np.inf)
         lookaheads = self.right[words.rows] * frame_ms
         for ms in np.unique(lookaheads).tolist():
             some = FoundWords._make(part[lookaheads == ms] for part in words)
-            spans = self.transcriber.word_spans(some.starts, some.lasts + 1, ms)
+            spans = self.transcriber.word_spans(
+                some.starts, some.lasts + 1, ms, length_s=lengths[some.rows]
+            )
             spelled = list_words(self.transcriber.vocabulary, some)
             for (slot, word), start, end in zip(
                 spelled, *(part.tolist() for part in spans), strict=True
             ):
                 events.append((slot, Word(word.word, start, end, word.confidence)))
         rights = (self.right * frame_ms).tolist() if len(heard.found.endpoints.rows) else []
-        rate = self.transcriber.sample_rate
         for slot, rule, frame, first, end in zip(
             *(part.tolist() for part in heard.found.endpoints), strict=True
         ):
@@ -308,7 +315,7 @@ class StreamTable:
                 time_s = float(self.received[slot]) / rate
             start_s = end_s = None
             if end >= 0:
-                start_s, end_s = span(first, end, rights[slot])
+                start_s, end_s = span(first, end, rights[slot], length_s=float(lengths[slot]))
                 time_s = max(time_s, end_s)
             events.append((slot, Endpoint(RULES[rule], time_s, start_s, end_s, ())))
         return events

@@ -4,62 +4,68 @@ import torch
 from torch import Tensor
 
 from audiossm.train.corpus import Corpus
+from audiossm.train.ranks import ALONE, Ranks
 
 __all__ = ["augment_audio", "mask_spectra", "warp_spectra"]
 
 
-def chance(rows: int, probability: float, device: torch.device) -> Tensor:
+def chance(rows: int, probability: float, device: torch.device, ranks: Ranks) -> Tensor:
     """Return (rows, 1) of zeros and ones."""
-    return (torch.rand(rows, 1, device=device) < probability).float()
+    return (ranks.rand(rows, 1, device=device) < probability).float()
 
 
-def augment_audio(audio: Tensor, noise: Corpus | None, strength: float = 1.0) -> Tensor:
+def augment_audio(
+    audio: Tensor, noise: Corpus | None, strength: float = 1.0, ranks: Ranks = ALONE
+) -> Tensor:
     """Change (rows, samples) as a room, a microphone, a telephone, noise and a volume knob would.
 
     Args:
         audio: float32 in [-1, 1].
         noise: recordings of noise at 16 kHz, or None.
         strength: scales every probability; 0 returns ``audio`` as it is.
+        ranks: whose rows these are.
     """
     rows, samples = audio.shape
     device = audio.device
     if strength == 0:
         return audio
     level = audio.square().mean(1, keepdim=True).sqrt().clamp(min=1e-4)
-    wet = chance(rows, 0.2 * strength, device)
-    audio = torch.lerp(audio, reverberate(audio), wet)
-    coloured = chance(rows, 0.5 * strength, device)
-    audio = torch.lerp(audio, colour(audio), coloured)
-    phone = chance(rows, 0.1 * strength, device)
+    wet = chance(rows, 0.2 * strength, device, ranks)
+    audio = torch.lerp(audio, reverberate(audio, ranks), wet)
+    coloured = chance(rows, 0.5 * strength, device, ranks)
+    audio = torch.lerp(audio, colour(audio, ranks), coloured)
+    phone = chance(rows, 0.1 * strength, device, ranks)
     audio = torch.lerp(audio, telephone(audio), phone)
     if noise is not None:
-        loud = level * 10 ** (-torch.empty(rows, 1, device=device).uniform_(5, 25) / 20)
-        audio = audio + chance(rows, 0.3 * strength, device) * loud * cut_noise(
-            noise, rows, samples
+        loud = level * 10 ** (-ranks.uniform(5, 25, rows, device=device) / 20)
+        audio = audio + chance(rows, 0.3 * strength, device, ranks) * loud * cut_noise(
+            noise, rows, samples, ranks
         )
-    hiss = level * 10 ** (-torch.empty(rows, 1, device=device).uniform_(15, 45) / 20)
-    audio = audio + chance(rows, 0.3 * strength, device) * hiss * torch.randn_like(audio)
-    gain = 10 ** (torch.empty(rows, 1, device=device).uniform_(-36 * strength, 6 * strength) / 20)
+    hiss = level * 10 ** (-ranks.uniform(15, 45, rows, device=device) / 20)
+    audio = audio + chance(rows, 0.3 * strength, device, ranks) * hiss * ranks.randn(
+        rows, samples, device=device
+    )
+    gain = 10 ** (ranks.uniform(-36 * strength, 6 * strength, rows, device=device) / 20)
     return (audio * gain).clamp(-1, 1)
 
 
-def cut_noise(noise: Corpus, rows: int, samples: int) -> Tensor:
+def cut_noise(noise: Corpus, rows: int, samples: int, ranks: Ranks = ALONE) -> Tensor:
     """Cut a random stretch of noise for each row, at unit level."""
-    starts = torch.randint(len(noise.audio), (rows, 1), device=noise.audio.device)
+    starts = ranks.randint(len(noise.audio), rows, 1, device=noise.audio.device)
     index = (starts + torch.arange(samples, device=starts.device)) % len(noise.audio)
     cut = noise.audio[index].float() / 32768.0
     return cut / cut.square().mean(1, keepdim=True).sqrt().clamp(min=1e-4)
 
 
-def reverberate(audio: Tensor) -> Tensor:
+def reverberate(audio: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """Put each row in a room of its own: a direct path and a tail of decaying noise."""
     rows, samples = audio.shape
     taps = 6400  # 0.4 s at 16 kHz
     time = torch.arange(taps, device=audio.device) / 16000
-    decay_s = torch.empty(rows, 1, device=audio.device).uniform_(0.1, 0.5)
-    tail = torch.randn(rows, taps, device=audio.device) * torch.exp(-6.9 * time / decay_s)
+    decay_s = ranks.uniform(0.1, 0.5, rows, device=audio.device)
+    tail = ranks.randn(rows, taps, device=audio.device) * torch.exp(-6.9 * time / decay_s)
     tail = tail / tail.square().sum(1, keepdim=True).sqrt()
-    tail = tail * torch.empty(rows, 1, device=audio.device).uniform_(0.2, 0.8)
+    tail = tail * ranks.uniform(0.2, 0.8, rows, device=audio.device)
     tail[:, 0] = 1.0
     length = samples + taps
     spectrum = torch.fft.rfft(audio, length) * torch.fft.rfft(tail, length)
@@ -67,13 +73,13 @@ def reverberate(audio: Tensor) -> Tensor:
     return wet[:, :samples]
 
 
-def colour(audio: Tensor) -> Tensor:
+def colour(audio: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """Hear each row through a microphone of its own: a smooth curve, 5 dB up or down (one sigma).
 
     Ten knots, the first at 0 Hz, the last at 8 kHz.
     """
     spectrum = torch.fft.rfft(audio)
-    knots = torch.randn(len(audio), 1, 10, device=audio.device) * 5
+    knots = ranks.randn(len(audio), 1, 10, device=audio.device) * 5
     curve = torch.nn.functional.interpolate(
         knots, spectrum.shape[1], mode="linear", align_corners=True
     )
@@ -90,7 +96,7 @@ def telephone(audio: Tensor) -> Tensor:
     return narrow
 
 
-def warp_spectra(spectra: Tensor, most: float) -> Tensor:
+def warp_spectra(spectra: Tensor, most: float, ranks: Ranks = ALONE) -> Tensor:
     """Give each row a throat of another length (Jaitly and Hinton, 2013).
 
     Bin k becomes what lay at k times a factor of the row's own; pitch moves along.
@@ -98,12 +104,13 @@ def warp_spectra(spectra: Tensor, most: float) -> Tensor:
     Args:
         spectra: (rows, spectra, 2 * bins), windows that begin at time 0: ``CausalSTFT``'s.
         most: factors are from 1 - most to 1 + most; 0 returns ``spectra`` as it is.
+        ranks: whose rows these are.
     """
     if most == 0:
         return spectra
     rows, _, width = spectra.shape
     bins = torch.arange(width // 2, device=spectra.device)
-    factors = 1 + most * (2 * torch.rand(rows, 1, device=spectra.device) - 1)
+    factors = 1 + most * (2 * ranks.rand(rows, 1, device=spectra.device) - 1)
     place = (bins * factors).clamp(max=width // 2 - 1)
     low = place.long().clamp(max=width // 2 - 2)
     # seen from the window's middle, neighbours have nearly one phase
@@ -116,7 +123,7 @@ def warp_spectra(spectra: Tensor, most: float) -> Tensor:
     return (between * signs).flatten(-2)
 
 
-def mask_spectra(spectra: Tensor, amount: float = 1.0) -> Tensor:
+def mask_spectra(spectra: Tensor, amount: float = 1.0, ranks: Ranks = ALONE) -> Tensor:
     """Silence random bands and stretches of (rows, spectra, 2 * bins) (SpecAugment, 1904.08779).
 
     At ``amount`` 1: two bands of up to 60 bins (1.9 kHz), and ten stretches of up to 2 % of the row
@@ -124,15 +131,22 @@ def mask_spectra(spectra: Tensor, amount: float = 1.0) -> Tensor:
     """
     rows, frames, width = spectra.shape
     device = spectra.device
-    keep_bins = keep_spans(rows, width // 2, 2, amount * 60, device)
-    keep_time = keep_spans(rows, frames, 10, amount * 0.02 * frames, device)
+    keep_bins = keep_spans(rows, width // 2, 2, amount * 60, device, ranks)
+    keep_time = keep_spans(rows, frames, 10, amount * 0.02 * frames, device, ranks)
     return spectra * keep_bins.repeat(1, 2).unsqueeze(1) * keep_time.unsqueeze(2)
 
 
-def keep_spans(rows: int, length: int, spans: int, widest: float, device: torch.device) -> Tensor:
+def keep_spans(
+    rows: int,
+    length: int,
+    spans: int,
+    widest: float,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+) -> Tensor:
     """Return (rows, length) of ones with ``spans`` random runs of zeros in each row."""
-    widths = torch.rand(rows, spans, 1, device=device) * widest
-    starts = torch.rand(rows, spans, 1, device=device) * (length - widths)
+    widths = ranks.rand(rows, spans, 1, device=device) * widest
+    starts = ranks.rand(rows, spans, 1, device=device) * (length - widths)
     at = torch.arange(length, device=device)
     inside = (at >= starts) & (at < starts + widths)
     return (~inside.any(1)).float()

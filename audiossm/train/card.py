@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,7 +15,13 @@ __all__ = ["write_card"]
 
 
 def write_card(
-    folder: Path, command: str, network: nn.Module, train: Corpus, log: Path, device: torch.device
+    folder: Path,
+    command: str,
+    network: nn.Module,
+    train: Corpus,
+    log: Path,
+    device: torch.device,
+    scores: Mapping[str, float] | None = None,
 ) -> None:
     """Write README.md into a model's folder.
 
@@ -28,12 +35,13 @@ def write_card(
         train: what it heard.
         log: the run's log.jsonl.
         device: what it ran on.
+        scores: of the model as it is saved, on dev.
     """
     seconds = defaultdict[str, float](float)
     for source, size in zip(train.sources, train.sizes, strict=True):
         seconds[source or "no source given"] += int(size) / SAMPLE_RATE
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    last = {name: value for row in rows for name, value in row.items()}
+    last = {name: value for row in rows for name, value in row.items()} | dict(scores or {})
     machine = describe_machine(device.type)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else machine["processor"]
     parameters = sum(p.numel() for p in network.parameters())

@@ -1,24 +1,37 @@
 """Recordings as the codes of a codec, made once and kept in a file."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from audiossm.codec import Codec, LoadedCodec
+from audiossm.audio import resample
+from audiossm.codec import Codec, ForeignCodec, LoadedCodec
 from audiossm.manifest import Utterance
 from audiossm.train.corpus import SAMPLE_RATE, Corpus
 from audiossm.train.crops import cut_rows
 
-__all__ = ["encode_corpus", "load_codes"]
+__all__ = ["encode_corpus", "load_codes", "name_at", "pass_through"]
 
 BATCH_S = 600  # of audio that is encoded at once
 
 
+def name_at(name: str, speed: float) -> str:
+    """Name a recording, or a speaker, as heard at another speed: ``NAME@0.9``."""
+    return name if speed == 1.0 else f"{name}@{speed:g}"
+
+
 def load_codes(
-    utterances: Sequence[Utterance], codec: LoadedCodec, cache: Path, workers: int, device: str
+    utterances: Sequence[Utterance],
+    codec: LoadedCodec,
+    cache: Path,
+    workers: int,
+    device: str,
+    speeds: Sequence[float] = (1.0,),
 ) -> dict[str, NDArray[np.int16]]:
     """Return the codes of each utterance that can be read, (frames, groups), by its key.
 
@@ -28,20 +41,26 @@ def load_codes(
         cache: a file that keeps them for the next run over the same keys.
         workers: processes that decode.
         device: where they are made.
+        speeds: at which all are heard, pitch and formants included; but for 1, keys are those of
+            ``name_at``.
 
     Raises:
         ManifestError: there are no utterances.
     """
-    keys = [utterance.key for utterance in utterances]
+    keys = [name_at(utterance.key, speed) for speed in speeds for utterance in utterances]
     saved = torch.load(cache, weights_only=True) if cache.exists() else {}
     if (saved.get("keys"), saved.get("codec")) != (keys, codec.codes_hash):
-        numbers = {key: number for number, key in enumerate(keys)}
+        numbers = {utterance.key: number for number, utterance in enumerate(utterances)}
         corpus = Corpus.load(utterances, [lambda u: [numbers[u.key]]], [[]], workers).to(device)
         # what can't be read isn't in the corpus
         made = [np.zeros((0, codec.config.quantiser.num_groups), np.int16) for _ in keys]
-        coded = encode_corpus(corpus, codec.network.to(device))
-        for (number,), codes in zip(corpus.labels[0], coded, strict=True):
-            made[number] = codes
+        codec.network.to(device)
+        foreign = isinstance(codec, ForeignCodec)
+        for turn, speed in enumerate(speeds):
+            heard = corpus.at_speed(speed)
+            coded = encode_alone(heard, codec) if foreign else encode_corpus(heard, codec.network)
+            for (number,), codes in zip(corpus.labels[0], coded, strict=True):
+                made[turn * len(utterances) + number] = codes
         sizes = torch.tensor([len(codes) for codes in made])
         joined = torch.from_numpy(np.concatenate(made))
         saved = {"keys": keys, "codec": codec.codes_hash, "sizes": sizes, "codes": joined}
@@ -73,3 +92,48 @@ def encode_corpus(
         for item, row in zip(items, codes, strict=True):
             made[item] = row[: frames[item]].copy()
     return made
+
+
+@torch.no_grad()
+def encode_alone(corpus: Corpus, codec: LoadedCodec) -> list[NDArray[np.int16]]:
+    """Encode each item by itself, with a codec that looks ahead or has another rate."""
+    made = []
+    for item in range(len(corpus)):
+        codes = codec.network.encode(at_codec_rate(corpus, codec, item))
+        made.append(codes[0].t().to(torch.int16).cpu().numpy())
+    return made
+
+
+@torch.no_grad()
+def pass_through(corpus: Corpus, codec: ForeignCodec, cache: Path, device: str) -> Corpus:
+    """Return the corpus as it sounds after the codec: what its codes hold of it.
+
+    Args:
+        corpus: at 16 kHz.
+        codec: encodes and decodes each item; its network is moved to ``device``.
+        cache: a file that keeps the sound for the next run over the same audio.
+        device: where that is done.
+    """
+    sizes = corpus.sizes.tolist()
+    known = {"codec": codec.codes_hash, "sizes": sizes, "starts": corpus.starts.tolist()}
+    saved = torch.load(cache, weights_only=True) if cache.exists() else {}
+    if {name: saved.get(name) for name in known} != known:
+        codec.network.to(device)
+        audio = corpus.audio.clone()
+        for item in range(len(corpus)):
+            codes = codec.network.encode(at_codec_rate(corpus, codec, item))
+            sound = codec.network.decode(codes).cpu()
+            sound = resample(sound, codec.config.sample_rate, SAMPLE_RATE)[0, : sizes[item]]
+            begin = int(corpus.starts[item])
+            whole = (sound * 32767.0).round().clamp(-32768, 32767).to(audio)
+            audio[begin : begin + len(whole)] = whole
+        saved = known | {"audio": audio.cpu()}
+        torch.save(saved, cache)
+    return replace(corpus, audio=saved["audio"].to(corpus.audio.device))
+
+
+def at_codec_rate(corpus: Corpus, codec: LoadedCodec, item: int) -> Tensor:
+    """Return an item (1, samples) at the codec's rate, where its network is."""
+    samples = corpus.cut(item).float().cpu().unsqueeze(0) / 32768.0
+    there = next(codec.network.parameters()).device
+    return resample(samples, SAMPLE_RATE, codec.config.sample_rate).to(there)

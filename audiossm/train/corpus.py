@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from torchaudio.functional import resample as resample_offline
 from audiossm.audio import mix, open_audio, resample
 from audiossm.errors import AudioError, ManifestError
 from audiossm.manifest import Utterance, read_manifest
+from audiossm.train.ranks import ALONE, Ranks
 
 __all__ = ["Batch", "Corpus", "pack_rows", "read_manifests"]
 
 SAMPLE_RATE = 16000
+UNREADABLE = (AudioError, ManifestError, OSError, MemoryError)  # what one recording may be
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Corpus:
     joints: tuple[list[int], ...]  # what stands between the labels of two joined utterances
     texts: list[str]
     sources: list[str]
+    faults: dict[str, str] = field(default_factory=dict)  # by key, why it isn't among the items
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -101,6 +104,11 @@ class Corpus:
             joints=tuple(joints),
             texts=[utterances[i].text for i in kept],
             sources=[utterances[i].source for i in kept],
+            faults={
+                utterances[i].key: find_fault(utterances[i])
+                for i in range(len(sizes))
+                if not sizes[i]
+            },
         )
 
     def to(self, device: str) -> "Corpus":
@@ -130,9 +138,19 @@ class Corpus:
         start = int(self.starts[item])
         return self.audio[start : start + int(self.sizes[item])]
 
-    def batch(self, rows: Sequence[Sequence[int]], num_samples: int, rng: random.Random) -> Batch:
-        """Join the items of each row with short gaps between them, padded to ``num_samples``."""
-        audio = torch.zeros(len(rows), num_samples, dtype=torch.int16, device=self.audio.device)
+    def batch(
+        self,
+        rows: Sequence[Sequence[int]],
+        num_samples: int,
+        rng: random.Random,
+        ranks: Ranks = ALONE,
+    ) -> Batch:
+        """Join the items of each row with short gaps between them, padded to ``num_samples``.
+
+        Of several processes each gets its own rows; gaps are drawn for all.
+        """
+        own = {row: place for place, row in enumerate(ranks.own(range(len(rows))))}
+        audio = torch.zeros(len(own), num_samples, dtype=torch.int16, device=self.audio.device)
         lengths = []
         for row, items in enumerate(rows):
             spare = num_samples - sum(int(self.sizes[item]) for item in items)
@@ -142,14 +160,15 @@ class Corpus:
                     gap = rng.randint(0, min(spare, SAMPLE_RATE))
                     at, spare = at + gap, spare - gap
                 size = int(self.sizes[item])
-                audio[row, at : at + size] = self.cut(item)
+                if row in own:
+                    audio[own[row], at : at + size] = self.cut(item)
                 at += size
             lengths.append(at)
         return Batch(
             audio=audio.float() / 32768.0,
-            lengths=torch.tensor(lengths),
+            lengths=torch.tensor(ranks.own(lengths)),
             labels=tuple(
-                [join_labels([kind[item] for item in items], joint) for items in rows]
+                [join_labels([kind[item] for item in items], joint) for items in ranks.own(rows)]
                 for kind, joint in zip(self.labels, self.joints, strict=True)
             ),
         )
@@ -167,13 +186,34 @@ def decode(utterance: Utterance) -> NDArray[np.int16]:
     """Read one utterance as int16 at 16 kHz; empty, with a printed line, if it can't be read."""
     torch.set_num_threads(1)
     try:
-        with open_audio(utterance.open()) as reader:
-            audio = torch.from_numpy(mix(np.concatenate(list(reader.blocks(1 << 20)), axis=1)))
-            audio = resample(audio.unsqueeze(0), reader.sample_rate, SAMPLE_RATE)[0]
-    except (AudioError, ManifestError) as exc:
+        audio = read_samples(utterance)
+    except UNREADABLE as exc:
         print(f"left out: {utterance.key}: {exc}", flush=True)
         return np.zeros(0, np.int16)
     return (audio * 32767.0).round().clamp(-32768, 32767).to(torch.int16).numpy()
+
+
+def read_samples(utterance: Utterance) -> Tensor:
+    """Read one utterance, its channels mixed, at 16 kHz: (samples,) float32.
+
+    Raises:
+        AudioError: it can't be read to its end, or has no samples.
+        ManifestError: its shard is missing or lacks it.
+    """
+    with open_audio(utterance.open()) as reader:
+        blocks = list(reader.blocks(1 << 20))
+        if not blocks:
+            raise AudioError(f"{reader.name}: there are no samples")
+        audio = torch.from_numpy(mix(np.concatenate(blocks, axis=1)))
+        return resample(audio.unsqueeze(0), reader.sample_rate, SAMPLE_RATE)[0]
+
+
+def find_fault(utterance: Utterance) -> str:
+    """Say why an utterance has no samples."""
+    try:
+        return "" if len(read_samples(utterance)) else "there are no samples"
+    except UNREADABLE as exc:
+        return str(exc)
 
 
 def read_manifests(folder: Path, names: Sequence[str]) -> list[Utterance]:

@@ -9,8 +9,9 @@ from audiossm.models import RecogniserState
 from audiossm.nn import map_state, named_tensors, where_state
 from audiossm.train.corpus import Corpus
 from audiossm.train.grammar import Grammar
+from audiossm.train.ranks import ALONE, Ranks
 from audiossm.train.rows import batches, num_views
-from audiossm.train.trainee import Trainee, capture
+from audiossm.train.trainee import Trainee, capture, compile_layers
 from audiossm.train.transcript import transcript_loss
 
 __all__ = ["Lessons"]
@@ -33,6 +34,9 @@ class Lessons:
         step: the first one.
         captured: run the network as CUDA graphs.
         compiled: of compiled layers, if ``captured``.
+        ranks: the processes that have a part of each batch's rows; several of them capture no
+            graphs, in which gradients couldn't be sent while others are still computed.
+        halved: they send gradients as bfloat16.
     """
 
     def __init__(
@@ -46,11 +50,16 @@ class Lessons:
         step: int,
         captured: bool,
         compiled: bool = True,
+        ranks: Ranks = ALONE,
+        halved: bool = False,
     ) -> None:
+        self.ranks, rows = ranks, ranks.part(data["rows"])
+        if hp["consistency_weight"]:
+            ranks.part(data["rows"] // 2)  # rows of a batch with two views
         self.trainee, self.noise, self.hp, self.step = trainee, noise, hp, step
-        self.source = batches(train, data, hp, step)
+        self.source = batches(train, data, hp, step, ranks)
         self.model: nn.Module = trainee
-        self.fresh: RecogniserState = trainee.recogniser.init_state(data["rows"])
+        self.fresh: RecogniserState = trainee.recogniser.init_state(rows)
         self.ended = self.fresh
         self.grammars: list[Grammar] = []
         if hp["grammar_weight"]:
@@ -64,9 +73,13 @@ class Lessons:
                 )
                 if symbols > 1
             ]
-        if captured:
+        if ranks.count > 1:
+            if captured and compiled:
+                compile_layers(trainee)
+            self.model = ranks.wrap(trainee, halved=halved)
+        elif captured:
             samples = round(data["row_s"] * 16000)
-            self.model = capture(trainee, data["rows"], samples, compiled=compiled)
+            self.model = capture(trainee, rows, samples, compiled=compiled)
 
     def next_loss(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the next step and its parts."""
@@ -86,6 +99,7 @@ class Lessons:
             state,
             self.grammars,
             self.trainee.transducer,
+            self.ranks,
         )
         # a captured network's outputs all hang on its gradients: this step's aren't the next one's
         self.ended = map_state(Tensor.detach, ended)
@@ -95,18 +109,18 @@ class Lessons:
         """Return what the rows begin with, the same in each view: ``carried_share`` go on."""
         rows = len(self.fresh.lookahead.option)
         device = self.fresh.lookahead.option.device
-        carried = torch.rand(rows // views, device=device) < self.hp["carried_share"]
+        carried = self.ranks.rand(rows // views, device=device) < self.hp["carried_share"]
         begun = map_state(
             lambda x: x[: rows // views].repeat(views, *[1] * (x.dim() - 1)), self.ended
         )
         return where_state(carried.repeat(views), begun, self.fresh)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what the next step depends on, beside the weights."""
-        return dict(named_tensors(self.ended))
+        """Return what the next step depends on, beside the weights: the rows of all processes."""
+        return self.ranks.gather(dict(named_tensors(self.ended)))
 
     def load_state_dict(self, saved: dict[str, Tensor]) -> None:
         """Go on from what ``state_dict`` returned."""
         self.ended = map_state(torch.clone, self.fresh)
         for name, tensor in named_tensors(self.ended):
-            tensor.copy_(saved[name])
+            tensor.copy_(self.ranks.own_rows(saved[name]))

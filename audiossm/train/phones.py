@@ -31,6 +31,13 @@ class Phones:
             )
         return self.by_key.get(utterance.key, [])
 
+    def in_order(self, symbols: tuple[str, ...]) -> "Phones":
+        """Return the same phones with the ids that other symbols give them, which have them all."""
+        if not self.symbols or symbols == self.symbols:
+            return self
+        ids = [0, *(symbols.index(symbol) + 1 for symbol in self.symbols)]
+        return Phones(symbols, {key: [ids[i] for i in row] for key, row in self.by_key.items()})
+
 
 def read_phones(path: Path) -> Phones:
     """Read ``{"symbols": [...], "phones": {key: [symbol, ...]}}``.

@@ -1,8 +1,6 @@
 """What a generator learns from at each step: rows of one speaker's recordings, unit by unit."""
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,35 +8,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiossm.errors import ManifestError
-from audiossm.manifest import Utterance
 from audiossm.models.generator import GeneratorConfig
 from audiossm.script import PAUSES
 from audiossm.train.losses import send
+from audiossm.train.ranks import ALONE, Ranks
+from audiossm.train.takes import Take
 from audiossm.train.timed_scripts import TimedScript
 
-__all__ = [
-    "UNTOLD",
-    "Recital",
-    "Recitals",
-    "Take",
-    "find_voices",
-    "hold_out_takes",
-    "is_held_out",
-    "match_takes",
-    "usual_frames",
-]
+__all__ = ["UNTOLD", "Recital", "Recitals"]
 
 UNTOLD = -1  # in ``Recital.ends``: there is no unit, or no frame
-
-
-@dataclass(frozen=True)
-class Take:
-    """A recording and what is said in it."""
-
-    utterance: Utterance
-    script: TimedScript
-    codes: NDArray[np.int16]  # (frames, groups)
 
 
 class Recital(NamedTuple):
@@ -52,77 +31,18 @@ class Recital(NamedTuple):
     pace: Tensor  # (rows, frames) float32
     who: Tensor  # (rows,) int64: the speaker, from 1 on; 0 is nobody
 
+    def counts(self, none: int) -> list[int]:
+        """Return over how many things the losses of ``Talker`` are means; ``none`` is no code."""
+        frames = self.codes.shape[1]
+        told = [
+            int((group[:, : max(frames - late, 0)] != none).sum())
+            for late, group in enumerate(self.codes.unbind(2))
+        ]
+        return [*told, int((self.ends != UNTOLD).sum())]
+
     def to(self, device: torch.device) -> "Recital":
         """Move it without waiting for the device."""
         return Recital(*(send(tensor, device) for tensor in self))
-
-
-def match_takes(
-    utterances: Iterable[Utterance],
-    scripts: Mapping[str, TimedScript],
-    codes: Mapping[str, NDArray[np.int16]],
-) -> list[Take]:
-    """Join what belongs together; print how many have no script, or one of another length.
-
-    Raises:
-        ManifestError: nothing is left.
-    """
-    takes, silent, unlike = [], 0, 0
-    for utterance in utterances:
-        if utterance.key not in codes or utterance.key not in scripts:
-            silent += 1
-            continue
-        take = Take(utterance, scripts[utterance.key], codes[utterance.key])
-        if sum(take.script.frames) != len(take.codes):
-            unlike += 1
-            continue
-        takes.append(take)
-    if silent or unlike:
-        print(f"left out: {silent} without audio or script, {unlike} of another length", flush=True)
-    if not takes:
-        raise ManifestError("no recording has a timed script of its length")
-    return takes
-
-
-def hold_out_takes(takes: Iterable[Take], share: float) -> tuple[list[Take], list[Take]]:
-    """Part training from dev, which gets this share, by a hash of the keys.
-
-    Raises:
-        ManifestError: one of them would be empty.
-    """
-    train: list[Take] = []
-    dev: list[Take] = []
-    for take in takes:
-        (dev if is_held_out(take.utterance.key, share) else train).append(take)
-    if not train or not dev:
-        raise ManifestError(f"dev_share {share} leaves {len(train)} to train, {len(dev)} for dev")
-    return train, dev
-
-
-def is_held_out(key: str, share: float) -> bool:
-    """Tell whether a recording is one of those that dev gets."""
-    digest = hashlib.sha256(key.encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
-
-
-def find_voices(takes: Iterable[Take], least: int) -> list[str]:
-    """Return the names of those who say ``least`` frames or more."""
-    frames = dict[str, int]()
-    for take in takes:
-        name = take.utterance.speaker
-        frames[name] = frames.get(name, 0) + len(take.codes)
-    return sorted(name for name, count in frames.items() if name and count >= least)
-
-
-def usual_frames(takes: Iterable[Take]) -> dict[str, float]:
-    """Return how many frames each phone has on average."""
-    sums, counts = dict[str, int](), dict[str, int]()
-    for take in takes:
-        for unit, frames in zip(take.script.units, take.script.frames, strict=True):
-            if not unit.is_pause:
-                sums[unit.symbol] = sums.get(unit.symbol, 0) + frames
-                counts[unit.symbol] = counts.get(unit.symbol, 0) + 1
-    return {symbol: total / counts[symbol] for symbol, total in sums.items()}
 
 
 def find_pace(script: TimedScript, usual: Mapping[str, float]) -> float:
@@ -149,6 +69,7 @@ class Recitals:
         usual: frames of each phone, by ``usual_frames``.
         data: the table ``data`` of recipes/generate/config.toml.
         seed: decides the order.
+        ranks: the processes that have a part of each recital's rows.
     """
 
     def __init__(
@@ -159,14 +80,18 @@ class Recitals:
         usual: Mapping[str, float],
         data: Mapping[str, Any],
         seed: int,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.config, self.data, self.seed = config, data, seed
+        self.config, self.data, self.seed, self.ranks = config, data, seed, ranks
+        ranks.part(int(data["rows"]))
         self.rows, self.frames = int(data["rows"]), int(data["row_frames"])
         index = {symbol: number for number, symbol in enumerate(config.symbols.split(), 1)}
         self.paces = [find_pace(take.script, usual) for take in takes]
         self.names = [take.utterance.speaker for take in takes]
         numbers = {name: number for number, name in enumerate(speakers, 1)}
         self.who = np.array([numbers.get(name, 0) for name in self.names])
+        self.silent = np.array([not take.has_script for take in takes])
+        self.always_told = np.array([take.always_told for take in takes])
         self.sizes = np.array([len(take.codes) for take in takes])
         self.starts = self.sizes.cumsum() - self.sizes
         self.codes = np.concatenate([take.codes[:, : config.num_groups] for take in takes])
@@ -184,7 +109,7 @@ class Recitals:
         self.number, self.order = -1, list[list[tuple[int, int, int]]]()
 
     def recital(self, step: int) -> Recital:
-        """Return what a step of training learns from, on the CPU."""
+        """Return what a step of training learns from, on the CPU: this process's rows of it."""
         number, at = divmod(step, self.num_steps)
         if number != self.number:
             self.number, self.order = number, self.arrange(number)
@@ -192,20 +117,34 @@ class Recitals:
             self.order[i % len(self.order)] for i in range(at * self.rows, (at + 1) * self.rows)
         ]
         rng = np.random.default_rng([self.seed, 1, step])
+        takes = [[take for take, _, _ in row] for row in rows]
         untold = rng.random(self.rows) < self.data["untold_share"]
-        nobody = rng.random(self.rows) < self.data["nobody_share"]
-        return self.assemble(rows, untold, nobody)
+        untold &= ~np.array([self.always_told[row].any() for row in takes])
+        untold |= np.array([self.silent[row].any() for row in takes])
+        alone = np.where(untold, self.data["untold_nobody_share"], self.data["nobody_share"])
+        nobody = rng.random(self.rows) < alone
+        own = slice(self.ranks.number, None, self.ranks.count)
+        return self.assemble(rows[own], untold[own], nobody[own])
 
-    def dev_pairs(self) -> list[tuple[Recital, Recital]]:
-        """Return recitals to be scored by, up to ``dev_batches``, and the same without text."""
+    def dev_ways(self) -> list[tuple[Recital, Recital, Recital]]:
+        """Return what to score by, up to ``dev_batches``.
+
+        Each is told its text; isn't; and is told neither text nor voice, as a prompt that is gone
+        on from is.
+        """
         rows = self.arrange(0)[: self.rows * self.data["dev_batches"]]
         batches = [rows[at : at + self.rows] for at in range(0, len(rows), self.rows)]
-        pairs = []
+        ways = []
         for batch in batches:
-            nowhere = np.zeros(len(batch), np.bool_)
-            told, untold = (self.assemble(batch, mask, nowhere) for mask in (nowhere, ~nowhere))
-            pairs.append((told, untold))
-        return pairs
+            no = np.zeros(len(batch), np.bool_)
+            ways.append(
+                (
+                    self.assemble(batch, no, no),
+                    self.assemble(batch, ~no, no),
+                    self.assemble(batch, ~no, ~no),
+                )
+            )
+        return ways
 
     def mean_paces(self, speakers: Sequence[str]) -> Tensor:
         """Return the mean pace of each of these."""

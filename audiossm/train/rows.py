@@ -6,14 +6,19 @@ from typing import Any
 
 from audiossm.errors import ManifestError
 from audiossm.train.corpus import Batch, Corpus, pack_rows
+from audiossm.train.ranks import ALONE, Ranks
 
 __all__ = ["batches", "choose", "num_views"]
 
 
 def batches(
-    train: list[Corpus], data: dict[str, Any], hp: dict[str, Any], first: int
+    train: list[Corpus],
+    data: dict[str, Any],
+    hp: dict[str, Any],
+    first: int,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Batch]:
-    """Yield the batch of each step for ever, from step ``first`` on.
+    """Yield the batch of each step for ever, from step ``first`` on: this process's rows of it.
 
     A pass sees each speed once, with other synthetic utterances each time. Once there are two
     views of a row, a batch has half as many rows: the network always gets ``rows`` of them.
@@ -36,7 +41,7 @@ def batches(
             for begin in range(at, at + rows, count):
                 if step >= first:
                     gaps = random.Random(hp["seed"] * 1_000_003 + step)
-                    yield train[i].batch(packed[i][begin : begin + count], samples, gaps)
+                    yield train[i].batch(packed[i][begin : begin + count], samples, gaps, ranks)
                 step += 1
 
 

@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from audiossm.train.ranks import ALONE, Ranks
+
 __all__ = ["Run"]
 
 Product = TypeVar("Product", bound=nn.Module)
@@ -132,11 +134,16 @@ class Run(Generic[Product]):
         for group in self.optimizer.param_groups:
             group["capturable"] = False
 
-    def save(self, path: Path, lessons: dict[str, Tensor] | None = None) -> None:
+    def save(
+        self, path: Path, lessons: dict[str, Tensor] | None = None, ranks: Ranks = ALONE
+    ) -> None:
         """Write everything that the next step depends on; an older file is replaced whole.
 
+        Of several processes, in which everything is the same, only the first one writes.
         ``lessons`` are tensors beside the weights, as ``Lessons.state_dict()`` has them.
         """
+        if not ranks.leads:
+            return
         state = {
             "lessons": lessons or {},
             "trainee": self.trainee.state_dict(),

@@ -6,6 +6,7 @@ from typing import Any
 
 from audiossm.manifest import Utterance
 from audiossm.train.corpus import Corpus, read_manifests
+from audiossm.train.settings import list_left_out
 
 __all__ = ["load_sounds"]
 
@@ -18,7 +19,7 @@ def load_sounds(
     workers: int,
     device: str,
 ) -> tuple[Corpus, Corpus, Corpus | None]:
-    """Decode all sets.
+    """Decode all sets; ``cache/left-out-sounds.jsonl`` lists what isn't learnt from.
 
     Args:
         folder: of the manifests.
@@ -34,12 +35,17 @@ def load_sounds(
     """
 
     def load(name: str, found: list[Utterance]) -> Corpus:
-        return Corpus.load(found, (label,), ([],), workers, cache / f"{name}.pt").to(device)
+        corpus = Corpus.load(found, (label,), ([],), workers, cache / f"{name}.pt")
+        faults.update(corpus.faults)
+        return corpus.to(device)
 
+    faults: dict[str, str] = {}
     sounds = read_manifests(folder, data["sounds"])[::2]
     dev = read_manifests(folder, data["dev"])
-    return (
+    sets = (
         load("train", read_manifests(folder, data["train"]) + sounds),
         load("dev", dev[:: max(1, len(dev) // data["dev_rows"])][: data["dev_rows"]]),
         load("noise", sounds) if sounds else None,
     )
+    list_left_out(cache / "left-out-sounds.jsonl", faults)
+    return sets

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from audiossm.checkpoint import ModelFolder, load_weights
 from audiossm.errors import ConfigError
 from audiossm.models.generator import Generator, GeneratorConfig, delay_codes
+from audiossm.train.ranks import ALONE, Ranks
 from audiossm.train.recitals import UNTOLD, Recital
 
-__all__ = ["Talker", "capture", "score_talker"]
+__all__ = ["Talker", "capture", "compile_layers", "find_losses", "score_talker"]
 
 VOICES_FILE = "voices.safetensors"
 VOICE_STD = 0.1
@@ -30,43 +31,50 @@ class Talker(nn.Module):
         num_speakers: rows of the table of voices, beside that of nobody, which stays zero.
         noise: part of the frames whose codes are heard as random ones or as none: what it says
             later isn't what anybody said either.
+        ranks: the processes that have a part of each recital's rows.
     """
 
-    def __init__(self, config: GeneratorConfig, num_speakers: int, noise: float = 0.0) -> None:
+    def __init__(
+        self,
+        config: GeneratorConfig,
+        num_speakers: int,
+        noise: float = 0.0,
+        ranks: Ranks = ALONE,
+    ) -> None:
         super().__init__()
-        self.generator, self.noise = Generator(config), noise
+        self.generator, self.noise, self.ranks = Generator(config), noise, ranks
         self.voices = nn.Embedding(1 + num_speakers, config.d_voice, padding_idx=0)
         nn.init.normal_(self.voices.weight[1:], std=VOICE_STD)
 
     def forward(self, recital: Recital) -> Tensor:
         """Return the mean losses, in nats: of each group's codes, then of the units' ends."""
-        net, none = self.generator, self.generator.config.num_codes
+        none = self.generator.config.num_codes
         targets = delay_codes(recital.codes.long(), none)[:, : recital.codes.shape[1]]
         heard = F.pad(targets, (0, 0, 1, 0), value=none)[:, :-1]
         if self.training:
             heard = self.mishear(heard)
+        with self.ranks.apart(heard.device):
+            outputs = self.listen(recital, heard)
+            logits = outputs[..., :-1].view(*targets.shape, none)
+            return find_losses(logits, targets, outputs[..., -1], recital.ends)
+
+    def listen(self, recital: Recital, heard: Tensor) -> Tensor:
+        """Return what the network puts out at each step, told the text and ``heard`` codes."""
+        net = self.generator
         seen = net.read(recital.units.long())
         places = recital.place.long().unsqueeze(-1).expand(-1, -1, seen.shape[-1])
         voice = self.voices(recital.who)
         x = net.embed(heard, seen.gather(1, places), recital.age.long(), voice, recital.pace)
-        outputs, _ = net.step(x, net.init_state(len(x)))
-        logits = outputs[..., :-1].view(*targets.shape, none)
-        losses = [
-            F.cross_entropy(guessed.flatten(0, 1), codes.flatten(), ignore_index=none)
-            for guessed, codes in zip(logits.unbind(2), targets.unbind(2), strict=True)
-        ]
-        told = recital.ends != UNTOLD
-        ends = recital.ends.clamp(min=0).float()
-        ending = F.binary_cross_entropy_with_logits(outputs[..., -1], ends, reduction="none")
-        losses.append((ending * told).sum() / told.sum().clamp(min=1))
-        return torch.stack(losses)
+        return net.step(x, net.init_state(len(x)))[0]
 
     def mishear(self, codes: Tensor) -> Tensor:
         """Replace the codes of some frames: half of these by random ones, half by none."""
         none = self.generator.config.num_codes
-        chance = torch.rand(*codes.shape[:2], 1, device=codes.device)
+        rows, frames, groups = codes.shape
+        chance = self.ranks.rand(rows, frames, 1, device=codes.device)
         heard = codes.masked_fill(chance < self.noise, none)
-        return torch.where(chance < self.noise / 2, torch.randint_like(codes, none), heard)
+        others = self.ranks.randint(none, rows, frames, groups, device=codes.device)
+        return torch.where(chance < self.noise / 2, others, heard)
 
     def save_voices(self, folder: Path, names: Sequence[str], paces: Tensor) -> None:
         """Write ``voices`` (names, d_voice) and mean ``paces`` (names,), float32, to one file.
@@ -102,8 +110,36 @@ class Talker(nn.Module):
                 )
             theirs = dict(zip(names, voices, strict=True))
             for number, speaker in enumerate(speakers, 1):
-                if speaker in theirs:
-                    self.voices.weight[number] = theirs[speaker]
+                # at another speed it begins as the same one
+                voice = theirs.get(speaker, theirs.get(speaker.partition("@")[0]))
+                if voice is not None:
+                    self.voices.weight[number] = voice
+
+
+def find_losses(logits: Tensor, targets: Tensor, ending: Tensor, ends: Tensor) -> Tensor:
+    """Return mean losses in nats: of each group's codes, then of the units' ends.
+
+    Args:
+        logits: (rows, frames, groups, codes).
+        targets: (rows, frames, groups); ``codes``, beyond the last one, isn't counted.
+        ending: (rows, frames): logits of a unit's end.
+        ends: (rows, frames): as ``Recital.ends``.
+    """
+    losses = [
+        F.cross_entropy(guessed.flatten(0, 1), codes.flatten(), ignore_index=logits.shape[-1])
+        for guessed, codes in zip(logits.unbind(2), targets.unbind(2), strict=True)
+    ]
+    told = ends != UNTOLD
+    right = ends.clamp(min=0).float()
+    missed = F.binary_cross_entropy_with_logits(ending, right, reduction="none")
+    losses.append((missed * told).sum() / told.sum().clamp(min=1))
+    return torch.stack(losses)
+
+
+def compile_layers(talker: Talker) -> None:
+    """Compile each layer's step."""
+    for layer in talker.generator.blocks():
+        layer.step = torch.compile(layer.step, dynamic=False)  # type: ignore[method-assign]
 
 
 def capture(talker: Talker, sample: Recital) -> None:
@@ -115,9 +151,7 @@ def capture(talker: Talker, sample: Recital) -> None:
         talker: on a CUDA device, training.
         sample: such recitals as there will be, on the device.
     """
-    for layer in talker.generator.blocks():
-        compiled = torch.compile(layer.step, dynamic=False)
-        layer.step = compiled  # type: ignore[method-assign]
+    compile_layers(talker)
     halved = torch.autocast("cuda", torch.bfloat16, cache_enabled=False)
     # what is drawn here mustn't count, or a run that was stopped would go on with other numbers
     with torch.random.fork_rng([sample.who.device]), halved:
@@ -127,21 +161,26 @@ def capture(talker: Talker, sample: Recital) -> None:
 
 
 @torch.no_grad()
-def score_talker(talker: Talker, dev: Sequence[tuple[Recital, Recital]]) -> dict[str, float]:
+def score_talker(
+    talker: Talker, dev: Sequence[tuple[Recital, Recital, Recital]]
+) -> dict[str, float]:
     """Return bits per frame of each group and of the units' ends.
 
     Args:
         talker: on its device.
-        dev: recitals, and the same ones without text, which tell what the text is worth.
+        dev: of ``Recitals.dev_ways``: ``_untold`` is what a group costs without the text,
+            ``_alone`` without text and voice.
     """
     device = talker.voices.weight.device
     talker.eval()
-    totals = []
+    totals: list[list[Tensor]] = [[], [], []]
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        for told, untold in dev:
-            bits = talker(told.to(device)), talker(untold.to(device))[:1]
-            totals.append(torch.cat(bits) / math.log(2))
-    *groups, ending, untold_bits = torch.stack(totals).mean(0).tolist()
-    scores = {f"dev_bits_{group}": bits for group, bits in enumerate(groups)}
-    scores |= {"dev_ends": ending, "dev_bits_0_untold": untold_bits}
+        for batch in dev:
+            for total, recital in zip(totals, batch, strict=True):
+                total.append(talker(recital.to(device)) / math.log(2))
+    told, untold, alone = (torch.stack(total).mean(0).tolist() for total in totals)
+    scores = {f"dev_bits_{group}": bits for group, bits in enumerate(told[:-1])}
+    scores |= {"dev_ends": told[-1]}
+    for way, bits in (("untold", untold), ("alone", alone)):
+        scores |= {f"dev_bits_{group}_{way}": value for group, value in enumerate(bits[:-1])}
     return {name: round(value, 4) for name, value in scores.items()}

@@ -1,16 +1,21 @@
 """What recordings say, unit by unit, and for how many frames: what a generator learns from."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from audiossm.errors import ManifestError
 from audiossm.lexicon import MAIN_STRESS, SIDE_STRESS
 from audiossm.script import BEGINS, ENDS, PAUSES, SYMBOLS, Unit
 
-__all__ = ["TimedScript", "read_timed_scripts", "write_timed_scripts"]
+__all__ = ["TimedScript", "fit_scripts", "read_timed_scripts", "write_timed_scripts"]
 
+FRAME_S = 0.02  # of a file
+# by which a recording may be longer or shorter than its script
+SLACK_S = 0.1
 STRESSES = ("", SIDE_STRESS, MAIN_STRESS)
 
 
@@ -21,7 +26,7 @@ class TimedScript:
     Attributes:
         key: the recording's, in its manifest.
         units: phones and pauses.
-        frames: of each unit, 1 or more; 20 ms each.
+        frames: of each unit, 1 or more; 20 ms each in a file.
     """
 
     key: str
@@ -61,6 +66,44 @@ def read_timed_scripts(path: Path) -> Iterator[TimedScript]:
                 yield TimedScript(str(row["key"]), units, frames)
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise ManifestError(f"{path}: not a file of timed scripts ({exc})") from exc
+
+
+def fit_scripts(
+    scripts: Mapping[str, TimedScript], num_frames: Mapping[str, int], frame_s: float
+) -> dict[str, TimedScript]:
+    """Count in a codec's frames instead of those of 20 ms; print how many it has too few for.
+
+    Args:
+        scripts: by their keys, in frames of 20 ms.
+        num_frames: of each recording, by its key.
+        frame_s: how long a codec's frame is, in seconds.
+
+    Returns:
+        scripts of recordings whose length is about that of their script, and of which each unit
+        has a frame.
+
+    Raises:
+        ManifestError: there are scripts, but frames are too long for all of them.
+    """
+    fitting, short = {}, 0
+    for key, script in scripts.items():
+        borders = np.cumsum([0, *script.frames])
+        count = num_frames.get(key, 0)
+        if abs(borders[-1] * FRAME_S - count * frame_s) > SLACK_S:
+            continue
+        frames = np.diff(np.rint(borders / borders[-1] * count).astype(int)).tolist()
+        if min(frames) < 1:
+            short += 1
+        else:
+            fitting[key] = TimedScript(key, script.units, tuple(frames))
+    if short and not fitting:
+        raise ManifestError(
+            f"the codec's frames of {1000 * frame_s:g} ms are longer than a phone in each of "
+            f"{short} recordings: the generator needs a frame for each phone"
+        )
+    if short:
+        print(f"left out: {short} with phones shorter than the codec's frames", flush=True)
+    return fitting
 
 
 def _read_units(said: list[str]) -> Iterator[Unit]:

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from audiossm.errors import ConfigError
 from audiossm.models import LoadedRecogniser, Recogniser, RecogniserConfig, RecogniserState
-from audiossm.nn import Block, GatedConv, map_state
+from audiossm.nn import AnyLayer, GatedConv, map_state
 from audiossm.train.transducer import Transducer
 
-__all__ = ["Trainee", "capture"]
+__all__ = ["Trainee", "capture", "compile_layers"]
 
 
 class Trainee(nn.Module):
@@ -94,6 +94,15 @@ def pick(x: Tensor, frames: Tensor) -> Tensor:
     return x.gather(1, frames.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
 
+def compile_layers(trainee: Trainee) -> None:
+    """Compile each layer's step."""
+    net, encoder = trainee.recogniser, trainee.recogniser.encoder
+    layers: list[AnyLayer | GatedConv] = [*net.blocks(), *net.gated_convs()]
+    for layer in layers:
+        layer.step = torch.compile(layer.step, dynamic=False)  # type: ignore[method-assign]
+    encoder.step_spectra = torch.compile(encoder.step_spectra, dynamic=False)  # type: ignore[method-assign]
+
+
 def capture(trainee: Trainee, rows: int, num_samples: int, *, compiled: bool = True) -> nn.Module:
     """Compile the layers, then capture the network, forward and backward, as CUDA graphs.
 
@@ -101,11 +110,7 @@ def capture(trainee: Trainee, rows: int, num_samples: int, *, compiled: bool = T
     """
     net, encoder = trainee.recogniser, trainee.recogniser.encoder
     if compiled:
-        layers: list[Block | GatedConv] = [*net.blocks(), *net.gated_convs()]
-        for layer in layers:
-            step = torch.compile(layer.step, dynamic=False)
-            layer.step = step  # type: ignore[assignment, method-assign]
-        encoder.step_spectra = torch.compile(encoder.step_spectra, dynamic=False)  # type: ignore[method-assign]
+        compile_layers(trainee)
     device = trainee.rights.device
     late = max(net.config.lookahead_frames) * net.config.frame_size
     spectra = encoder.stft(torch.zeros(rows, num_samples + late, device=device)).detach()

@@ -22,7 +22,7 @@ from audiossm.models import (
     list_voices,
 )
 from audiossm.models.voices import make_nobody
-from audiossm.nn import map_state
+from audiossm.nn import mamba_blocks, map_state
 from audiossm.pronouncer import Pronouncer
 from audiossm.script import PAUSES, ScriptReader, Unit
 from audiossm.streaming import Alignment
@@ -204,6 +204,7 @@ def tune_voice(
     pace = torch.tensor(start.pace, requires_grad=True)
     first = network.init_state(1) if start.state is None else start.state
     # not k and v, too: where both are nought, so is the gradient of their product
+    mamba_blocks(network.blocks(), "tuned voices")
     memories = [layer.ssm.clone().requires_grad_(True) for layer in first.layers]
     optimiser = torch.optim.Adam(
         [

@@ -105,9 +105,15 @@ def main(argv: list[str] | None = None) -> int:
     cases, begin = cover_pairs(SIZES), time.monotonic()
     random.Random(1).shuffle(cases)
     wrong, done = [], []
+
+    def save() -> None:  # after each case: what was found stays if this is ended
+        if args.json is not None:
+            args.json.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+
     with multiprocessing.get_context("spawn").Pool(args.processes, maxtasksperchild=1) as pool:
         for case, found in zip(cases, pool.imap(check_case, cases), strict=True):
             done.append(case | {"wrong": found})
+            save()
             if found is not None:
                 wrong.append(case)
                 print(f"wrong: {case}: {found}", flush=True)
@@ -118,8 +124,6 @@ def main(argv: list[str] | None = None) -> int:
         f"{torch.cuda.get_device_name()}: {len(done) - len(wrong)} of {len(done)} cases are right"
         f" ({len(cases)} cases in the grid, {time.monotonic() - begin:.0f} s)"
     )
-    if args.json is not None:
-        args.json.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
     return 1 if wrong or not done else 0
 
 

@@ -75,6 +75,11 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     torch.cuda.empty_cache()
 
+    def save() -> None:  # after each part: what was measured stays if a later one fails
+        report["seconds"] = time.monotonic() - begin
+        if args.json is not None:
+            args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
     bandwidth, rate = copy_bandwidth(), matmul_rate()
     report["copy_bytes_per_s"] = bandwidth
     report["matmul_flop_per_s"] = rate
@@ -85,18 +90,19 @@ def main(argv: list[str] | None = None) -> int:
     if "scan" in only:
         grid = deadline if args.grid == "scan" else None
         report["scans"] = scan.measure(bandwidth, rate, grid)
+        save()
     if "layer" in only:
         report["layers"] = scan.measure_layers(bandwidth, rate)
+        save()
     if "step" in only:
         report["drift_2048"] = step.drift()
         print(f"bfloat16 state after 2048 steps: off by {report['drift_2048']:.1e} (aim 3e-2)")
         report["works"] = step.measure(bandwidth, deadline if args.grid == "step" else None)
+        save()
     if "backbone" in only:
         report["backbones"] = backbone.measure(bandwidth)
-    report["seconds"] = time.monotonic() - begin
+    save()
     print(f"{device.name}: {report['seconds']:.0f} s in all")
-    if args.json is not None:
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

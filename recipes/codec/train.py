@@ -9,9 +9,9 @@ stopped goes on from its last checkpoint with the same command. README.md has th
 """
 
 import argparse
-import json
 import math
 import os
+import sys
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from audiossm.audio import write_audio
 from audiossm.checkpoint import save_model
 from audiossm.codec import CodecConfig, LoadedCodec
-from audiossm.config import from_dict, load_toml, to_dict
+from audiossm.config import change_value, from_dict, load_toml, to_dict
 from audiossm.manifest import Utterance
 from audiossm.models import RecogniserConfig, save_recogniser
 from audiossm.text import Vocabulary
@@ -35,18 +35,20 @@ from audiossm.train.codec_trainee import CodecTrainee, capture
 from audiossm.train.corpus import Batch, Corpus
 from audiossm.train.crops import batch_shapes, draw_batch, draw_crops, vary
 from audiossm.train.curves import draw_curves
+from audiossm.train.journal import Journal
 from audiossm.train.lessons import Lessons
 from audiossm.train.losses import ctc
 from audiossm.train.phones import Phones, read_phones
 from audiossm.train.run import Run
 from audiossm.train.scoring import greedy_wer
+from audiossm.train.settings import adopt_sets
 from audiossm.train.sounds import load_sounds
 from audiossm.train.spectral import SpectralLoss
 from audiossm.train.spoken import load_spoken
 from audiossm.train.trainee import Trainee
+from audiossm_apps.recipe import StepBar, run_recipe
 
 HERE = Path(__file__).parent
-SAVE_MINUTES = 5
 SMOKE_DATA = {"train": ["manifest"], "sounds": [], "dev": ["manifest"], "dev_rows": 4}
 SMOKE_DATA |= {"crop_s": 0.64, "crop_rows": 4, "long_s": 4.48, "long_rows": 1}
 SMOKE_SPOKEN = {"train": ["manifest"], "dev": ["manifest"], "noise": [], "speeds": [1.0], "rows": 2}
@@ -92,6 +94,7 @@ def open_recogniser(
     sizes = from_dict(RecogniserConfig, table["recogniser"], "recogniser")
     if args.smoke:
         sizes, data, hp = RecogniserConfig.tiny(), data | SMOKE_SPOKEN, hp | {"warmup": 5}
+    data = adopt_sets(data, args.data)
     sizes = replace(sizes, phones=phones.symbols, encoder=config.encoder)
     student = Trainee(sizes).to(args.device)
     if args.recogniser != "new":
@@ -127,25 +130,34 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "tests" / "speech")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
     parser.add_argument("--init", help="begin from this codec, or this recogniser's encoder")
     parser.add_argument("--name", default="codec", help="the model's: other models ask for it")
     parser.add_argument("--recogniser", help="train it, or a 'new' one, on the same encoder")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
+    parser.add_argument("--save-minutes", type=float, default=5.0, help="between checkpoints")
     parser.add_argument(
         "--compile", action="store_true", help="CUDA: capture the network as graphs"
     )
+    parser.add_argument("--tensorboard", action="store_true", help="events in OUT/tensorboard")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
     began = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
 
     table = load_toml(args.config)
+    if args.smoke:
+        table["data"] |= SMOKE_DATA
+        table["train"] |= SMOKE_TRAIN
+    table["data"] = adopt_sets(table["data"], args.data)
+    for change in args.set:
+        change_value(table, change)
     config = from_dict(CodecConfig, table["codec"], "codec")
     data, hp = table["data"], table["train"]
     if args.smoke:
-        config, data, hp = CodecConfig.tiny(), data | SMOKE_DATA, hp | SMOKE_TRAIN
+        config = CodecConfig.tiny()
     torch.set_float32_matmul_precision("high")
     phones_file = args.data / "phones.json"
     phones = read_phones(phones_file) if phones_file.exists() else Phones((), {})
@@ -181,6 +193,8 @@ def main() -> None:
             lessons.load_state_dict(before)
     print(f"begins at step {run.step}, {time.monotonic() - began:.0f} s", flush=True)
 
+    journal = Journal(args.out, run.step, tensorboard=args.tensorboard)
+    bar = StepBar(hp["steps"], run.step)
     saved, sums = began, defaultdict[str, list[Tensor]](list)
     while run.step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
         cosine = 0.5 + 0.5 * math.cos(math.pi * run.step / hp["steps"])
@@ -200,20 +214,27 @@ def main() -> None:
             sums.clear()
             if run.step % hp["dev_every"] == 0:
                 row |= measure(run.ema, dev_audio, distance, dev)
-            print(json.dumps(row), flush=True)
-            with (args.out / "log.jsonl").open("a") as log:
-                print(json.dumps(row), file=log)
-        if time.monotonic() - saved > 60 * SAVE_MINUTES:
+            journal.write(row)
+            bar.show(run.step, row)
+        bar.show(run.step)
+        if time.monotonic() - saved > 60 * args.save_minutes:
             run.save(checkpoint, lessons.state_dict() if lessons else None)
             saved = time.monotonic()
 
     run.save(checkpoint, lessons.state_dict() if lessons else None)
+    bar.close(), journal.close()
     reached = measure(run.ema, dev_audio, distance, dev)
     print(f"step {run.step} of {hp['steps']}, {reached}", flush=True)
-    export(args, run, train, dev_audio)
+    export(args, run, train, dev_audio, reached)
 
 
-def export(args: argparse.Namespace, run: Run[nn.ModuleDict], train: Corpus, audio: Tensor) -> None:
+def export(
+    args: argparse.Namespace,
+    run: Run[nn.ModuleDict],
+    train: Corpus,
+    audio: Tensor,
+    reached: dict[str, float],
+) -> None:
     """Save the codec, the recogniser that stands on it, a sample before and after, and curves."""
     out, log, codec = args.out, args.out / "log.jsonl", run.ema["codec"]
     rate = codec.config.bits_per_second
@@ -221,7 +242,7 @@ def export(args: argparse.Namespace, run: Run[nn.ModuleDict], train: Corpus, aud
     tables = {"codec": to_dict(codec.config)}
     save_model(out / args.name, "codec", description, tables, codec.state_dict())
     command = f"audiossm evaluate codec MANIFEST.jsonl --model {out / args.name}"
-    write_card(out / args.name, command, codec, train, log, run.device)
+    write_card(out / args.name, command, codec, train, log, run.device, reached)
     loaded = LoadedCodec.load(out / args.name)
     if "recogniser" in run.ema:
         description = "English speech to lower-case words, trained together with its codec"
@@ -234,4 +255,4 @@ def export(args: argparse.Namespace, run: Run[nn.ModuleDict], train: Corpus, aud
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main))

@@ -13,7 +13,7 @@ from pathlib import Path
 from make_voices import VOICES
 
 from audiossm.config import change_value, load_toml
-from audiossm.train.recitals import is_held_out
+from audiossm.train.takes import is_held_out
 
 HERE = Path(__file__).parent
 

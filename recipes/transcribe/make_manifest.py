@@ -8,6 +8,8 @@ import argparse
 import json
 from pathlib import Path
 
+from audiossm.prepare.layouts import read_librispeech
+
 
 def main() -> None:
     """Look up the transcripts and write a line for each utterance."""
@@ -16,11 +18,7 @@ def main() -> None:
     parser.add_argument("--ids", type=Path, help="a file of utterance ids (default: all)")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    texts = {}
-    for table in sorted(args.folder.glob("*/*/*.trans.txt")):
-        for line in table.read_text(encoding="utf-8").splitlines():
-            key, text = line.split(" ", 1)
-            texts[key] = (table.parent / f"{key}.flac", text)
+    texts = {item.utterance.key: item.utterance for item in read_librispeech(args.folder)}
     wanted = args.ids.read_text(encoding="utf-8").split() if args.ids else list(texts)
     missing = [key for key in wanted if key not in texts]
     if missing or not wanted:
@@ -31,10 +29,9 @@ def main() -> None:
         )
     with args.out.open("w", encoding="utf-8") as out:
         for key in wanted:
-            path, text = texts[key]
-            speaker = f"libri_{key.split('-')[0]}"
-            source = f"librispeech/{args.folder.name}"
-            row = {"key": key, "path": str(path.resolve()), "text": text, "speaker": speaker}
+            found, source = texts[key], f"librispeech/{args.folder.name}"
+            row = {"key": key, "path": str(found.path.resolve()), "text": found.text}
+            row["speaker"] = found.speaker
             print(json.dumps(row | {"source": source, "lang": "en"}), file=out)
     print(f"{args.out}: {len(wanted)} utterances")
 

@@ -7,36 +7,27 @@ The columns' defaults are Mozilla Common Voice's. Hours left out are counted of 
 """
 
 import csv
-import io
-import json
 import re
 import sys
-import tarfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 import torch
 
 from audiossm.audio import mix, open_audio, resample
-from audiossm.audio.ogg import page_checksum
+from audiossm.audio.encoded import encode_opus
 from audiossm.errors import AudioError, AudioSSMError, ManifestError
-from audiossm.manifest import read_manifest
+from audiossm.manifest import Utterance, read_manifest
+from audiossm.prepare import Limits, ShardWriter, shards, trim
+from audiossm.prepare.checks import SAMPLE_RATE
+from audiossm.prepare.layouts import COLUMNS, NO_RECORDING, read_table
 from audiossm.text import normalise_text
 
-SAMPLE_RATE = 16000  # Hz, of what is written
-SHARD_BYTES = 28_000_000
-COMPRESSION = 0.96  # of libsndfile's 0 to 1: about 18 kbit/s
-FRAME = 320  # samples, of the level
-MARGIN = 6400  # samples of silence kept at either end
-RATE = (5.5, 26.0)  # characters a second of speech; anything else isn't that text
-COLUMNS = {"path": ["path", "filename"], "text": ["sentence", "text"], "speaker": ["client_id", ""]}
-VOTES = ("up_votes", "down_votes")
+SHARD_BYTES = shards.SHARD_BYTES
 
 
 class Clip(NamedTuple):
@@ -80,67 +71,24 @@ def main(argv: list[str] | None = None) -> int:
 
 def choose(args: Namespace) -> Iterator[Clip]:
     """Yield a clip a row of the table, with its fault if the row alone tells one."""
-    text = args.table.read_text(encoding="utf-8-sig")
-    table = csv.DictReader(io.StringIO(text, newline=""), restval="")
-    if "\t" in text.split("\n")[0]:  # in Common Voice's tsv a quote is a character as any other
-        table = csv.DictReader(text.split("\n"), restval="", delimiter="\t", quoting=csv.QUOTE_NONE)
-    header = [*(table.fieldnames or ()), ""]
-    wanted = [getattr(args, f"{kind}_column") for kind in COLUMNS]
-    columns = [next(filter(header.__contains__, names), None) for names in wanted]
-    if None in columns:
-        raise ManifestError(f"{args.table}: expected a column of each of {wanted}, got {header}")
-    path_column, text_column, speaker_column = columns
     held_out = [utterance for path in args.held_out for utterance in read_manifest(path)]
     texts, speakers = {normalise_text(u.text) for u in held_out}, {u.speaker for u in held_out}
-    if held_out and not speaker_column:
+    columns = [getattr(args, f"{kind}_column") for kind in COLUMNS]
+    with args.table.open(encoding="utf-8-sig") as table:
+        header = re.split("[,\t]", table.readline().strip())
+    if held_out and not set(columns[-1]) & set(header):
         print("the table has no speakers: those of --held-out can't be told")
-    for row in table:
-        name, text = row[path_column], " ".join(row[text_column].split())
-        if re.fullmatch(r'"([^"]|"")+"', text):  # so in the tsv of some releases
-            text = text[1:-1].replace('""', '"').strip()
-        path = next(filter(Path.is_file, (args.clips / name, args.clips / Path(name).name)), None)
-        # without ids each clip has a speaker of its own; a long hash is cut
-        speaker = row.get(speaker_column) or re.sub(r"\.\w+$", "", name)
-        speaker = args.speaker_prefix + re.sub("^([0-9a-f]{16})[0-9a-f]{16,}$", r"\1", speaker)
-        up, down = (int(row[v]) if row.get(v, "").isdecimal() else 0 for v in VOTES)
-        plain, fault = normalise_text(text), ""
-        if path is None:
-            fault = "no such recording"
-        elif not plain or any(char.isalnum() and not normalise_text(char) for char in set(text)):
+    options = {"columns": columns, "speaker_prefix": args.speaker_prefix}
+    for item in read_table(args.table, args.clips, **options):
+        found, fault = item.utterance, item.fault
+        plain = normalise_text(found.text)
+        if fault == NO_RECORDING:
+            pass
+        elif not plain or any(c.isalnum() and not normalise_text(c) for c in set(found.text)):
             fault = "no words, or digits or foreign letters among them"
-        elif plain in texts or speaker in speakers:
+        elif plain in texts or found.speaker in speakers:
             fault = "held-out text" if plain in texts else "held-out speaker"
-        elif all(v in row for v in VOTES) and up <= down:
-            fault = "not more up-votes than down-votes"
-        yield Clip(path or Path(name), text, speaker, fault)
-
-
-def trim(x: np.ndarray) -> tuple[np.ndarray, float]:
-    """Cut silence at the ends of (samples,) down to ``MARGIN``; also give the seconds between."""
-    frames = x[: len(x) // FRAME * FRAME].reshape(-1, FRAME)
-    level = 10 * np.log10(np.square(frames).mean(axis=1) + 1e-10)  # dB of full scale
-    quiet, loud = np.percentile(level, (10, 97)) if len(level) else (-100.0, -100.0)
-    if loud < -60:
-        return x[:0], 0.0
-    # where noise hides the pauses, all of it counts as speech
-    floor = max(quiet + 0.3 * (loud - quiet), loud - 35) if loud - quiet > 8 else -np.inf
-    heard = np.flatnonzero(level > floor)
-    start, end = int(heard[0]) * FRAME, int(heard[-1] + 1) * FRAME
-    return x[max(0, start - MARGIN) : end + MARGIN], (end - start) / SAMPLE_RATE
-
-
-def encode(x: np.ndarray) -> bytes:
-    """Return (samples,) float32 at 16 kHz as Ogg Opus, the same bytes each time."""
-    file, at = io.BytesIO(), 0
-    soundfile.write(file, x, SAMPLE_RATE, "OPUS", format="OGG", compression_level=COMPRESSION)
-    ogg = bytearray(file.getvalue())
-    while at < len(ogg):  # libsndfile draws the stream's number by the clock: make it 1 everywhere
-        segments = ogg[at + 27 : at + 27 + ogg[at + 26]]
-        end = at + 27 + len(segments) + sum(segments)
-        ogg[at + 14 : at + 18] = b"\1\0\0\0"
-        ogg[at + 22 : at + 26] = page_checksum(bytes(ogg[at:end]))
-        at = end
-    return bytes(ogg)
+        yield Clip(found.path, found.text, found.speaker, fault)
 
 
 def render(clip: Clip) -> Clip:
@@ -156,39 +104,32 @@ def render(clip: Clip) -> Clip:
         return clip._replace(fault="can't be decoded")
     speech, speech_s = trim(x.numpy())
     clip = clip._replace(seconds=len(speech) / SAMPLE_RATE)
-    if not speech_s or not RATE[0] <= len(clip.text) / speech_s <= RATE[1]:
+    limits = Limits()
+    if not speech_s or not limits.slowest <= len(clip.text) / speech_s <= limits.fastest:
         return clip._replace(fault="silence, or speech too fast or too slow for the text")
     gain = min(1.0, 0.95 / float(np.abs(speech).max()))  # Opus overshoots
-    return clip._replace(opus=encode(speech * gain))
+    return clip._replace(opus=encode_opus(speech * np.float32(gain), SAMPLE_RATE))
 
 
 def pack(clips: list[Clip], args: Namespace) -> None:
     """Write shards of rendered clips and their manifest; print what was left out."""
-    path, tar, shards = args.out / f"{args.name}.jsonl", None, 0
     times: dict[str, list[float]] = {"": []}  # fault, if any: seconds of each clip
-    with path.open("x", encoding="utf-8") as manifest, ExitStack() as archive:
-        # spawn: a forked child of a threaded torch can wait for ever
-        with get_context("spawn").Pool(args.workers, torch.set_num_threads, (1,)) as pool:
-            for clip in pool.imap(render, clips, chunksize=16):
-                times.setdefault(clip.fault, []).append(clip.seconds)
-                if clip.fault:
-                    continue
-                # a header, padding, and at the end as much as makes the archive a multiple of 10240
-                if tar is None or tar.offset + len(clip.opus) + 12 * 1024 > SHARD_BYTES:
-                    archive.close()
-                    shard, shards = f"{args.name}-{shards:02}.tar", shards + 1
-                    tar = archive.enter_context(tarfile.open(args.out / shard, "w"))
-                member = tarfile.TarInfo(f"{args.name}-{len(times['']) - 1:05}.opus")
-                member.size = len(clip.opus)
-                tar.addfile(member, io.BytesIO(clip.opus))
-                row = {"key": member.name[:-5], "shard": shard, "text": clip.text}
-                rest = {"seconds": round(clip.seconds, 3), "source": args.source, "lang": args.lang}
-                row |= {"speaker": clip.speaker, **rest}
-                manifest.write(json.dumps(row, ensure_ascii=False) + "\n")
+    writer = ShardWriter(args.out, args.name, shard_bytes=SHARD_BYTES)
+    # spawn: a forked child of a threaded torch can wait for ever
+    with writer, get_context("spawn").Pool(args.workers, torch.set_num_threads, (1,)) as pool:
+        for clip in pool.imap(render, clips, chunksize=16):
+            times.setdefault(clip.fault, []).append(clip.seconds)
+            if clip.fault:
+                continue
+            key = f"{args.name}-{len(times['']) - 1:05}"
+            rest = {"seconds": clip.seconds, "source": args.source, "lang": args.lang}
+            said = Utterance(key=key, text=clip.text, speaker=clip.speaker, **rest)
+            writer.add(said, clip.opus, ".opus")
+    path, num_shards = writer.path, writer.num_shards
     for fault, seconds in sorted(times.items()):
-        kind = f"left out, {fault}" if fault else f"in {path}, {shards} shards"
+        kind = f"left out, {fault}" if fault else f"in {path}, {num_shards} shards"
         print(f"{len(seconds)} clips, {sum(seconds) / 3600:.2f} h: {kind}")
-    if not shards:
+    if not num_shards:
         path.unlink()
         raise ManifestError("every clip was left out: do --clips and --table match?")
 

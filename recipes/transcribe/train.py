@@ -3,14 +3,18 @@
     python recipes/transcribe/train.py --data DIR --out DIR --codec MODEL
     python recipes/transcribe/train.py --smoke --out DIR      # a minute on a CPU
 
+    torchrun --nproc_per_node 2 --max-restarts 3 recipes/transcribe/train.py ...
+
 DIR holds the manifests and shards that config.toml names, and phones.json by make_phones.py. A run
-that was stopped goes on from its last checkpoint with the same command. README.md has the numbers.
+that was stopped goes on from its last checkpoint with the same command, on any number of processes,
+which share the rows of a batch. README.md has the numbers.
 """
 
 import argparse
 import json
 import math
 import os
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,22 +22,27 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from audiossm.codec import LoadedCodec
+from audiossm.checkpoint import ModelFolder
+from audiossm.codec import ForeignCodec, load_codec
 from audiossm.config import change_value, from_dict, load_toml
+from audiossm.errors import ConfigError
 from audiossm.models import Recogniser, RecogniserConfig, save_recogniser
 from audiossm.text import Vocabulary
 from audiossm.train.card import write_card
 from audiossm.train.corpus import Corpus
 from audiossm.train.curves import draw_curves
+from audiossm.train.journal import Journal
 from audiossm.train.lessons import Lessons
 from audiossm.train.phones import Phones, read_phones
+from audiossm.train.ranks import Ranks
 from audiossm.train.run import Run
 from audiossm.train.scoring import greedy_wer, transducer_wer
+from audiossm.train.settings import adopt_sets
 from audiossm.train.spoken import load_spoken
 from audiossm.train.trainee import Trainee
+from audiossm_apps.recipe import StepBar, run_recipe
 
 HERE = Path(__file__).parent
-SAVE_MINUTES = 5
 SMOKE_DATA = {"train": ["manifest"], "dev": ["manifest"], "noise": [], "speeds": [1.0], "rows": 2}
 SMOKE_TRAIN = {
     "steps": 30,
@@ -61,49 +70,77 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
     front = parser.add_mutually_exclusive_group()
-    front.add_argument("--codec", help="stand on this codec's encoder, which stays as it is")
+    front.add_argument("--codec", help="stand on this codec's encoder; transformers:NAME: hear it")
     parser.add_argument("--init", help="begin from this recogniser: a name or a folder")
     front.add_argument("--log-mel", action="store_true", help="a control: no spectra, mels alone")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
+    parser.add_argument("--save-minutes", type=float, default=5.0, help="between checkpoints")
+    parser.add_argument("--halve-gradients", action="store_true", help="sent as bfloat16")
     parser.add_argument("--anneal", action="store_true", help="the rate falls by --minutes' end")
-    parser.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
+    graphs = parser.add_mutually_exclusive_group()
+    graphs.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
+    graphs.add_argument("--capture", action="store_true", help="CUDA: capture what isn't compiled")
+    parser.add_argument("--tensorboard", action="store_true", help="events in OUT/tensorboard")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
     began = time.monotonic()
+    ranks = Ranks.join(args.device)
     args.out.mkdir(parents=True, exist_ok=True)
 
     table = load_toml(args.config)
+    if args.smoke:
+        table["data"] |= SMOKE_DATA
+        table["train"] |= SMOKE_TRAIN
+    table["data"] = adopt_sets(table["data"], args.data)
     for change in args.set:
         change_value(table, change)
+    begun = None
+    if args.init and "recogniser" not in table:  # fine-tuning: sizes and codec are the model's
+        begun = ModelFolder.open(args.init).config
+        table["recogniser"] = begun["recogniser"]
+        args.codec = args.codec or begun.get("codec", {}).get("name")
+    if "recogniser" not in table:
+        parser.error(f"{args.config} has no table [recogniser]: name a model with --init")
     config = from_dict(RecogniserConfig, table["recogniser"], "recogniser")
     data, hp = table["data"], table["train"]
     if args.smoke:
-        config, data, hp = RecogniserConfig.tiny(), data | SMOKE_DATA, hp | SMOKE_TRAIN
+        config = RecogniserConfig.tiny()
     torch.set_float32_matmul_precision("high")
     phones_file = args.data / "phones.json"
     phones = read_phones(phones_file) if phones_file.exists() else Phones((), {})
+    if args.init and set(phones.symbols) <= set(config.phones):
+        phones = phones.in_order(config.phones)  # so the model's head of phones is gone on with
+    if begun and phones.symbols != config.phones:
+        raise ConfigError(
+            f"{phones_file}: lacks the phones that model {args.init!r} tells, or has others: "
+            "audiossm prepare writes them"
+        )
     config = replace(config, phones=phones.symbols)
-    codec = LoadedCodec.load(args.codec) if args.codec else None
+    codec = load_codec(args.codec) if args.codec else None
+    heard_codec = codec if isinstance(codec, ForeignCodec) else None
+    codec = None if heard_codec else codec
     if args.log_mel:
         config = replace(config, encoder=replace(config.encoder, spectra="none"))
     if codec is not None:
         config = replace(config, encoder=codec.config.encoder)
     vocabulary = Vocabulary(config.pieces)
-    train, dev, noise = load_spoken(
-        args.data, data, vocabulary, phones, args.out, args.workers, args.device
-    )
+    with ranks.in_turn():
+        train, dev, noise = load_spoken(
+            args.data, data, vocabulary, phones, args.out, args.workers, ranks.device, heard_codec
+        )
     # one corpus for each speed: as it was spoken, or nearly
     heard = min(zip(train, data["speeds"], strict=True), key=lambda pair: abs(pair[1] - 1))[0]
-    print(f"{heard.hours:.2f} h, decoded in {time.monotonic() - began:.0f} s", flush=True)
+    if ranks.leads:
+        print(f"{heard.hours:.2f} h, decoded in {time.monotonic() - began:.0f} s", flush=True)
 
     torch.manual_seed(hp["seed"])
-    trainee = Trainee(config, transducer=hp["transducer_weight"] > 0).to(args.device)
+    trainee = Trainee(config, transducer=hp["transducer_weight"] > 0).to(ranks.device)
     if args.init:
         trainee.begin_from(args.init)
     if codec is not None:
-        trainee.recogniser.encoder = codec.network.encoder.to(args.device)
+        trainee.recogniser.encoder = codec.network.encoder.to(ranks.device)
     settings = {name: hp[name] for name in ("lr", "weight_decay", "ema")}
     kept = trainee if trainee.transducer is not None else trainee.recogniser
     run: Run[nn.Module] = Run(trainee, kept, betas=(0.9, 0.98), **settings)
@@ -111,45 +148,60 @@ def main() -> None:
     assert isinstance(averaged, Recogniser)
     checkpoint = args.out / "checkpoint.pt"
     before = run.load(checkpoint) if checkpoint.exists() else None
-    lessons = Lessons(trainee, train, noise, data, hp, step=run.step, captured=args.compile)
+    captured = args.compile or args.capture
+    lessons = Lessons(
+        trainee, train, noise, data, hp, step=run.step, captured=captured, compiled=args.compile,
+        ranks=ranks, halved=args.halve_gradients,
+    )  # fmt: skip
     if before is not None:
         lessons.load_state_dict(before)
-        print(f"resumed at step {run.step}", flush=True)
+        if ranks.leads:
+            print(f"resumed at step {run.step}", flush=True)
 
-    saved = began
-    while run.step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
+    journal = Journal(args.out, run.step, tensorboard=args.tensorboard, ranks=ranks)
+    bar = StepBar(hp["steps"], run.step, shown=ranks.leads)
+    saved = minutes = ranks.agree((time.monotonic() - began) / 60)
+    while run.step < hp["steps"] and minutes < args.minutes:
         progress = run.step / hp["steps"]
         if args.anneal:
-            progress = max(progress, (time.monotonic() - began) / 60 / args.minutes)
+            progress = max(progress, minutes / args.minutes)
         cosine = 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))
         lr = hp["lr"] * min((run.step + 1) / hp["warmup"], cosine + 0.01)
         loss, parts = lessons.next_loss()
         norm = run.advance(loss, lr, hp["grad_clip"])
+        minutes = ranks.agree((time.monotonic() - began) / 60)
         if run.step % hp["log_every"] == 0:
-            row = {"step": run.step, "minutes": round((time.monotonic() - began) / 60, 2)}
-            row |= {"norm": norm.item()} | {name: part.item() for name, part in parts.items()}
-            if run.step % hp["dev_every"] == 0:
+            parts = {name: ranks.mean(part) for name, part in parts.items()}
+            row = {"step": run.step, "minutes": round(minutes, 4), "norm": norm.item()}
+            row |= {name: part.item() for name, part in parts.items()}
+            if ranks.leads and run.step % hp["dev_every"] == 0:
                 row |= errors(averaged, run.ema, dev)
-            print(json.dumps(row), flush=True)
-            with (args.out / "log.jsonl").open("a") as log:
-                print(json.dumps(row), file=log)
-        if time.monotonic() - saved > 60 * SAVE_MINUTES:
-            run.save(checkpoint, lessons.state_dict())
-            saved = time.monotonic()
+            journal.write(row)
+            bar.show(run.step, row)
+        bar.show(run.step)
+        if minutes - saved > args.save_minutes:
+            run.save(checkpoint, lessons.state_dict(), ranks)
+            saved = minutes
 
-    run.save(checkpoint, lessons.state_dict())
+    run.save(checkpoint, lessons.state_dict(), ranks)
+    bar.close(), journal.close()
+    ranks.leave()
+    if not ranks.leads:
+        return
     final = errors(averaged, run.ema, dev)
     print(f"step {run.step} of {hp['steps']}, dev WER {final['dev_wer']:.4f}", flush=True)
     if len(final) > 1:
         print(json.dumps(final), flush=True)
     description = f"English speech to lower-case words, trained on {heard.hours:.1f} h"
+    if heard_codec is not None:
+        description += f", heard through {heard_codec.name}"
     save_recogniser(args.out / "model", description, averaged, codec)
     command = f"audiossm evaluate transcribe MANIFEST.jsonl --model {args.out / 'model'}"
     log = args.out / "log.jsonl"
-    write_card(args.out / "model", command, averaged, heard, log, run.device)
+    write_card(args.out / "model", command, averaged, heard, log, run.device, final)
     if log.exists() and not draw_curves([args.out], args.out / "curves.png"):
         print("no curves.png: matplotlib isn't installed")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main))

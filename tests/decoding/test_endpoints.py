@@ -96,6 +96,15 @@ def test_rules_can_be_turned_off():
         assert cuts == [("end", len(heard))]
 
 
+def test_silence_after_the_end_brings_words_and_no_endpoints():
+    segmenter = make("greedy")
+    _, state = segmenter.decode(hear("the_cat" + 20 * "."), segmenter.init_state(0))
+    rest = segmenter.finish(state, hear(".._dog" + 40 * "."))
+    assert [item.word for item in rest if isinstance(item, DecodedWord)] == ["cat", "dog"]
+    (end,) = [item for item in rest if isinstance(item, DecodedEndpoint)]
+    assert (end.rule, end.frame, end.end) == ("end", 27, 33)
+
+
 @pytest.mark.parametrize("value", [0, -1.0, math.nan, "1", None])
 def test_rules_are_seconds_above_0(value):
     with pytest.raises(ConfigError, match="expected seconds above 0"):

@@ -2,10 +2,12 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from audiossm.config import dump_toml, from_dict, load_toml, to_dict
 from audiossm.errors import ConfigError, ModelError
 from audiossm.evaluate.confidence import (
     evaluate_confidence,
@@ -14,7 +16,7 @@ from audiossm.evaluate.confidence import (
     measure_bins,
 )
 from audiossm.manifest import read_manifest
-from audiossm.models import EVIDENCE, Calibration
+from audiossm.models import EVIDENCE, Calibration, Company
 from audiossm.streaming import Session, Transcriber, Word
 from audiossm_apps.cli import main
 from recipe_run import load_recipe
@@ -50,21 +52,73 @@ def test_a_fit_finds_the_model_that_made_the_words():
     evidence = rng.normal(size=(20000, len(EVIDENCE)))
     truth = np.array([SURE.judge(row) for row in evidence.tolist()])
     right = (rng.random(len(truth)) < truth).astype(np.float64)
-    found = fit_confidence.fit(evidence, right, np.ones(len(right)))
-    for name, value in vars(SURE).items():
-        assert getattr(found, name) == pytest.approx(value, abs=0.08)
+    bias, weights = fit_confidence.fit(evidence, right, np.ones(len(right)))
+    assert bias == pytest.approx(SURE.bias, abs=0.08)
+    assert weights == pytest.approx([getattr(SURE, name) for name in EVIDENCE], abs=0.08)
     # a word that counts twice is as good as two
     half = fit_confidence.fit(evidence[:500], right[:500], np.full(500, 2.0))
     both = fit_confidence.fit(
         np.tile(evidence[:500], (2, 1)), np.tile(right[:500], 2), np.ones(1000)
     )
-    assert list(vars(half).values()) == pytest.approx(list(vars(both).values()), abs=1e-3)
+    assert [half[0], *half[1]] == pytest.approx([both[0], *both[1]], abs=1e-3)
 
 
 def test_a_calibration_judges_between_0_and_1_and_refuses_what_is_no_number():
     assert 0 < SURE.judge([-1e9] * len(EVIDENCE)) < SURE.judge([1e9] * len(EVIDENCE)) < 1
     with pytest.raises(ConfigError, match=r"confidence\.bias is nan"):
         Calibration(**{**vars(SURE), "bias": math.nan})
+
+
+def test_company_changes_how_sure_words_are_and_not_which_are_told(calibrated, monkeypatch):
+    assert SURE.tell(0.7, 0.1) == 0.7
+    told = replace(SURE, told=Company(bias=-1.0, alone=1.0, company=2.0))
+    assert told.tell(0.7, 0.5) == pytest.approx(0.7)
+    assert 0 < told.tell(0.7, 0.1) < 0.7 < told.tell(0.7, 0.9) < 1
+    assert 0 < told.tell(0.0, 0.5) < told.tell(1.0, 0.5) < 1
+    with pytest.raises(ConfigError, match=r"confidence\.told\.alone is inf"):
+        Company(bias=0.0, alone=math.inf, company=0.0)
+    speech = read_speech()[:32000]
+
+    def hear() -> list[Word]:
+        session = calibrated.session()
+        return [e for e in session.push(speech) + session.finish() if isinstance(e, Word)]
+
+    plain = hear()
+    monkeypatch.setattr(calibrated, "calibration", told)
+    corrected = hear()
+    assert [word.word for word in corrected] == [word.word for word in plain]
+    assert len(plain) > 1
+    # the company of the first word is what a session begins with
+    first = calibrated.session().decoder.decoder.config.sure_at_first
+    assert corrected[0].confidence == pytest.approx(told.tell(plain[0].confidence, first))
+    assert corrected[1].confidence != pytest.approx(told.tell(plain[1].confidence, first))
+
+
+def test_what_is_told_is_fitted_on_top_of_what_is_there(calibrated, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        fit_confidence.RecordingTranscriber, "load", lambda path: recording(calibrated)
+    )
+    path = tmp_path / "config.toml"
+    path.write_text("a = 1\n", encoding="utf-8")
+    older = replace(SURE, told=Company(bias=9.0, alone=1.0, company=0.0))
+    fit_confidence.write_table(path, dump_toml({"confidence": to_dict(older)}), "x")
+    command = [str(MANIFEST), "--model", str(tmp_path), "--told", "--write"]
+    assert fit_confidence.main(command) == 0
+    table = load_toml(path)["confidence"]
+    found = from_dict(Calibration, table, "confidence")
+    assert replace(found, told=None) == SURE
+    assert found.told is not None and found.told.bias != 9.0
+    # another table below it takes it away
+    fit_confidence.write_table(path, dump_toml({"confidence": to_dict(SURE)}), "y")
+    assert from_dict(Calibration, load_toml(path)["confidence"], "confidence") == SURE
+    assert path.read_text(encoding="utf-8").count("#") == 1
+
+
+def recording(model: Transcriber) -> Transcriber:
+    """Return a model whose sessions record."""
+    found = object.__new__(fit_confidence.RecordingTranscriber)
+    found.__dict__ |= vars(model)
+    return found
 
 
 @pytest.fixture
@@ -138,7 +192,7 @@ def test_a_model_has_its_calibration_and_keeps_its_hash(tmp_path):
     save_model(tmp_path / "tiny", "recogniser", "", tables, model.network.state_dict())
     plain = Transcriber.load(tmp_path / "tiny")
     config = tmp_path / "tiny" / "config.toml"
-    fit_confidence.write_table(config, dump_toml({"confidence": vars(SURE)}), "x")
+    fit_confidence.write_table(config, dump_toml({"confidence": to_dict(SURE)}), "x")
     loaded = Transcriber.load(tmp_path / "tiny")
     assert (plain.calibration, loaded.calibration) == (None, SURE)
     assert loaded.hash == plain.hash

@@ -5,6 +5,7 @@ again in a process of its own.
 """
 
 import dataclasses
+import importlib
 import os
 import subprocess
 import sys
@@ -127,11 +128,17 @@ def test_float16_inputs_and_bfloat16_scalars():
 
 
 @with_triton
+@pytest.mark.parametrize("long", [False, True], ids=["short", "long"])
 @each_variant
-def test_segments_change_no_more_than_the_rounding(shape):
-    from audiossm_kernels.ssm_scan.triton_forward import ScanConfig, launch_forward
+def test_segments_change_no_more_than_the_rounding(shape, long, monkeypatch):
+    from audiossm_kernels.ssm_scan.triton_forward import LONG, ScanConfig, launch_forward
 
     shape = dataclasses.replace(shape, batch=2)
+    if long:  # its segments are summed in parts, a chunk is left over, and heads share loads
+        frames = LONG * (16 // shape.rank) + 3
+        shape = dataclasses.replace(shape, batch=1, frames=frames)
+        marks = importlib.import_module("audiossm_kernels.ssm_scan.triton_marks")
+        monkeypatch.setattr(marks, "FEW", 0)
     inputs = make_inputs(shape, device=DEVICE)
     y, state, kept = launch_forward(
         SsmInputs(*inputs[:8]),

@@ -12,12 +12,16 @@ from audiossm.nn import stack_states
 from contract import assert_streaming_equals_offline
 
 TINY = RecogniserConfig.tiny()
+SHORT = {"attention_layers": (1,), "attention_window": 6, "attention_heads": 2}
+HYBRID = dataclasses.replace(
+    TINY, backbone=dataclasses.replace(TINY.backbone, **SHORT, attention_kv_heads=1)
+)
 FRAME = TINY.frame_size
 
 
-@pytest.fixture
-def network() -> Recogniser:
-    return Recogniser(TINY).eval().requires_grad_(False)
+@pytest.fixture(params=[TINY, HYBRID], ids=["mamba", "hybrid"])
+def network(request: pytest.FixtureRequest) -> Recogniser:
+    return Recogniser(request.param).eval().requires_grad_(False)
 
 
 def test_any_chunking_gives_the_offline_result(network):
@@ -152,3 +156,18 @@ def test_a_wrong_config_is_refused(change, message):
 
 def test_a_config_is_the_same_after_a_trip_through_tables():
     assert from_dict(RecogniserConfig, to_dict(TINY), "recogniser") == TINY
+    assert from_dict(RecogniserConfig, to_dict(HYBRID), "recogniser") == HYBRID
+    assert not any(name.startswith("attention") for name in to_dict(TINY)["backbone"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"attention_layers": (2,)}, r"attention_layers is \[2\], must be different numbers"),
+        ({"attention_layers": (0, 1)}, "attention_layers names all layers"),
+        ({"attention_window": 0}, "window must be 1 or more, not 0"),
+    ],
+)
+def test_a_hybrid_that_cant_be_is_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(HYBRID.backbone, **change)

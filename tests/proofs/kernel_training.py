@@ -1,6 +1,6 @@
 """Proof that the Triton kernels train as torch does, and faster: the same run with each.
 
-    python tests/proofs/kernel_training.py --data DIR --train NAME [--steps 200] [--compile]
+    python tests/proofs/kernel_training.py --data DIR --train NAME [--compile | --capture]
 
 DIR holds the manifests NAME and "dev" with their shards. The recogniser of recipes/transcribe is
 trained from one seed, once with AUDIOSSM_KERNELS=torch and once with Triton. The exit code is 1 if
@@ -31,7 +31,9 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--train", required=True, metavar="NAME", help="a manifest's name")
     parser.add_argument("--steps", type=int, default=200, help="default: %(default)s")
-    parser.add_argument("--compile", action="store_true", help="compile and capture, both times")
+    graphs = parser.add_mutually_exclusive_group()
+    graphs.add_argument("--compile", action="store_true", help="compile and capture, both times")
+    graphs.add_argument("--capture", action="store_true", help="capture, both times")
     parser.add_argument("--max-apart", type=float, default=0.01, help="default: %(default)s")
     parser.add_argument("--min-faster", type=float, default=2.0, help="default: %(default)s")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
@@ -64,7 +66,8 @@ def main() -> int:
         f"{100 * args.max_apart:.0f}), {faster:.2f} times as fast (limit {args.min_faster:g})"
     )
     if args.json is not None:
-        report = {"apart": apart, "seconds": seconds, "means": means}
+        how = "compile" if args.compile else "capture" if args.capture else "eager"
+        report = {"how": how, "apart": apart, "seconds": seconds, "means": means}
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0 if good else 1
 
@@ -81,8 +84,7 @@ def train(args: argparse.Namespace, kernels: str, out: Path) -> list[dict[str, A
     command = [sys.executable, str(RECIPE), "--data", str(args.data), "--out", str(out)]
     for name, value in changes.items():
         command += ["--set", f"{name}={value}"]
-    if args.compile:
-        command.append("--compile")
+    command += [f"--{name}" for name in ("compile", "capture") if getattr(args, name)]
     done = subprocess.run(
         command, env=os.environ | {"AUDIOSSM_KERNELS": kernels}, capture_output=True, text=True
     )

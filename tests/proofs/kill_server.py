@@ -6,10 +6,13 @@
                                                        many: a tiny random model, quick starts
     python tests/proofs/kill_server.py --servers 2 --store redis --drain
                                                        two servers, one Redis, half of them asked
+    python tests/proofs/kill_server.py --ray --store redis --tiny --decoder greedy --kills 10
+                                                       two replicas of Ray Serve, one Redis
 
 Each kill is SIGKILL to ``audiossm serve``; a new process takes over on the same port and store of
 snapshots. With two servers the other one takes over at once, as behind a load balancer, which is
-written down here. With --drain, every second end is SIGTERM, as in a rolling restart: then the
+written down here. With --ray, Ray Serve keeps two replicas and puts new ones in the place of those
+that are killed. With --drain, every second end is SIGTERM, as in a rolling restart: then the
 server has to end in peace. With --rewind clients also go back in their streams, some of them after
 a kill. Clients send the committed recordings in pieces of random sizes, at --speed times the pace
 of speech, with flushes at random places; each goes on to the next one. What a client was told must
@@ -43,6 +46,9 @@ from audiossm.streaming import Stream, Transcriber, WrittenWord
 from audiossm.streaming import Word as PlainWord
 from audiossm.streaming import stream as stream_events
 from audiossm_apps.client import connect
+
+sys.path.append(str(Path(__file__).parent))
+from children import find_children  # beside this file, wherever it is run
 
 SPEECH = Path(__file__).parent.parent / "speech"
 DEPLOY = Path(__file__).parents[2] / "apps" / "deploy"
@@ -123,6 +129,29 @@ class ForkedServer(Server):
         await asyncio.to_thread(self.forked.join)
         assert self.forked.exitcode is not None
         return self.forked.exitcode
+
+
+class RayService(Server):
+    """``audiossm serve --replicas 2``, of which one is killed again and again."""
+
+    num_replicas = 2
+
+    def __init__(self, folder: Path, options: list[str]) -> None:
+        replicas = ["--replicas", str(self.num_replicas), "--replica-cpus", "0.5"]
+        super().__init__(folder, [*options, *replicas, "--speaker", "none"])
+        self.servers: list[Server] = [self]
+
+    async def replace(self, how: signal.Signals) -> int:
+        """End one replica and wait until Ray has put another one in its place."""
+        assert self.process is not None
+        alive = find_children(self.process.pid, "ServeReplica")
+        os.kill(alive[0], how)
+        async with asyncio.timeout(START_S):
+            while len(set(find_children(self.process.pid, "ServeReplica")) - {alive[0]}) < (
+                self.num_replicas
+            ):
+                await asyncio.sleep(0.1)
+        return 0
 
 
 class Balancer:
@@ -246,7 +275,11 @@ class Tally:
 
 
 async def talk(
-    server: Balancer, transcriber: Transcriber, tally: Tally, args: argparse.Namespace, seed: int
+    server: "Balancer | RayService",
+    transcriber: Transcriber,
+    tally: Tally,
+    args: argparse.Namespace,
+    seed: int,
 ) -> None:
     """Stream one recording after the other until there were enough kills."""
     rng = random.Random(seed)
@@ -349,8 +382,12 @@ async def prove(args: argparse.Namespace, store: str, folder: Path) -> Tally:
     options += ["--decoder", args.decoder] if args.decoder else []
     options += ["--model", args.model] if args.model else []
     kind = ForkedServer if args.fork else Server
-    servers = [kind(folder, options) for _ in range(args.servers)]
-    server = Balancer(servers, folder, args.proxy)
+    server: Balancer | RayService
+    if args.ray:
+        server = RayService(folder, options)
+    else:
+        servers = [kind(folder, options) for _ in range(args.servers)]
+        server = Balancer(servers, folder, args.proxy)
     try:
         await server.start()
         talking = [
@@ -421,6 +458,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--proxy", choices=["nginx", "caddy"], help="with two servers: through it as deployed"
     )
+    parser.add_argument("--ray", action="store_true", help="replicas of Ray Serve")
     parser.add_argument("--drain", action="store_true", help="every second end is SIGTERM")
     parser.add_argument("--rewind", action="store_true", help="go back before the end")
     args = parser.parse_args(argv)

@@ -10,7 +10,7 @@ from audiossm.checkpoint import save_model
 from audiossm.config import to_dict
 from audiossm.models import save_generator
 from audiossm.streaming import Speaker
-from audiossm.train.recitals import is_held_out
+from audiossm.train.takes import is_held_out
 from recipe_run import RECIPES, load_recipe
 from tiny_speaker import make_generator
 from toy_codec import make_audio_codec, make_codec

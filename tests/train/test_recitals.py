@@ -5,25 +5,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from audiossm.errors import ManifestError
 from audiossm.manifest import Utterance
 from audiossm.models.generator import GeneratorConfig
 from audiossm.script import Unit
-from audiossm.train.recitals import (
-    UNTOLD,
-    Recitals,
-    Take,
-    find_voices,
-    hold_out_takes,
-    match_takes,
-    usual_frames,
-)
+from audiossm.train.recitals import UNTOLD, Recitals
+from audiossm.train.takes import Take, match_takes, take_untold, usual_frames
 from audiossm.train.timed_scripts import TimedScript
 
 CONFIG = GeneratorConfig.tiny()
 SYMBOLS = CONFIG.symbols.split()
 DATA = {"rows": 5, "row_frames": 40, "untold_share": 0.0, "nobody_share": 0.0, "dev_batches": 2}
+DATA |= {"untold_nobody_share": 0.0}
 NONE = CONFIG.num_codes
 
 
@@ -194,12 +188,39 @@ def test_shares_of_rows_have_no_text_or_no_voice():
     assert 0.15 < (who == 0).mean() < 0.35 and set(who) == {0, 1}
 
 
-def test_dev_is_scored_with_the_text_and_without():
-    pairs = make_recitals(make_takes(40), untold_share=0.5, nobody_share=0.5).dev_pairs()
-    assert len(pairs) == 2
-    for told, untold in pairs:
+def test_who_goes_on_without_a_text_is_often_nobody():
+    takes = [t for t in make_takes(60) if t.utterance.speaker == "a"]
+    recitals = make_recitals(takes, untold_share=0.5, untold_nobody_share=0.7)
+    steps = [recitals.recital(step) for step in range(100)]
+    untold = np.concatenate([(r.ends == UNTOLD).all(1).numpy() for r in steps])
+    who = np.concatenate([r.who.numpy() for r in steps])
+    assert (who[~untold] == 1).all() and 0.6 < (who[untold] == 0).mean() < 0.8
+
+
+def test_what_has_no_script_is_never_told_and_other_texts_may_never_lack():
+    takes = make_takes(40)
+    said = {take.utterance.key: take.script for take in takes}
+    codes = {take.utterance.key: take.codes for take in takes}
+    everybody = [take.utterance for take in takes]
+    a, b = ([u for u in everybody if u.speaker == name] for name in "ab")
+    mixed = match_takes(a, said, codes, always_told=[u.key for u in a]) + take_untold(b, codes)
+    assert [sum(take.script.frames) for take in mixed] == [len(take.codes) for take in mixed]
+    recitals = Recitals(CONFIG, mixed, ["a"], usual_frames(mixed), DATA | {"untold_share": 0.5}, 3)
+    for step in range(20):
+        recital = recitals.recital(step)
+        untold = (recital.ends == UNTOLD).all(1)
+        assert torch.equal(untold, recital.who == 0) and untold.any() and not untold.all()
+        assert (recital.units[untold] == 0).all() and (recital.pace[untold] == 0).all()
+
+
+def test_dev_is_scored_with_the_text_without_and_alone():
+    ways = make_recitals(make_takes(40), untold_share=0.5, nobody_share=0.5).dev_ways()
+    assert len(ways) == 2
+    for told, untold, alone in ways:
         assert bool((told.codes == untold.codes).all()) and bool((told.who == untold.who).all())
         assert (told.ends >= 0).any(1).all() and (untold.ends == UNTOLD).all()
+        pairs = zip(untold[:-1], alone[:-1], strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs) and (alone.who == 0).all()
 
 
 def test_paces_tell_how_much_longer_than_usual_phones_are():
@@ -215,39 +236,3 @@ def test_paces_tell_how_much_longer_than_usual_phones_are():
     recitals = make_recitals(takes)
     assert recitals.paces == pytest.approx([math.log(1.5), math.log(0.5)])
     assert recitals.mean_paces(["a"]).tolist() == pytest.approx([math.log(0.75) / 2])
-
-
-def test_who_says_little_has_no_voice():
-    takes = make_takes(9)
-    frames = {
-        name: sum(len(t.codes) for t in takes if t.utterance.speaker == name) for name in "ab"
-    }
-    assert find_voices(takes, min(frames.values())) == ["a", "b"]
-    assert find_voices(takes, max(frames.values())) == [max(frames, key=lambda name: frames[name])]
-
-
-def test_takes_are_held_out_by_their_keys():
-    takes = make_takes(200)
-    train, dev = hold_out_takes(takes, 0.2)
-    assert 20 < len(dev) < 60 and len(train) + len(dev) == 200
-    held = {take.utterance.key for take in dev}
-    again = hold_out_takes(takes[::-1][:150], 0.2)[1]
-    assert {take.utterance.key for take in again} == held & {t.utterance.key for t in takes[50:]}
-    with pytest.raises(ManifestError, match="dev_share 0.0 leaves 200 to train, 0 for dev"):
-        hold_out_takes(takes, 0.0)
-
-
-def test_only_what_has_audio_and_a_script_of_its_length_is_taken(capsys):
-    takes = make_takes(4)
-    utterances = [take.utterance for take in takes]
-    scripts = {take.utterance.key: take.script for take in takes[1:]}
-    codes = {take.utterance.key: take.codes for take in takes}
-    codes["take-2"] = codes["take-2"][1:]
-    assert [take.utterance.key for take in match_takes(utterances, scripts, codes)] == [
-        "take-1",
-        "take-3",
-    ]
-    told = "left out: 1 without audio or script, 1 of another length"
-    assert capsys.readouterr().out.strip() == told
-    with pytest.raises(ManifestError, match="no recording has a timed script of its length"):
-        match_takes(utterances, {}, codes)

@@ -6,7 +6,8 @@ import torch
 from audiossm.manifest import Utterance
 from audiossm.models import Voice
 from audiossm.streaming import Sound
-from audiossm.train.recitals import Recitals, Take
+from audiossm.train.recitals import Recitals
+from audiossm.train.takes import Take
 from audiossm.train.talker import Talker
 from audiossm.train.timed_scripts import TimedScript
 from tiny_speaker import make_generator, make_speaker

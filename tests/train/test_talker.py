@@ -19,31 +19,7 @@ from audiossm.train.recitals import UNTOLD, Recital
 from audiossm.train.run import Run
 from audiossm.train.talker import Talker, score_talker
 from toy_codec import make_codec
-
-CONFIG = GeneratorConfig.tiny()
-NONE = CONFIG.num_codes
-ROWS, FRAMES, GROUPS = 2, 7, CONFIG.num_groups
-
-
-def make_recital(rows: int = ROWS, frames: int = FRAMES) -> Recital:
-    """Random codes and units of two frames; the second row ends two frames early, without text."""
-    none = frames + CONFIG.units_after + CONFIG.units_before
-    units = torch.zeros(rows, none + 1, 3, dtype=torch.uint8)
-    said = (frames + 1) // 2
-    units[:, :said, 0] = torch.randint(1, 40, (rows, said))
-    time = torch.arange(frames)
-    recital = Recital(
-        codes=torch.randint(0, NONE, (rows, frames, GROUPS), dtype=torch.int16),
-        units=units,
-        place=(time // 2).repeat(rows, 1).to(torch.int16),
-        age=(time % 2).repeat(rows, 1).to(torch.int16),
-        ends=(time % 2).repeat(rows, 1).to(torch.int8),
-        pace=torch.full((rows, frames), 0.3),
-        who=torch.arange(rows) + 1,
-    )
-    recital.codes[1, -2:] = NONE
-    recital.ends[1], recital.units[1], recital.place[1] = UNTOLD, 0, none
-    return recital
+from toy_recital import CONFIG, FRAMES, GROUPS, NONE, make_recital
 
 
 def make_talker(noise: float = 0.0) -> Talker:
@@ -168,9 +144,21 @@ def test_it_learns_what_units_sound_like():
     assert all(late < 0.3 * early for early, late in zip(first, last, strict=True)), (first, last)
     told = make(8)
     untold = told._replace(place=torch.full_like(told.place, told.units.shape[1] - 1))
-    scores = score_talker(run.ema, [(told, untold)])
-    assert list(scores) == ["dev_bits_0", "dev_bits_1", "dev_ends", "dev_bits_0_untold"]
+    alone = untold._replace(who=torch.zeros_like(told.who))
+    scores = score_talker(run.ema, [(told, untold, alone)])
+    assert list(scores) == [
+        "dev_bits_0",
+        "dev_bits_1",
+        "dev_ends",
+        "dev_bits_0_untold",
+        "dev_bits_1_untold",
+        "dev_bits_0_alone",
+        "dev_bits_1_alone",
+    ]
     assert scores["dev_bits_0"] < 0.5 * scores["dev_bits_0_untold"]
+    with torch.no_grad():
+        bits = (run.ema(alone) / math.log(2)).tolist()
+    assert scores["dev_bits_1_alone"] == pytest.approx(bits[1], abs=1e-4)
 
 
 def test_it_begins_from_another_one_and_its_voices(tmp_path):
@@ -182,6 +170,9 @@ def test_it_begins_from_another_one_and_its_voices(tmp_path):
     with safe_open(tmp_path / "voices.safetensors", "pt") as file:
         assert torch.equal(file.get_tensor("paces"), paces)
     new = ours.voices.weight[1].clone()
+    quick = Talker(CONFIG, 2)
+    quick.begin_from(str(tmp_path / "model"), ["c@1.1", "ö"])
+    assert torch.equal(quick.voices.weight[1], theirs.voices.weight[3])
     ours.begin_from(str(tmp_path / "model"), ["b", "ö"])
     assert torch.equal(ours.voices.weight[2], theirs.voices.weight[2])
     assert torch.equal(ours.voices.weight[1], new)

@@ -1,4 +1,4 @@
-"""Websockets on the wire: uvicorn's protocol, with two corners of RFC 6455 that it leaves."""
+"""Websockets on the wire: uvicorn's protocol, two corners of RFC 6455, and its patience."""
 
 from typing import Any
 
@@ -12,6 +12,8 @@ VERSION = "13"
 class Wire(WebSocketsSansIOProtocol):
     """The server's end of a connection, from its handshake to its last byte."""
 
+    heard = False  # since the last ping, or since it was waited for once more
+
     def handle_connect(self, event: Any) -> None:
         """Refuse other versions as section 4.4 says: with the one that is spoken here."""
         if event.headers.get_all("Sec-WebSocket-Version") in ([], [VERSION]):
@@ -23,6 +25,29 @@ class Wire(WebSocketsSansIOProtocol):
         self.conn.send_response(response)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Note that the client lives, and read."""
+        self.heard = True
+        super().data_received(data)
+
+    def keepalive_timeout(self) -> None:
+        """End a connection from which neither a pong nor anything else came since the ping.
+
+        A client that sends a recording faster than it can be transcribed has its pong behind all
+        that, where it isn't read for as long as the work takes.
+        """
+        if not (self.heard or self.read_paused):
+            super().keepalive_timeout()
+            return
+        self.heard = False
+        assert self.ping_timeout is not None
+        self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
+
+    def send_keepalive_ping(self) -> None:
+        """Send a ping; what came before it doesn't count."""
+        self.heard = False
+        super().send_keepalive_ping()
 
     def send_receive_event_to_app(self) -> None:
         """Hand a message on; text that is no UTF-8 ends the connection, without a line in the log.

@@ -40,7 +40,6 @@ class ScanConfig(NamedTuple):
     segment: int = 32
     registers: int | None = None  # of a thread at most; the compiler's choice by default
     first_registers: int | None = None  # the same for the walk that has no outputs
-    first_warps: int | None = None  # of that walk, where it has others
     pairs: bool = False  # keys and queries are turned in bfloat16: half the work, twice the error
     again: bool = False  # biases are read for every chunk, not held in registers
     ahead: bool = False  # the next chunk is called into the L2 cache
@@ -54,10 +53,14 @@ class Kept(NamedTuple):
     outputs: Tensor  # (B, L, H, R, P): the state's answers and the skip, before norm and gate
 
 
+# A row of so many segments gets half as many, which fill the card still. The walk without outputs
+# takes them in four parts: few long programs would leave processors idle at its end.
+LONG = 8
+
 # By bytes of an operand; then the first whose rank and d_state are not smaller.
 CONFIGS = {
     2: {
-        (1, 128): ScanConfig(64, 4, 2, first_warps=8, pairs=True),
+        (1, 128): ScanConfig(64, 4, 2, first_registers=168, pairs=True),
         (1, 256): ScanConfig(64, 4, block_p=32, pairs=True, again=True, ahead=True),
         (8, 128): ScanConfig(64, 4, 2, first_registers=168, pairs=True),
         (8, 256): ScanConfig(64, 4, block_p=32, pairs=True, ahead=True),
@@ -70,6 +73,11 @@ def choose_config(itemsize: int, rank: int, d_state: int) -> ScanConfig:
     """Return the layout for operands of ``itemsize`` bytes, from ``CONFIGS``."""
     table = CONFIGS[itemsize]
     return next(config for (r, n), config in table.items() if rank <= r and d_state <= n)
+
+
+def whole_chunks(frames: int, chunk: int) -> int:
+    """Return ``frames``, at least a chunk, rounded up to whole ones."""
+    return -(-max(frames, chunk) // chunk) * chunk
 
 
 def whole_frames(x: Tensor) -> Tensor:
@@ -136,8 +144,14 @@ def launch_forward(
     block_rest = max(16, triton.next_power_of_2(rest)) if rest else 0
     whole = max(16, triton.next_power_of_2(head_dim))
     block_p = whole if params.out_norm is not None else min(config.block_p, whole)
-    segment = -(-max(config.segment * heads, chunk) // chunk) * chunk
-    parts = ScanLayout(rows, frames, segment, borders is not None)
+    segment = part = whole_chunks(config.segment * heads, chunk)
+    # a packed row's bits must not depend on how many there are
+    if borders is None and frames >= LONG * segment:
+        part = whole_chunks(config.segment * heads // 2, chunk)
+        segment = 4 * part
+    segments, parts = (
+        ScanLayout(rows, frames, size, borders is not None) for size in (segment, part)
+    )
     cut = frames > segment
     borders_or_not = nothing if borders is None else borders
     sizes = {
@@ -149,6 +163,7 @@ def launch_forward(
         "MIMO": params.mimo_x is not None,
         "PACKED": borders is not None,
         "SEGMENT": segment,
+        "PART": part,
         "BLOCK_S": block_s,
         "BLOCK_REST": block_rest,
     }
@@ -163,7 +178,8 @@ def launch_forward(
     pairs = config.pairs and narrow
 
     def walk(part_ssm: Tensor, part_decay: Tensor, *, outputs: bool) -> None:
-        walk_kernel[(parts.slots * heads, triton.cdiv(head_dim, block_p))](
+        slots = (segments if outputs else parts).slots
+        walk_kernel[(slots * heads, triton.cdiv(head_dim, block_p))](
             *walked,
             borders_or_not,
             *(nothing if part is None else part for part in params),
@@ -193,7 +209,7 @@ def launch_forward(
             AGAIN=config.again,
             AHEAD=config.ahead,
             STAGES=config.num_stages,
-            num_warps=config.num_warps if outputs else config.first_warps or config.num_warps,
+            num_warps=config.num_warps,
             maxnreg=config.registers if outputs else config.first_registers,
         )
 
@@ -241,6 +257,7 @@ def launch_forward(
             parts.chunks_per_row,
             heads,
             **sizes,
+            STAGES=3,
             BLOCK_P=block_p_joined,
             num_warps=4,
         )

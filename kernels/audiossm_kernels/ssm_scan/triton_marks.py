@@ -33,6 +33,9 @@ BELOW_TURN = tl.constexpr(6.2831850)  # the float32 below a full turn
 # Beyond 2^-40 a frame has forgotten all; larger sums would blur the weak decays after them.
 LEAST_DECAY = tl.constexpr(-40.0)
 CHUNKS_AT_ONCE = 32
+MOST_CHUNKS_AT_ONCE = 256
+HEADS_AT_ONCE = 8
+FEW = 2048  # programs
 
 
 class Marks(NamedTuple):
@@ -47,16 +50,20 @@ class Marks(NamedTuple):
 
 
 @triton.jit
-def load_steps(
-    rates_ptr, dt_ptr, begin, length, frames, S: tl.constexpr, BLOCK_S: tl.constexpr,
-    CHUNK: tl.constexpr, DT_FRAME: tl.constexpr,
+def load_rates(
+    rates_ptr, begin, length, frames, S: tl.constexpr, BLOCK_S: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Return the turns of each frame, (S, C), time along the last axis, from -1/2 to 1/2."""
+    """Return half turns per unit of dt, (S, C), time along the last axis."""
     t, s = tl.arange(0, CHUNK), tl.arange(0, BLOCK_S)
-    on = begin + t < length
-    half_dt = 0.5 * tl.load(dt_ptr + t * DT_FRAME, mask=on, other=0.0).to(tl.float32)
     rates = rates_ptr + (s.to(tl.int64) * frames)[:, None] + t[None, :]
-    step = tl.load(rates, mask=(s < S)[:, None] & on[None, :], other=0.0) * half_dt[None, :]
+    return tl.load(rates, mask=(s < S)[:, None] & (begin + t < length)[None, :], other=0.0)
+
+
+@triton.jit
+def turn_steps(rates, dt):
+    """Return the turns of each frame, (S, C), from -1/2 to 1/2."""
+    step = rates * (0.5 * dt)[None, :]
     return step - whole_turns(step)
 
 
@@ -64,10 +71,9 @@ def load_steps(
 def sum_turns_kernel(
     rates_ptr, dt_ptr, borders_ptr, sums_ptr, dt_row, rows, frames, H: tl.constexpr,
     S: tl.constexpr, RATE_HEADS: tl.constexpr, PACKED: tl.constexpr, CHUNK: tl.constexpr,
-    BLOCK_S: tl.constexpr, DT_FRAME: tl.constexpr,
+    BLOCK_S: tl.constexpr, DT_FRAME: tl.constexpr, HEADS: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0).to(tl.int64)
-    head, slot = program % H, program // H
+    slot, first_head = tl.program_id(0).to(tl.int64), tl.program_id(1) * HEADS
     row, start, length, chunk = place_chunk(borders_ptr, slot, rows, frames, CHUNK, PACKED)
     begin = chunk * CHUNK
     if begin >= length:  # a slot that packing left free
@@ -75,13 +81,18 @@ def sum_turns_kernel(
     if not PACKED:
         dt_ptr += row * dt_row
         rates_ptr += row * RATE_HEADS * S * frames
-    dt_ptr += (start + begin) * DT_FRAME + head
-    rates_ptr += start + begin + (head % RATE_HEADS) * S * frames
-    step = load_steps(
-        rates_ptr, dt_ptr, begin, length, frames, S, BLOCK_S, CHUNK, DT_FRAME
-    )  # fmt: skip
-    s = tl.arange(0, BLOCK_S)
-    tl.store(sums_ptr + program * S + s, tl.sum(step, axis=1), mask=s < S)
+    t, s = tl.arange(0, CHUNK), tl.arange(0, BLOCK_S)
+    on = begin + t < length
+    dt_ptr += (start + begin) * DT_FRAME + t * DT_FRAME
+    rates_ptr += start + begin
+    rates = load_rates(rates_ptr, begin, length, frames, S, BLOCK_S, CHUNK)
+    for head in tl.range(bound(first_head), bound(tl.minimum(first_head + HEADS, H))):
+        if RATE_HEADS > 1:
+            own = rates_ptr + (slot * 0 + head) * (S * frames)
+            rates = load_rates(own, begin, length, frames, S, BLOCK_S, CHUNK)
+        dt = tl.load(dt_ptr + head, mask=on, other=0.0).to(tl.float32)
+        sums = tl.sum(turn_steps(rates, dt), axis=1)
+        tl.store(sums_ptr + (slot * H + head) * S + s, sums, mask=s < S)
 
 
 @triton.jit
@@ -164,10 +175,8 @@ def marks_kernel(
     tl.store(total_ptr + program, total)
 
     phi = tl.load(starts_ptr + program * S + s, mask=s < S, other=0.0)
-    step = load_steps(
-        rates_ptr, dt_ptr, begin, length, frames, S, BLOCK_S, CHUNK, DT_FRAME
-    )  # fmt: skip
-    cos, sin = fast_cos_sin(phi[:, None] + tl.cumsum(step, axis=1))
+    rates = load_rates(rates_ptr, begin, length, frames, S, BLOCK_S, CHUNK)
+    cos, sin = fast_cos_sin(phi[:, None] + tl.cumsum(turn_steps(rates, dt), axis=1))
     dtype = turns_ptr.dtype.element_ty
     if dtype == tl.bfloat16:
         cos, sin = nearest(cos), nearest(sin)
@@ -219,17 +228,25 @@ def make_marks(
     sizes |= {"BLOCK_S": block_s}
     steps = sizes | {"RATE_HEADS": rates.shape[1], "DT_FRAME": x.dt.stride(1)}
     warps = 2 if chunk * block_s >= 2048 else 1
-    sum_turns_kernel[(slots * heads,)](
+    together = min(HEADS_AT_ONCE, heads)  # they share what is loaded
+    if slots * heads < FEW * together:
+        together = 1
+    block = CHUNKS_AT_ONCE
+    if not layout.packed:  # there bits must not depend on how long all rows are
+        chunks = triton.next_power_of_2(layout.chunks_per_row)
+        block = max(block, min(chunks, MOST_CHUNKS_AT_ONCE))
+    sum_turns_kernel[(slots, triton.cdiv(heads, together))](
         rates, x.dt, borders, sums, x.dt.stride(0), layout.rows, layout.frames, **steps,
-        num_warps=warps,
+        HEADS=together, num_warps=warps,
     )  # fmt: skip
     join_turns_kernel[(layout.rows * heads,)](
         sums, angle, borders, marks.angle, new_angle, layout.frames, **sizes,
-        BLOCK=CHUNKS_AT_ONCE, num_warps=2,
+        BLOCK=block, num_warps=2 if block < 128 else 8,
     )  # fmt: skip
     marks_kernel[(slots * heads,)](
         rates, x.dt, x.adt, x.trap, borders, marks.angle, *marks[:3], x.dt.stride(0),
         x.adt.stride(0), x.trap.stride(0), layout.rows, layout.frames, **steps, ADJACENT=adjacent,
-        A_FRAME=x.adt.stride(1), TRAP_FRAME=x.trap.stride(1), num_warps=warps,
+        A_FRAME=x.adt.stride(1), TRAP_FRAME=x.trap.stride(1),
+        num_warps=warps,
     )  # fmt: skip
     return marks

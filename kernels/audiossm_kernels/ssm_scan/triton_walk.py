@@ -181,6 +181,7 @@ def walk_kernel(
     PACKED: tl.constexpr,
     CHUNK: tl.constexpr,
     SEGMENT: tl.constexpr,  # frames, whole chunks
+    PART: tl.constexpr,  # the same of the walk without outputs: a whole part of a segment
     CUT: tl.constexpr,  # rows have several segments
     OUTPUTS: tl.constexpr,  # else only what a segment adds
     KEEP: tl.constexpr,
@@ -203,12 +204,16 @@ def walk_kernel(
     program = tl.program_id(0).to(tl.int64)
     head, slot = program % H, program // H
     group = head // (H // G)
-    row, start, length, segment = place_chunk(borders_ptr, slot, rows, frames, SEGMENT, PACKED)
+    WALKED: tl.constexpr = SEGMENT if OUTPUTS else PART
+    row, start, length, segment = place_chunk(borders_ptr, slot, rows, frames, WALKED, PACKED)
+    begin = segment * WALKED
     if PACKED:
         chunk_slot = start // CHUNK + row
+        part_slot = start // PART + row + begin // PART
         first_y = start
     else:
         chunk_slot = row * tl.cdiv(frames, CHUNK)
+        part_slot = row * tl.cdiv(frames, PART) + begin // PART
         first_y = row * frames
         q_ptr += row * q_row
         k_ptr += row * k_row
@@ -216,11 +221,10 @@ def walk_kernel(
         z_ptr += row * z_row
         dt_ptr += row * dt_row
         trap_ptr += row * trap_row
-    begin = segment * SEGMENT
     if OUTPUTS:
         if (segment > 0) & (begin >= length):  # a slot that packing left free
             return
-    elif begin + SEGMENT >= length:  # nothing follows a row's last segment
+    elif begin // SEGMENT * SEGMENT + SEGMENT >= length:  # nothing follows a row's last segment
         return
 
     q_ptr += start * Q_FRAME + group * N
@@ -234,7 +238,7 @@ def walk_kernel(
     s = tl.arange(0, BLOCK_S)
     A_WIDTH: tl.constexpr = 2 * BLOCK_S if ADJACENT else BLOCK_S  # of the first part
     WIDTH: tl.constexpr = 2 * BLOCK_S + BLOCK_REST
-    part = slot * H + head
+    part = part_slot * H + head
     part_rows = part_ssm_ptr + (part * P + p)[:, None] * WIDTH
     a_columns = tl.arange(0, A_WIDTH)[None, :]
     if CUT and OUTPUTS:
@@ -293,7 +297,7 @@ def walk_kernel(
     weights = head * (R * P) + p
     WHOLE: tl.constexpr = P % BLOCK_P == 0  # masks cost a register to clear for each that is loaded
 
-    first, last = begin // CHUNK, tl.cdiv(tl.minimum(begin + SEGMENT, length), CHUNK)
+    first, last = begin // CHUNK, tl.cdiv(tl.minimum(begin + WALKED, length), CHUNK)
     for chunk in tl.range(bound(first), bound(last), num_stages=STAGES):
         on = chunk * CHUNK + t < length
         tile_on = chunk * CHUNK + tile < length
@@ -501,7 +505,7 @@ def join_kernel(
     ssm_ptr,
     old_k_ptr,
     old_v_ptr,
-    # what every segment adds
+    # what every part of a segment adds
     part_ssm_ptr,
     part_decay_ptr,
     # what every segment starts from
@@ -511,7 +515,7 @@ def join_kernel(
     dt_frame,
     trap_frame,
     frames,
-    segments,
+    parts,
     heads,
     P: tl.constexpr,
     N: tl.constexpr,
@@ -521,6 +525,8 @@ def join_kernel(
     MIMO: tl.constexpr,
     PACKED: tl.constexpr,
     SEGMENT: tl.constexpr,
+    PART: tl.constexpr,
+    STAGES: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_S: tl.constexpr,
     BLOCK_REST: tl.constexpr,
@@ -530,12 +536,12 @@ def join_kernel(
     if PACKED:
         start = tl.load(borders_ptr + row).to(tl.int64)
         length = (tl.load(borders_ptr + row + 1) - start).to(tl.int32)
-        slot = start // SEGMENT + row
+        slot = start // PART + row
         dt_ptr += start * dt_frame
         trap_ptr += start * trap_frame
     else:
         length = frames
-        slot = row * segments
+        slot = row * parts
         dt_ptr += row * dt_row
         trap_ptr += row * trap_row
     p = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -563,19 +569,20 @@ def join_kernel(
     )
     WIDTH: tl.constexpr = 2 * BLOCK_S + BLOCK_REST
     i = tl.arange(0, 2 * BLOCK_S if ADJACENT else BLOCK_S)[None, :]
-    count = tl.maximum(tl.cdiv(length, SEGMENT), 1)
-    for segment in tl.range(0, bound(count)):
-        part = (slot + segment) * heads + head
+    PARTS: tl.constexpr = SEGMENT // PART
+    made = tl.maximum(tl.cdiv(length, SEGMENT) - 1, 0) * PARTS  # none of the last segment
+    for i_part in tl.range(0, bound(made + 1), num_stages=STAGES):
+        part = (slot + i_part) * heads + head
         place = (part * P + p)[:, None] * WIDTH
-        more = segment + 1 < count  # the last one's part was not made
+        more, starts = i_part < made, inside & (i_part % PARTS == 0)
         share = exp2(tl.load(part_decay_ptr + part, mask=more, other=0.0))
-        tl.store(start_ssm_ptr + place + i, a, mask=inside)
+        tl.store(start_ssm_ptr + place + i, a, mask=starts)
         a = a * share + tl.load(part_ssm_ptr + place + i, mask=inside & more, other=0.0)
         if not ADJACENT:
             j = BLOCK_S + i
-            tl.store(start_ssm_ptr + place + j, b, mask=inside)
+            tl.store(start_ssm_ptr + place + j, b, mask=starts)
             b = b * share + tl.load(part_ssm_ptr + place + j, mask=inside & more, other=0.0)
         if BLOCK_REST > 0:
             j = 2 * BLOCK_S + tl.arange(0, BLOCK_REST)[None, :]
-            tl.store(start_ssm_ptr + place + j, c, mask=inside)
+            tl.store(start_ssm_ptr + place + j, c, mask=starts)
             c = c * share + tl.load(part_ssm_ptr + place + j, mask=inside & more, other=0.0)

@@ -196,6 +196,7 @@ def step_kernel(
     BLOCK_R: tl.constexpr,
     PAD: tl.constexpr,
     HALVES: tl.constexpr,
+    EXACT: tl.constexpr,  # outputs, too, have more digits than bfloat16
     OPERAND: tl.constexpr,
     KEEP: tl.constexpr,
 ):
@@ -340,7 +341,7 @@ def step_kernel(
 
         high, low = halves(h)
         o = tl.dot(high.to(OPERAND), queries)
-        if new_ssm_ptr.dtype.element_ty == tl.float32:
+        if EXACT:
             o = tl.dot(low.to(OPERAND), queries, acc=o)
         o = tl.sum(tl.reshape(o, (BLOCK_P, BLOCK_R, 2 * HALVES * PAD)), axis=2)
         skip = d_skip * value[:, None]
@@ -478,6 +479,7 @@ def launch_step(
             # products take 16 rows of keys and columns of queries
             PAD=max(1, 8 // (num_halves * block_r)),
             HALVES=num_halves,
+            EXACT=x.v.dtype == torch.float32,
             # the interpreter has no products of bfloat16
             OPERAND=tl.float32 if triton.knobs.runtime.interpret else tl.bfloat16,
             KEEP="evict_first" if config.stream else "",

@@ -1,0 +1,74 @@
+"""What a run logs: lines of log.jsonl, and TensorBoard's events beside them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from audiossm.errors import DependencyError
+from audiossm.train.ranks import ALONE, Ranks
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """Writes the rows of a run from a step on; of several processes only the first one does.
+
+    Rows of later steps, which a run that was killed has logged but not saved, go: they come again.
+
+    Args:
+        out: the run's folder.
+        step: that it begins at.
+        tensorboard: write events into ``out/tensorboard``.
+        ranks: the processes.
+
+    Raises:
+        DependencyError: TensorBoard is not installed.
+    """
+
+    def __init__(
+        self, out: Path, step: int, *, tensorboard: bool = False, ranks: Ranks = ALONE
+    ) -> None:
+        self.path, self.ranks = out / "log.jsonl", ranks
+        self._events: Any = None
+        if not ranks.leads:
+            return
+        if self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if is_before(line, step)]
+            if kept != lines:
+                self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        if tensorboard:
+            self._events = open_events(out / "tensorboard", step)
+
+    def write(self, row: dict[str, float]) -> None:
+        """Print a row that has a ``step``, append it to the log, and tell TensorBoard."""
+        self.ranks.tell(row, self.path)
+        if self._events is not None:
+            for name, number in row.items():
+                if name not in ("step", "minutes"):
+                    self._events.add_scalar(name, number, row["step"])
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._events is not None:
+            self._events.close()
+
+
+def is_before(line: str, step: int) -> bool:
+    """Tell whether a line is whole and of this step or one before."""
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, KeyError, TypeError):
+        return False  # the run was killed while it wrote
+
+
+def open_events(folder: Path, step: int) -> Any:
+    """Return a writer of TensorBoard's events that replaces those after a step."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as exc:
+        raise DependencyError(
+            "--tensorboard needs TensorBoard, which is not installed: pip install 'audiossm[train]'"
+        ) from exc
+    writer: Any = SummaryWriter
+    return writer(folder, purge_step=step + 1)

@@ -1,0 +1,42 @@
+"""A run's log has each step once, however often the run was killed."""
+
+import json
+import sys
+
+import pytest
+
+from audiossm.errors import DependencyError
+from audiossm.train.journal import Journal
+
+
+def read_steps(folder):
+    return [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_rows_beyond_the_checkpoint_go_and_come_again(tmp_path):
+    journal = Journal(tmp_path, 0)
+    for step in (10, 20, 30):
+        journal.write({"step": step, "ctc": 1 / step})
+    journal.close()
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 40, "ct')  # killed while it wrote
+    journal = Journal(tmp_path, 20)
+    assert read_steps(tmp_path) == [10, 20]
+    journal.write({"step": 30, "ctc": 0.5})
+    assert read_steps(tmp_path) == [10, 20, 30]
+
+
+def test_tensorboard_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(DependencyError, match=r"pip install 'audiossm\[train\]'"):
+        Journal(tmp_path, 0, tensorboard=True)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorBoard's own
+def test_tensorboard_gets_the_numbers(tmp_path):
+    pytest.importorskip("tensorboard")
+    journal = Journal(tmp_path, 0, tensorboard=True)
+    journal.write({"step": 10, "minutes": 0.1, "ctc": 0.25})
+    journal.close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"ctc" in events.read_bytes() and b"minutes" not in events.read_bytes()
