@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["say_numbers", "spell_number", "write_out"]
+__all__ = ["cardinal", "say_numbers", "spell_number", "write_out"]
 
 NUMBER = re.compile(r"(\d+(?:,\d{3})*)(st\b|nd\b|rd\b|th\b)?")
 SHORT = {

@@ -9,6 +9,7 @@ from audiossm.aloud import write_out
 from audiossm.errors import PronunciationError
 from audiossm.lexicon import MAIN_STRESS, PHONES, SIDE_STRESS
 from audiossm.pronouncer import MAX_LETTERS, Pronouncer, split_words
+from audiossm.spoken import say_word, waits
 
 __all__ = ["BEGINS", "ENDS", "PAUSES", "SYMBOLS", "Script", "ScriptReader", "Unit", "find_mark"]
 
@@ -72,15 +73,18 @@ class ScriptReader:
     rest: str = ""  # of the text: the beginning of a word
     num_words: int = 0
     pause: str = ""  # the newest unit, if it was a pause
+    before: str = ""  # the newest word, as it was written
 
     def push(self, text: str) -> Script:
         """Take more of the text; return what is certain."""
         *words, self.rest = re.split(r"\s+", self.rest + text)
-        return self._read(words)
+        if words and waits(words[-1]):
+            self.rest = f"{words.pop()} {self.rest}"
+        return self._read(words, self.rest.split()[:1])
 
     def finish(self) -> Script:
-        """Take the last word, and end the last sentence."""
-        words, self.rest = [self.rest], ""
+        """Take the last words, and end the last sentence."""
+        words, self.rest = self.rest.split(), ""
         last = self._read(words)
         if not self.num_words or self.pause:
             return last
@@ -88,14 +92,17 @@ class ScriptReader:
         end = Unit(".", 0, 0, self.num_words - 1)
         return Script((*last.units, end), last.words, last.skipped)
 
-    def _read(self, written: Iterable[str]) -> Script:
+    def _read(self, written: Iterable[str], following: Iterable[str] = ()) -> Script:
         units: list[Unit] = []
         words: list[str] = []
         skipped: list[str] = []
-        for word in filter(None, written):
-            plain, gone = say(word)
+        known = [word for word in written if word]
+        for word, after in zip(known, [*known[1:], *following, ""], strict=False):
+            spoken = say_word(word, self.before, after)
+            self.before = word
+            plain, gone = say(spoken)
             skipped += gone
-            mark = find_mark(word)
+            mark = find_mark(spoken)
             if plain:
                 if not self.num_words and not self.pause:
                     units.append(Unit("_", 0, 0, 0))

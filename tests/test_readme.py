@@ -22,7 +22,8 @@ def list_blocks(page: Path, language: str) -> list[str]:
 def list_commands() -> list[list[str]]:
     commands = []
     for page in PAGES:
-        for line in "".join(list_blocks(page, "sh")).splitlines():
+        text = "".join(list_blocks(page, "sh")).replace("\\\n", " ")
+        for line in text.splitlines():
             for part in line.split("&&"):
                 words = shlex.split(part.partition(" < ")[0], comments=True)
                 if words and Path(words[0]).name in ("audiossm", "python"):

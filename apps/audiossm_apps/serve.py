@@ -124,7 +124,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--speech-capacity",
         type=count,
         metavar="N",
-        help="texts that are said at once (default: measured at the start)",
+        help="texts that are said at once (default: measured at the start; on a card 32)",
     )
     cluster = parser.add_argument_group("more than one machine, by Ray")
     cluster.add_argument(
@@ -219,14 +219,15 @@ def load_speech(args: argparse.Namespace) -> "SpeechEngine | None":
     Raises:
         ModelError: the one that is named can't be used.
     """
-    from audiossm.models import shipped_generator
+    from audiossm.models import choose_device, shipped_generator
     from audiossm.streaming import Speaker, SpeechEngine, SpeechLimits
 
     name = shipped_generator() if args.speaker is None else args.speaker
     if name is None or name == "none":
         return None
     limits = SpeechLimits(capacity=args.speech_capacity)
-    return SpeechEngine(Speaker.load(name), None, limits)
+    device = choose_device(args.device)
+    return SpeechEngine(Speaker.load(name), None, limits, device=device)
 
 
 def store_folder() -> Path:

@@ -22,10 +22,12 @@ def add_mixer(writer: TablesWriter, mixer: Mamba3) -> int:
     """Add what ``mix`` takes, and return where it is.
 
     Raises:
-        ModelError: it is no single-input mixer of one group without a norm.
+        ModelError: it is no single-input mixer of one group without a norm, whose states turn
+            by their frames alone.
     """
     config = mixer.config
     plain = config.num_groups == 1 and config.a_activation == "heavy_tail"
+    plain = plain and config.trapezoid and config.turns and not config.resonators
     if config.is_mimo or mixer.norm is not None or not plain:
         raise ModelError("its mixer is of another kind")
     slowest = 0.0 if config.max_memory is None else -1 / config.max_memory

@@ -28,6 +28,7 @@ class SsmConfig:
     """``ssm_cfg`` of a config.json: the authors' names and defaults of ``Mamba3Config``.
 
     ``a_activation`` is ours: theirs was "softplus" until June 2026, and is "heavy_tail" since.
+    Their layer takes ``dropout`` and does nothing with it; so do we.
     """
 
     layer: str = "Mamba3"
@@ -45,6 +46,7 @@ class SsmConfig:
     mimo_rank: int = 4
     chunk_size: int | None = None
     a_activation: str = later("heavy_tail")
+    dropout: float = later(0.0)
 
     def mixer(self, d_model: int) -> Mamba3Config:
         """Return our config of a mixer of ``d_model`` channels."""

@@ -53,6 +53,8 @@ class BackboneConfig:
     dt_max: float = 0.1
     max_memory: float | None = None
     trapezoid: bool = later(True)
+    turns: bool = later(True)
+    resonators: float = later(0.0)
     attention_layers: tuple[int, ...] = later(())
     attention_window: int = later(128)
     attention_heads: int = later(8)
@@ -104,6 +106,8 @@ class BackboneConfig:
             dt_max=self.dt_max,
             max_memory=self.max_memory,
             trapezoid=self.trapezoid,
+            turns=self.turns,
+            resonators=self.resonators,
         )
 
 

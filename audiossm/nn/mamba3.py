@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from audiossm.errors import ConfigError, ShapeError
 from audiossm.nn.norm import RMSNorm
@@ -22,12 +23,15 @@ from audiossm_kernels import (
     turn_back,
 )
 from audiossm_kernels.operators import exporting
+from audiossm_kernels.rotary import add_bias, reduce_angle, rotate
 from audiossm_kernels.ssm_step.exported import step_exported, takes
 
 __all__ = ["Mamba3", "Mamba3Config"]
 
 # what lambda = sigmoid(trap) rounds to 1 at, in float32 and bfloat16
 CERTAIN = 30.0
+# periods in frames that a resonator bank begins with
+SHORTEST, LONGEST = 2.0, 200.0
 # up to which a graph, and a CPU, go frame by frame: it is less than the matrix form
 FEW_FRAMES = 2
 
@@ -54,6 +58,11 @@ class Mamba3Config:
         out_norm: RMS norm of each head before the gate.
         trapezoid: weigh a frame's input against the one before, as published; without it lambda
             is 1, Euler's rule, and the rows of ``in_proj`` for it do nothing.
+        turns: let frames turn the state, as published; without it their angles are 0, and the rows
+            of ``in_proj`` for them do nothing.
+        resonators: share of the heads, rounded up, whose state also turns by a frequency of its
+            own, whatever dt is: a resonator bank, with learned frequencies that begin
+            log-spaced at periods of 2 to 200 frames. None is the layer as published.
         max_memory: frames after which a state has faded to 1/e at the latest, whatever A and dt
             say; None is the layer as published. A head that hardly forgets fills up over minutes
             when training has only shown it seconds.
@@ -75,6 +84,8 @@ class Mamba3Config:
     dt_init_floor: float = 1e-4
     out_norm: bool = False
     trapezoid: bool = True
+    turns: bool = True
+    resonators: float = 0.0
     max_memory: float | None = None
     chunk_size: int | None = None
 
@@ -115,6 +126,10 @@ class Mamba3Config:
                 "Mamba3Config: a_activation must be 'heavy_tail' or 'softplus', "
                 f"not {self.a_activation!r}"
             )
+        if not 0 <= self.resonators <= 1:
+            raise ConfigError(
+                f"Mamba3Config: resonators must be a share from 0 to 1, not {self.resonators}"
+            )
         if not (0 < self.dt_min <= self.dt_max and self.dt_init_floor > 0 and self.a_floor > 0):
             raise ConfigError(
                 "Mamba3Config: 0 < dt_min <= dt_max, dt_init_floor > 0 and a_floor > 0 must hold, "
@@ -130,6 +145,11 @@ class Mamba3Config:
     def num_heads(self) -> int:
         """H, heads of ``head_dim`` channels."""
         return self.d_inner // self.head_dim
+
+    @property
+    def num_resonant(self) -> int:
+        """Heads with a resonator bank, the first ones."""
+        return math.ceil(self.resonators * self.num_heads)
 
     @property
     def rank(self) -> int:
@@ -163,6 +183,7 @@ class Mamba3(StreamingModule[SsmState]):
     mimo_x: nn.Parameter | None
     mimo_z: nn.Parameter | None
     mimo_o: nn.Parameter | None
+    log_frequency: nn.Parameter | None
 
     def __init__(self, config: Mamba3Config) -> None:
         super().__init__()
@@ -179,8 +200,12 @@ class Mamba3(StreamingModule[SsmState]):
             weight = torch.full((heads, rank, config.head_dim), value)
             self.register_parameter(name, nn.Parameter(weight) if config.is_mimo else None)
         self.norm = RMSNorm(config.d_inner) if config.out_norm else None
+        bank = torch.empty(config.num_resonant * config.num_angles)
+        # of radians a frame; one vector, as optimisers let only matrices decay
+        self.log_frequency = nn.Parameter(bank) if config.num_resonant else None
         self.out_proj = nn.Linear(config.d_inner, config.d_model, bias=False)
         self.reset_steps()
+        self.reset_bank()
 
     def reset_steps(self) -> None:
         """Draw ``dt_bias`` so that the steps start log-uniform in [dt_min, dt_max]."""
@@ -190,6 +215,15 @@ class Mamba3(StreamingModule[SsmState]):
             dt = torch.empty_like(self.dt_bias).uniform_(low, high).exp()
             dt = dt.clamp(min=config.dt_init_floor)
             self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+
+    def reset_bank(self) -> None:
+        """Space the frequencies of the bank evenly by their logarithm, over all of its heads."""
+        if self.log_frequency is not None:
+            low, high = math.log(2 * math.pi / LONGEST), math.log(2 * math.pi / SHORTEST)
+            spaced = torch.linspace(low, high, len(self.log_frequency))
+            with torch.no_grad():  # neighbours in different heads: each has low and high ones
+                spread = spaced.view(-1, self.config.num_resonant).T
+                self.log_frequency.copy_(spread.flatten())
 
     def init_state(self, batch: int) -> SsmState:
         """Return the zero state of ``batch`` streams."""
@@ -223,13 +257,13 @@ class Mamba3(StreamingModule[SsmState]):
         one = x.shape[1] == 1
         params = self.small_parameters()
         few = x.shape[1] <= FEW_FRAMES
-        fused = few and config.trapezoid and exporting()
+        fused = few and config.trapezoid and config.turns and exporting()
         if fused and takes(len(x), params, config.num_groups):
             outputs = []
             projected = self.in_proj(x)
             for frame in [projected] if one else projected.split(1, dim=1):
                 y, state = step_exported(
-                    frame, config.split_sizes, self.raw_parameters(), params, state
+                    frame, config.split_sizes, self.raw_parameters(), params, self.resonate(state)
                 )
                 outputs.append(y)
             return self.out_proj(outputs[0] if one else torch.cat(outputs, dim=1)), state
@@ -243,7 +277,7 @@ class Mamba3(StreamingModule[SsmState]):
         dtype = torch.promote_types(v.dtype, torch.float32)
         rest = parts[4:] if x.is_cuda else [part.to(dtype) for part in parts[4:]]
         raw_dt, raw_a, trap, angles = rest
-        trap = self.weigh(trap)
+        trap, angles = self.weigh(trap), self.turn(angles)
         dt, adt = make_steps(
             raw_dt, raw_a, self.dt_bias, config.a_activation, config.a_floor, config.max_memory
         )
@@ -255,21 +289,78 @@ class Mamba3(StreamingModule[SsmState]):
         inputs = SsmInputs(q, k, v, z, dt, adt, trap, angles.unsqueeze(-2))
         pairing = config.pairing
         if one:
-            y, state = ssm_step(*inputs, params, state, pairing=pairing)
+            y, state = ssm_step(*inputs, params, self.resonate(state), pairing=pairing)
             return self.out_proj(y.flatten(-2)).unsqueeze(1), state
         if few and not x.is_cuda:  # there the matrix form costs more
             steps = []
             for i in range(x.shape[1]):
                 frame = SsmInputs._make(part[:, i] for part in inputs)
-                y, state = ssm_step(*frame, params, state, pairing=pairing)
+                y, state = ssm_step(*frame, params, self.resonate(state), pairing=pairing)
                 steps.append(y)
             return self.out_proj(torch.stack(steps, dim=1).flatten(-2)), state
+        if self.log_frequency is not None:
+            inputs, params = self.turn_inputs(inputs, params)
         y, state = ssm_scan(*inputs, params, state, pairing=pairing, chunk_size=config.chunk_size)
+        if self.log_frequency is not None:
+            state = state._replace(angle=self.advance(state.angle, x.shape[1]))
         return self.out_proj(y.flatten(-2)), state
 
     def weigh(self, trap: Tensor) -> Tensor:
         """Return what lambda is the sigmoid of: ``trap``, or by Euler's rule what gives 1."""
         return trap if self.config.trapezoid else torch.full_like(trap, CERTAIN)
+
+    @property
+    def frequency(self) -> Tensor | None:
+        """Radians a frame of the resonator bank, (resonant heads, angles), if there is one."""
+        if self.log_frequency is None:
+            return None
+        return self.log_frequency.exp().view(self.config.num_resonant, -1)
+
+    def turn(self, angles: Tensor) -> Tensor:
+        """Return what the rates of turning are made of: ``angles``, or without any, zeros."""
+        return angles if self.config.turns else torch.zeros_like(angles)
+
+    def resonate(self, state: SsmState) -> SsmState:
+        """Return the state that the recurrence takes for the next frame: turned by the bank.
+
+        Turns add up, so it makes no difference whether the bank's comes before the frame's own.
+        """
+        if self.log_frequency is None:
+            return state
+        return state._replace(angle=self.advance(state.angle, 1))
+
+    def advance(self, angle: Tensor, frames: int) -> Tensor:
+        """Turn angles (batch, heads, angles) on by so many frames of the bank."""
+        frequency = self.frequency
+        assert frequency is not None
+        turn = frequency.to(angle.dtype) * frames
+        quiet = self.config.num_heads - len(turn)
+        return reduce_angle(angle + F.pad(turn, (0, 0, 0, quiet)), angle.dtype)
+
+    def turn_inputs(self, inputs: SsmInputs, params: SsmParams) -> tuple[SsmInputs, SsmParams]:
+        """Turn B and C by the bank before the recurrence turns them by the frames' own angles.
+
+        So every implementation of the recurrence takes them: each head is a group of its own, and
+        the biases, which come before any turn, are in them.
+        """
+        frequency = self.frequency
+        assert frequency is not None
+        # float64: over minutes of frames float32 would lose the phase
+        count = torch.arange(1, inputs.q.shape[1] + 1, device=inputs.q.device).double()
+        phase = reduce_angle(
+            count.view(-1, 1, 1, 1) * frequency.double().unsqueeze(1), params.q_bias.dtype
+        )
+        cos, sin, resonant = phase.cos(), phase.sin(), len(frequency)
+
+        def turned(x: Tensor, bias: Tensor) -> Tensor:
+            heads = add_bias(x.to(torch.promote_types(x.dtype, bias.dtype)), bias)
+            first = rotate(heads[..., :resonant, :, :], cos, sin, self.config.pairing)
+            return torch.cat([first, heads[..., resonant:, :, :]], dim=-3).transpose(-3, -2)
+
+        q = turned(inputs.q, params.q_bias).to(inputs.q.dtype)
+        k = turned(inputs.k, params.k_bias).to(inputs.k.dtype)
+        none = torch.zeros_like(params.q_bias)
+        return inputs._replace(q=q, k=k), params._replace(q_bias=none, k_bias=none)
 
     def turn_back(self, state: SsmState) -> SsmState:
         """Return the state with the same future whose angles are zero."""

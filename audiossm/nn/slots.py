@@ -172,7 +172,7 @@ def step_projected(
     ranks = (config.rank, config.num_groups, config.d_state)
     k, q = (torch.unflatten(part, -1, ranks) for part in parts[2:4])
     dt, adt, trap, angles = parts[4:]
-    trap = mixer.weigh(trap)
+    trap, angles = mixer.weigh(trap), mixer.turn(angles)
     raw: RawParams | None = mixer.raw_parameters()
     params = mixer.small_parameters()
     if prepares(projected, config.num_heads):
@@ -184,6 +184,8 @@ def step_projected(
             dt, adt, mixer.dt_bias, config.a_activation, config.a_floor, config.max_memory
         )
         raw = None
+    if mixer.log_frequency is not None:
+        resonate_(mixer, state, live, slots)
     inputs = SsmInputs(q, k, v, z, dt, adt, trap, angles.unsqueeze(-2))
     y = ssm_step_(
         *inputs,
@@ -196,6 +198,20 @@ def step_projected(
         impl=impl,
     )
     return y.flatten(-2)
+
+
+def resonate_(mixer: Mamba3, state: SsmState, live: Tensor | None, slots: Tensor | None) -> None:
+    """Turn the states of the rows that a step advances by the mixer's resonator bank, in place."""
+    angle = state.angle
+    if slots is None:
+        rows = torch.ones(len(angle), dtype=torch.bool, device=angle.device)
+        rows = rows if live is None else live
+    else:
+        runs = slots >= 0 if live is None else live & (slots >= 0)
+        # no index of a changing length: a graph may be captured of this
+        rows = torch.zeros(len(angle) + 1, dtype=torch.bool, device=angle.device)
+        rows = rows.index_fill(0, torch.where(runs, slots, len(angle)), True)[:-1]
+    angle.copy_(torch.where(rows[:, None, None], mixer.advance(angle, 1), angle))
 
 
 def prepares(projected: Tensor, num_heads: int) -> bool:

@@ -48,8 +48,7 @@ class CodeMaker:
         sampling: Sampling,
         seed: int,
     ) -> None:
-        if not 0 <= seed < MAX_SEED:
-            raise ConfigError(f"seed is {seed}, must be 0 or more, and below 2^63")
+        check_seed(seed)
         self.generator, self.voice, self.sampling, self.seed = generator, voice, sampling, seed
         config = generator.config
         self.num_groups, self.none = config.num_groups, config.num_codes
@@ -139,3 +138,13 @@ class CodeMaker:
 
     def _no_codes(self) -> Codes:
         return np.full((self.num_groups, self.num_groups), self.none, np.int64)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that can't be.
+
+    Raises:
+        ConfigError: it is negative, or 2^63 or more.
+    """
+    if not 0 <= seed < MAX_SEED:
+        raise ConfigError(f"seed is {seed}, must be 0 or more, and below 2^63")

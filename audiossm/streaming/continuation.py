@@ -19,9 +19,10 @@ FRAMES_PER_STEP = 50
 PUSH = 160_000  # samples at a time
 
 
-# what no text holds together falls silent when it is drawn as evenly as texts are: after a minute
-# 7 dB were missing, and a third of the codes' entropy
-UNTOLD = Sampling(temperature=0.9, later_temperature=0.9, top_k=200)
+# as the network says, no evener: what no text holds together fades and falls silent otherwise. Of
+# ten minutes each, all were as loud and as varied at their ends as at their beginnings, to 6 dB and
+# 15 %; of those drawn at 0.95 and 0.9 from 500 codes eight were, and at 0.9 from 200 one of three
+UNTOLD = Sampling(temperature=1.0, later_temperature=1.0, top_k=1000)
 
 
 def continue_sound(

@@ -86,8 +86,7 @@ class SpeechSession:
         restart: bool = True,
         frames_per_step: int = 1,
     ) -> None:
-        if not SLOWEST <= speed <= FASTEST:
-            raise ConfigError(f"speed is {speed}, must be {SLOWEST} to {FASTEST:g}")
+        check_speed(speed)
         self.generator, self.voice, self.speed, self.restart = generator, voice, speed, restart
         self.sampling = sampling or Sampling()
         self.maker = CodeMaker(
@@ -314,10 +313,8 @@ class SpeechSession:
     def _end_unit(self) -> None:
         unit, self.unit = self.unit, None
         assert unit is not None
-        if not unit.is_pause and unit.place & ENDS:
-            follows = self.ahead[0] if self.ahead else None
-            if follows is None or follows.is_pause or follows.word != unit.word:
-                self._tell_word(unit.word)
+        if ends_word(unit, self.ahead[0] if self.ahead else None):
+            self._tell_word(unit.word)
         if self.restart and unit.symbol in SENTENCE_ENDS:
             self.tail = self.maker.num_groups - 1
             if not self.tail:
@@ -371,7 +368,7 @@ class SpeechSession:
 
     def _fields(self) -> dict[str, Any]:
         """Return what isn't an array, as what JSON can hold."""
-        voice = self.voice
+        voice, reader = self.voice, self.reader
         return {
             "options": {
                 "speed": self.speed,
@@ -383,7 +380,7 @@ class SpeechSession:
             "voice": [voice.name, voice.pace, voice.origin, voice.licence, voice.state is not None],
             "counters": {name: getattr(self, name) for name in COUNTERS},
             "text": self.text[self.at :],
-            "reader": [self.reader.rest, self.reader.num_words, self.reader.pause],
+            "reader": [reader.rest, reader.num_words, reader.pause, reader.before],
             "ahead": [_pack_unit(unit) for unit in self.ahead],
             "unit": None if self.unit is None else _pack_unit(self.unit),
             "before": self.before,
@@ -402,7 +399,8 @@ class SpeechSession:
         for name in COUNTERS:
             setattr(self, name, fields["counters"][name])
         self.text = str(fields["text"])
-        self.reader.rest, self.reader.num_words, self.reader.pause = fields["reader"]
+        # those of older snapshots end before "before"
+        self.reader = ScriptReader(self.reader.pronouncer, *fields["reader"])
         self.ahead = deque(Unit(*unit) for unit in fields["ahead"])
         self.unit = None if fields["unit"] is None else Unit(*fields["unit"])
         self.before = tuple((row[0], row[1], row[2]) for row in fields["before"])
@@ -415,6 +413,23 @@ class SpeechSession:
         self.window = np.asarray(arrays["window"], np.int64)
         self.vector = self.generator.read(self.window)
         self.last_codes = np.asarray(arrays["last_codes"], np.int64)
+
+
+def check_speed(speed: float) -> None:
+    """Refuse a speed that can't be.
+
+    Raises:
+        ConfigError: it is none from a quarter to four.
+    """
+    if not SLOWEST <= speed <= FASTEST:
+        raise ConfigError(f"speed is {speed}, must be {SLOWEST} to {FASTEST:g}")
+
+
+def ends_word(unit: Unit, follows: Unit | None) -> bool:
+    """Whether a written word ends with a unit, if that one follows."""
+    if unit.is_pause or not unit.place & ENDS:
+        return False
+    return follows is None or follows.is_pause or follows.word != unit.word
 
 
 def flush(decoder: DecoderSession, codes: NDArray[np.int64]) -> NDArray[np.float32]:

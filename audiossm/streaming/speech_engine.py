@@ -8,17 +8,20 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from audiossm.errors import AudioSSMError, BusyError, ModelError, SessionError
 from audiossm.streaming.pool import Pool
-from audiossm.streaming.speaker import Speaker
+from audiossm.streaming.speaker import Speaker, choose_sampling
 from audiossm.streaming.speech import SpeechSession
 from audiossm.streaming.speech_events import Skipped, Sound, SpokenWord
+from audiossm.streaming.speech_seats import SeatedSpeech, SpeechSeats
 
 __all__ = [
     "Packed",
@@ -41,6 +44,9 @@ TURN_S, TURN_SOUND_S = 0.1, 0.2
 TRIAL = "The first light."  # short: it is said before anybody is let in
 # of the threads' time: the rest is for those who listen, the event loop and pages
 SHARE = 0.7
+# with seats: texts, unless somebody says how many, and threads, which take turns with Python itself
+NUM_SEATS, NUM_READERS = 32, 4
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +124,15 @@ class SpeechEngine:
     """Texts that one speaker says, for one event loop, on which nothing is computed.
 
     ``async with SpeechEngine(speaker) as engine``, then ``begin``. Threads give each text a turn
-    after the other, whoever waits for the first sound before all others. A speaker with seats
-    steps together what is said at the same time.
+    after the other, whoever waits for the first sound before all others. With seats, what is said
+    at the same time is stepped together on a device, and threads only read and tell.
 
     Args:
         speaker: the model; other threads may use it meanwhile.
-        num_workers: threads; by default as many as there are cores.
-        limits: what it takes on.
+        num_workers: threads; by default as many as there are cores, with seats up to 4.
+        limits: what it takes on; with seats the capacity is 32 by default.
+        device: a CUDA device has a seat for each text.
+        has_seats: whether texts have seats; by default where the device isn't the CPU.
     """
 
     def __init__(
@@ -132,9 +140,18 @@ class SpeechEngine:
         speaker: Speaker,
         num_workers: int | None = None,
         limits: SpeechLimits | None = None,
+        *,
+        device: torch.device = CPU,
+        has_seats: bool | None = None,
     ) -> None:
-        self.speaker, self.limits = speaker, limits or SpeechLimits()
+        self.speaker, self.limits, self.device = speaker, limits or SpeechLimits(), device
+        self.has_seats = device.type != "cpu" if has_seats is None else has_seats
+        self.seats: SpeechSeats | None = None
+        if self.has_seats:
+            self.limits = replace(self.limits, capacity=self.limits.capacity or NUM_SEATS)
         self.num_workers = num_workers or os.cpu_count() or 1
+        if self.has_seats and num_workers is None:
+            self.num_workers = min(self.num_workers, NUM_READERS)
         self.capacity = self.limits.capacity or 1
         self.meters = SpeechMeters()
         self.saying: set[Utterance] = set()
@@ -142,6 +159,11 @@ class SpeechEngine:
     async def __aenter__(self) -> Self:
         """Warm the model up, and measure the capacity if need be."""
         self._loop = asyncio.get_running_loop()
+        if self.has_seats:
+            assert self.limits.capacity is not None
+            self.seats = await asyncio.to_thread(
+                SpeechSeats, self.speaker, self.limits.capacity, self.device
+            )
         measured = await asyncio.to_thread(self._measure)
         self.capacity = self.limits.capacity or measured
         self._pool: Pool[Utterance] = Pool(
@@ -154,6 +176,8 @@ class SpeechEngine:
         for utterance in list(self.saying):
             utterance.close()
         await asyncio.to_thread(self._pool.close)
+        if self.seats is not None:
+            await asyncio.to_thread(self.seats.close)
 
     @property
     def is_full(self) -> bool:
@@ -228,6 +252,7 @@ class Utterance:
         self._doing: SaidAll | None = None
         self._ended = False
         self._pending: list[Told] = []  # of the turn
+        self._seated: SeatedSpeech | None = None  # what it says now, if that has a seat
 
     def prepare(self, order: SpeechOrder, make_packer: Callable[[int], Packer]) -> None:
         """Make what is needed, in a thread."""
@@ -288,6 +313,8 @@ class Utterance:
             self.engine.meters.cancelled += not self._ended
             self.engine.meters.audio_s += self.num_samples / self.engine.speaker.sample_rate
         self.closed = True
+        if self._seated is not None:
+            self._seated.close()
         self._told.clear()
         self._news.set()
 
@@ -305,15 +332,19 @@ class Utterance:
         if wakes:
             self.engine._pool.wake(self)
 
-    def _make_session(self) -> SpeechSession:
-        order = self._order
-        return self.engine.speaker.session(
-            voice=self._voice,
-            speed=order.speed,
-            # what follows a flush is drawn anew, and the same each time
-            seed=(order.seed + self._flushes) % 2**63,
-            temperature=order.temperature,
-        )
+    def _make_session(self) -> SpeechSession | SeatedSpeech:
+        order, seats = self._order, self.engine.seats
+        # what follows a flush is drawn anew, and the same each time
+        seed = (order.seed + self._flushes) % 2**63
+        sampling = choose_sampling(order.temperature, None)
+        if seats is None:
+            return self.engine.speaker.session(
+                voice=self._voice, speed=order.speed, seed=seed, sampling=sampling
+            )
+        session = seats.session(voice=self._voice, speed=order.speed, seed=seed, sampling=sampling)
+        session.woken = partial(self.engine._pool.wake, self)
+        self._seated = session
+        return session
 
     def take_turn(self) -> bool:
         """Go on for a while, in a thread; tell whether there is more to do now."""
@@ -355,6 +386,9 @@ class Utterance:
                     self._pack(sounds)
                     self._pending.append(event)
                 case None:
+                    if self._seated is not None and self._seated.is_waiting:
+                        self._pack(sounds)
+                        return False  # it wakes this one
                     if not self._take_wish(sounds):
                         return False
         return False

@@ -1,4 +1,4 @@
-"""Short runs that differ in one thing: ranks, Euler's rule, attention, depth, what a head writes.
+"""Short runs that differ in one thing: ranks, rule, turns, attention, depth, what a head writes.
 
     python recipes/transcribe/ablate.py --data DIR --out DIR --compile --steps 3000
     python recipes/transcribe/ablate.py --data DIR --out DIR --compile --steps 3000 \\
@@ -57,6 +57,8 @@ class Arm:
 
     rank: int = 1
     trapezoid: bool = True
+    turns: bool = True  # states do
+    resonators: float = 0.0  # part of the heads that have a bank of them
     attention: tuple[int, ...] = ()  # layers that attend instead
     seed: int = 0  # more than the recipe's
     depth: float = 1.0  # times as many layers
@@ -70,6 +72,8 @@ RANKS = {
     "rank4": Arm(rank=4),
     "rank8": Arm(rank=8),
     "euler": Arm(trapezoid=False),
+    "still": Arm(turns=False),
+    "bank": Arm(resonators=0.25),
     "hybrid1": Arm(attention=(5,)),
     "hybrid2": Arm(attention=(4, 8)),
     "again": Arm(seed=1),
@@ -171,7 +175,7 @@ def load_speech(
     (cache / "dev").mkdir(parents=True, exist_ok=True)
     given = (vocabulary, phones)
     train, _, noise = load_spoken(args.data, data, *given, cache, args.workers, args.device)
-    told = {"train": data["dev"], "dev": data["dev"], "noise": [], "speeds": [1.0]}
+    told = data | {"train": data["dev"], "dev": data["dev"], "noise": [], "speeds": [1.0]}
     dev, _, _ = load_spoken(args.data, told, *given, cache / "dev", args.workers, args.device)
     return train, dev[0], noise
 
@@ -202,6 +206,7 @@ def arm_config(base: RecogniserConfig, name: str) -> RecogniserConfig:
     """Return an arm's sizes: of equal depth, as many parameters as ``base``, to within 1 %."""
     arm = ARMS[name]
     changes: dict[str, Any] = {"trapezoid": arm.trapezoid, "attention_layers": arm.attention}
+    changes |= {"turns": arm.turns, "resonators": arm.resonators}
     changes["num_layers"] = round(arm.depth * base.backbone.num_layers)
     if arm.rank > 1:
         changes |= {"is_mimo": True, "mimo_rank": arm.rank}

@@ -3,6 +3,8 @@
 import io
 import json
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -234,24 +236,61 @@ def test_a_folder_that_there_is_not_is_one_line(generate, tmp_path, capsys, suff
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_loudspeaker_gets_all_of_it(generate, expected, monkeypatch):
+class Device:
+    """A sound card that asks for blocks in a thread of its own, faster than anybody hears."""
+
+    def __init__(self, played, calls, lives=10**9):
+        self.played, self.calls, self.lives = played, calls, lives
+        self.active = False
+
+    def __call__(self, callback, **form):
+        assert (form["samplerate"], form["channels"]) == (16000, 1)
+        self.callback = callback
+        return self
+
+    def start(self):
+        self.active = True
+        self.thread = threading.Thread(target=self.ask, daemon=True)
+        self.thread.start()
+
+    def ask(self):
+        while self.active and self.lives:
+            block = np.full((256, 1), np.nan, np.float32)
+            self.callback(block, 256, None, None)
+            self.played.append(block[:, 0])
+            self.lives -= 1
+            time.sleep(0.0005)
+        self.active = False
+
+    def __getattr__(self, name):
+        def end():
+            self.calls.append(name)
+            self.active = False
+
+        return end
+
+
+def test_a_loudspeaker_gets_all_of_it_and_is_silent_in_between(
+    generate, expected, monkeypatch, tmp_path
+):
     played, calls = [], []
-
-    class Stream:
-        def __init__(self, **form):
-            assert (form["samplerate"], form["channels"]) == (16000, 1)
-
-        def write(self, samples):
-            played.append(samples[:, 0])
-
-        def __getattr__(self, name):
-            return lambda: calls.append(name)
-
-    module = SimpleNamespace(OutputStream=Stream, PortAudioError=OSError)
+    module = SimpleNamespace(OutputStream=Device(played, calls), PortAudioError=OSError)
     monkeypatch.setattr(loudspeaker, "import_portaudio", lambda what: module)
     assert generate("--text", TEXT, "--play") == 0
-    np.testing.assert_array_equal(np.concatenate(played), expected.samples.clip(-1, 1))
-    assert calls == ["start", "stop", "close"]
+    samples, heard = expected.samples.clip(-1, 1), np.concatenate(played)
+    # silence is put in where speech came too late, and nothing else is lost or added
+    np.testing.assert_array_equal(heard[heard != 0], samples[samples != 0])
+    assert calls == ["stop", "close"]
+
+
+def test_a_loudspeaker_that_goes_is_told(generate, monkeypatch, capsys):
+    calls = []
+    module = SimpleNamespace(OutputStream=Device([], calls, lives=3), PortAudioError=OSError)
+    monkeypatch.setattr(loudspeaker, "import_portaudio", lambda what: module)
+    monkeypatch.setattr(loudspeaker, "LOOK_S", 0.05)
+    assert generate("--text", TEXT * 3, "--play") == 1
+    assert "the loudspeaker is gone" in capsys.readouterr().err
+    assert calls == ["abort", "close"]
 
 
 def test_without_a_loudspeaker_there_is_a_clear_word(generate, monkeypatch, capsys):

@@ -1,9 +1,12 @@
 """What is written can be read again, and failures leave nothing behind."""
 
+import io
+
 import numpy as np
 import pytest
 
 from audiossm.audio import open_audio, write_audio
+from audiossm.audio.container import ContainerStream
 from audiossm.errors import OutputError, ShapeError
 
 
@@ -78,3 +81,22 @@ def test_wrong_values_and_shapes_are_refused(tmp_path):
         write_audio(tmp_path / "a.flac", np.zeros((1, 0), np.float32), 16000)
     with pytest.raises(ShapeError, match=r"\(4,\)"):
         write_audio(tmp_path / "a.wav", np.zeros(4, np.float32), 16000)
+
+
+@pytest.mark.parametrize(("coding", "most_ms"), [("OPUS", 100), ("MPEG_LAYER_III", 100)])
+def test_a_stream_gives_its_sound_while_it_is_written(coding, most_ms):
+    form = {"OPUS": "OGG", "MPEG_LAYER_III": "MP3"}[coding]
+    stream = ContainerStream(16000, file_format=form, coding=coding, comment="by a test")
+    noise = np.random.default_rng(0).standard_normal((100, 320)).astype(np.float32) / 10
+    head, *rest = (stream.write(block) for block in noise)
+    assert b"by a test" in head or coding != "OPUS"
+    gaps, gap = [], 0
+    for data in rest:
+        gap += 20
+        if data:
+            gaps.append(gap)
+            gap = 0
+    assert max(gaps) <= most_ms
+    whole = head + b"".join(rest) + stream.finish()
+    with open_audio(io.BytesIO(whole)) as reader:
+        assert abs(reader.read(10**6).shape[1] / reader.sample_rate - 2.0) < 0.1

@@ -32,10 +32,10 @@ def test_the_shipped_writers_graph_does_what_its_step_does():
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("trapezoid", [True, False])
-def test_a_writer_of_ones_own_is_exported_and_runs(trapezoid, tmp_path, capsys):
+@pytest.mark.parametrize("change", [{}, {"trapezoid": False}, {"resonators": 0.5}])
+def test_a_writer_of_ones_own_is_exported_and_runs(change, tmp_path, capsys):
     config = WriterConfig.tiny()
-    config = replace(config, backbone=replace(config.backbone, trapezoid=trapezoid))
+    config = replace(config, backbone=replace(config.backbone, **change))
     network = Writer(config)
     save_model(tmp_path / "own", "writer", "", {"writer": to_dict(config)}, network.state_dict())
     slow = LoadedWriter.load(tmp_path / "own")

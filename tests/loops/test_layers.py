@@ -120,7 +120,14 @@ def test_a_mixer_goes_on_as_torch_does(fraction, memory):
 
 
 def test_other_mixers_are_refused():
-    for options in ({"is_mimo": True, "mimo_rank": 2}, {"out_norm": True}, {"num_groups": 2}):
+    for options in (
+        {"is_mimo": True, "mimo_rank": 2},
+        {"out_norm": True},
+        {"num_groups": 2},
+        {"trapezoid": False},
+        {"turns": False},
+        {"resonators": 0.5},
+    ):
         mixer = Mamba3(Mamba3Config(d_model=32, d_state=8, head_dim=16, **options))
         mixer.requires_grad_(False)
         mixer.in_proj.weight.copy_(make_bytes(*mixer.in_proj.weight.shape))

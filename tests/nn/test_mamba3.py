@@ -19,6 +19,10 @@ CONFIGS = {
         SMALL, num_groups=2, rope_fraction=1.0, out_norm=True
     ),
     "mimo": dataclasses.replace(SMALL, is_mimo=True, mimo_rank=4, chunk_size=5),
+    "resonators": dataclasses.replace(SMALL, resonators=0.5),
+    "mimo, resonators alone": dataclasses.replace(
+        SMALL, is_mimo=True, mimo_rank=2, resonators=0.3, turns=False
+    ),
     "mimo, norm, softplus": dataclasses.replace(
         SMALL, is_mimo=True, mimo_rank=2, out_norm=True, a_activation="softplus"
     ),
@@ -212,6 +216,7 @@ def test_a_wrong_input_is_refused_with_the_numbers():
         ({"a_activation": "relu"}, "not 'relu'"),
         ({"chunk_size": 0}, "chunk_size must be 1 or more, not 0"),
         ({"dt_min": 0.2}, "0 < dt_min <= dt_max"),
+        ({"resonators": 1.5}, "resonators must be a share from 0 to 1, not 1.5"),
         ({"d_model": 0}, "d_model must be 1 or more, not 0"),
     ],
 )
@@ -251,3 +256,60 @@ def test_eulers_rule_forgets_the_input_before():
     _, state = euler.step(x, euler.init_state(2))
     other = state._replace(k=state.k + 1.0, v=state.v - 1.0)
     torch.testing.assert_close(euler.step(x, state)[0], euler.step(x, other)[0])
+
+
+def test_without_turns_no_state_turns():
+    still, published = make_mixer(dataclasses.replace(SMALL, turns=False)), make_mixer(SMALL)
+    x = torch.randn(2, 9, 16)
+    assert not torch.allclose(still(x), published(x), atol=1e-3)
+    with torch.no_grad():
+        published.in_proj.weight[-SMALL.num_angles :] = 0.0
+    torch.testing.assert_close(still(x), published(x))
+    (gradient,) = torch.autograd.grad(still(x).square().sum(), still.in_proj.weight)
+    assert gradient[-SMALL.num_angles :].abs().max() == 0
+
+
+def test_a_bank_turns_its_heads_by_its_frequencies_whatever_dt_is():
+    config = dataclasses.replace(SMALL, resonators=0.5, turns=False)
+    mixer = make_mixer(config)
+    for frames in (1, 2, 100):
+        _, state = mixer.step(torch.randn(1, frames, 16), mixer.init_state(1))
+        turned = (mixer.frequency * frames) % (2 * math.pi)
+        torch.testing.assert_close(state.angle[0, :2], turned, rtol=1e-4, atol=1e-4)
+        assert state.angle[0, 2:].abs().max() == 0
+
+
+def test_a_bank_begins_with_periods_from_2_to_200_frames():
+    mixer = Mamba3(dataclasses.replace(SMALL, resonators=0.3))
+    assert mixer.config.num_resonant == len(mixer.frequency) == 2
+    periods = 2 * math.pi / mixer.frequency.detach()
+    torch.testing.assert_close(
+        periods.T.flatten(), torch.tensor([200.0, 43.0887, 9.28318, 2.0]), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_turning_the_inputs_is_turning_the_state():
+    """The recurrence itself, frame by frame, with the bank's turn added to each frame's own."""
+    mixer = make_mixer(dataclasses.replace(SMALL, resonators=1.0)).double()
+    x = torch.randn(1, 8, 16, dtype=torch.float64)
+    state, outputs = mixer.init_state(1), []
+    for frame in x.split(1, dim=1):
+        turned = state.angle + mixer.frequency
+        plain = Mamba3(SMALL).double()
+        plain.load_state_dict(mixer.state_dict(), strict=False)
+        y, state = plain.step(frame, state._replace(angle=turned))
+        outputs.append(y)
+    torch.testing.assert_close(torch.cat(outputs, dim=1), mixer(x))
+
+
+def test_a_bank_learns_its_frequencies():
+    mixer = make_mixer(dataclasses.replace(SMALL, resonators=0.5))
+    (gradient,) = torch.autograd.grad(
+        mixer(torch.randn(1, 9, 16)).square().sum(), mixer.log_frequency
+    )
+    assert (gradient != 0).all()
+
+
+def test_without_a_bank_the_layer_has_the_published_parameters():
+    assert "log_frequency" not in Mamba3(SMALL).state_dict()
+    assert Mamba3(SMALL).log_frequency is None

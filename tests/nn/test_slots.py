@@ -5,11 +5,14 @@ import torch
 
 from audiossm.errors import ConfigError, ShapeError
 from audiossm.nn import Block, BlockSlots, Mamba3Config, RMSNorm
+from audiossm.nn.slots import mix
 
 D_MODEL = 32
 
 
-def make_blocks(*, is_mimo: bool, trapezoid: bool = True) -> tuple[list[Block], RMSNorm]:
+def make_blocks(
+    *, is_mimo: bool, trapezoid: bool = True, resonators: float = 0.0
+) -> tuple[list[Block], RMSNorm]:
     torch.manual_seed(0)
     mixer = Mamba3Config(
         d_model=D_MODEL,
@@ -19,6 +22,8 @@ def make_blocks(*, is_mimo: bool, trapezoid: bool = True) -> tuple[list[Block], 
         mimo_rank=2,
         max_memory=50.0,
         trapezoid=trapezoid,
+        turns=trapezoid,
+        resonators=resonators,
     )
     return [Block(mixer, 48).eval() for _ in range(2)], RMSNorm(D_MODEL)
 
@@ -36,9 +41,10 @@ def run_alone(blocks: list[Block], norm: RMSNorm, frames: torch.Tensor) -> list[
 
 
 @pytest.mark.parametrize("trapezoid", [True, False])
+@pytest.mark.parametrize("resonators", [0.0, 0.5])
 @pytest.mark.parametrize("is_mimo", [False, True])
-def test_slots_advance_like_streams_of_their_own(is_mimo, trapezoid):
-    blocks, norm = make_blocks(is_mimo=is_mimo, trapezoid=trapezoid)
+def test_slots_advance_like_streams_of_their_own(is_mimo, resonators, trapezoid):
+    blocks, norm = make_blocks(is_mimo=is_mimo, trapezoid=trapezoid, resonators=resonators)
     slots = BlockSlots(blocks, norm, num_slots=3)
     frames = torch.randn(3, 6, D_MODEL)
     expected = [run_alone(blocks, norm, row) for row in frames]
@@ -76,6 +82,18 @@ def test_a_slot_begins_anew():
     torch.testing.assert_close(third[1], first[1])
     assert not torch.allclose(second, first)
     assert not torch.allclose(third[0], first[0])
+
+
+def test_rows_of_any_slots_are_turned_by_the_bank():
+    blocks, _ = make_blocks(is_mimo=False, resonators=0.5)
+    mixer = blocks[0].mixer
+    state, frames = mixer.init_state(3), torch.randn(2, D_MODEL)
+    with torch.no_grad():
+        y = mix(mixer, frames, state, slots=torch.tensor([2, -1]))
+        expected, after = mixer.step(frames[:1].unsqueeze(1), mixer.init_state(1))
+    torch.testing.assert_close(y[0], expected[0, 0])
+    torch.testing.assert_close(state.angle[2], after.angle[0])
+    assert state.angle[:2].abs().max() == 0
 
 
 def test_a_bucket_covers_the_slots_asked_for():

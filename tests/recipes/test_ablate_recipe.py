@@ -38,6 +38,8 @@ def test_arms_of_the_shipped_sizes_have_as_many_parameters_to_within_a_per_cent(
     ]
     assert hybrids == [(), (5,), (4, 8)]
     assert not recipe.arm_config(base, "euler").backbone.mixer.trapezoid
+    assert not recipe.arm_config(base, "still").backbone.mixer.turns
+    assert recipe.arm_config(base, "bank").backbone.mixer.num_resonant == 2
 
 
 def test_an_arm_takes_over_everything_but_mixers_and_the_lighter_channels(recipe):

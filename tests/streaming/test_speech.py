@@ -201,7 +201,7 @@ def test_what_nobody_can_read_out_is_told_and_costs_little():
     for text, skipped in (
         ("1" * 100_000, ["1" * 100_000]),  # Python itself refuses to read such a number
         ("$" + "1" * 5000 + "th", ["$" + "1" * 5000 + "th"]),
-        ("½", ["½"]),
+        ("⅞", ["⅞"]),
         ("a" * 100_000, ["a" * 100_000]),
         ("你" * 100_000, ["你"] * 100_000),
         ("- " * 50_000, []),

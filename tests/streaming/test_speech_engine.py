@@ -46,10 +46,10 @@ def words_of(events):
     return [event for event in events if isinstance(event, SpokenWord | Skipped)]
 
 
-def run(test, **limits):
+def run(test, has_seats=None, **limits):
     async def main():
         limits.setdefault("capacity", 8)
-        async with SpeechEngine(SPEAKER, 2, SpeechLimits(**limits)) as engine:
+        async with SpeechEngine(SPEAKER, 2, SpeechLimits(**limits), has_seats=has_seats) as engine:
             await asyncio.wait_for(test(engine), 60)
 
     asyncio.run(main())
@@ -75,6 +75,41 @@ def test_texts_at_once_are_said_as_each_alone_however_they_are_cut():
         assert engine.meters.begun == 4 and engine.meters.cancelled == 0
 
     run(test)
+
+
+def test_ten_texts_in_seats_are_said_as_each_alone_and_a_seat_is_free_at_once():
+    async def say(engine, number):
+        utterance = await engine.begin(SpeechOrder(seed=number), Floats)
+        utterance.push("Hello ☃")
+        utterance.flush()
+        utterance.push("a river.")
+        utterance.finish()
+        told = [item async for item in utterance.events()]
+        first, second = alone("Hello ☃", seed=number), alone("a river.", seed=number + 1)
+        both = np.concatenate([samples_of(first), samples_of(second)])
+        np.testing.assert_allclose(join(told), both, atol=2e-5)
+        said = [item for item in words_of(told) if isinstance(item, SpokenWord)]
+        assert [word.word for word in said] == ["Hello", "a", "river."]
+        assert [item.text for item in words_of(told) if isinstance(item, Skipped)] == ["☃"]
+        assert told[-1] == SaidAll(len(both), is_end=True)
+
+    async def test(engine):
+        long = await engine.begin(SpeechOrder(), Floats)
+        long.push(TEXT * 50)
+        async for item in long.events():
+            if isinstance(item, Packed):
+                break
+        await asyncio.gather(*(say(engine, number) for number in range(9)))
+        with pytest.raises(BusyError, match="all 10 places"):
+            await asyncio.gather(*(engine.begin(SpeechOrder(), Floats) for _ in range(10)))
+        before = engine.seats.num_steps
+        long.close()
+        while engine.seats.num_free < 10:
+            await asyncio.sleep(0.001)
+        assert engine.seats.num_steps - before <= 8  # the turn that it was in, and another
+        assert engine.seats.num_frames > 1.5 * engine.seats.num_steps
+
+    run(test, has_seats=True, capacity=10)
 
 
 def test_a_flush_says_all_before_it_and_times_go_on():

@@ -1,5 +1,7 @@
 """Speech in slots: what a session says, many at a time, whatever the neighbours do."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from tiny_speaker import make_speaker
 
 SPEAKER = make_speaker()
 COLD = Sampling(temperature=0.0, spread=0.0)  # nothing is drawn
+WARM = Sampling(temperature=0.9, spread=0.8)
 TEXTS = ("Birds sing.", "The small house stands, as ever, on a hill.", "No?")
 
 
@@ -55,24 +58,26 @@ def run(slots, steps=900):
     return [np.array(part).T for part in codes], [np.concatenate(part) for part in samples]
 
 
-def test_slots_say_what_sessions_say():
-    slots = make_slots(4)
-    slots.begin([0, 2, 3], [make_script(text) for text in TEXTS[:2]] + [make_script(TEXTS[2])])
+@pytest.mark.parametrize("sampling", [COLD, WARM], ids=["likeliest", "drawn"])
+def test_slots_say_what_sessions_say(sampling):
+    slots = make_slots(4, sampling)
+    slots.begin([0, 2, 3], [make_script(text, seed) for seed, text in enumerate(TEXTS)])
     slots.busy[1] = False
-    codes, samples = [], []
-    for text in TEXTS:
+    found = run_some(slots, [0, 2, 3])
+    slots.drain([0, 2, 3])
+    rest = run_some(slots, [0, 2, 3])
+    for seed, text in enumerate(TEXTS):
         session = SpeechSession(
-            SPEAKER, SPEAKER.pronouncer, SPEAKER.voice(None), sampling=COLD, frames_per_step=1
+            SPEAKER, SPEAKER.pronouncer, SPEAKER.voice(None), sampling=sampling, seed=seed
         )
         sounds = [e for e in [*session.push(text), *session.finish()] if isinstance(e, Sound)]
-        codes.append(np.concatenate([sound.codes for sound in sounds], axis=1))
-        samples.append(np.concatenate([sound.samples for sound in sounds]))
-    found = run_some(slots, [0, 2, 3])
-    for (have, heard), wanted, sound in zip(found, codes, samples, strict=True):
-        np.testing.assert_array_equal(have, wanted)
-        # a session goes on until its decoder is empty
+        wanted = np.concatenate([sound.samples for sound in sounds])
+        codes, heard = found[seed]
+        np.testing.assert_array_equal(codes, np.concatenate([s.codes for s in sounds], axis=1))
+        assert (rest[seed][0] == -1).all()
         delay = SPEAKER.codec.network.delay
-        np.testing.assert_allclose(heard[delay:], sound[: len(heard) - delay], atol=2e-5)
+        heard = np.concatenate([heard, rest[seed][1]])[delay:][: len(wanted)]
+        np.testing.assert_allclose(heard, wanted, atol=2e-5)
 
 
 def run_some(slots, places):
@@ -90,28 +95,15 @@ def run_some(slots, places):
 
 
 def test_what_is_drawn_depends_on_the_seed_and_not_on_the_neighbours():
-    warm = Sampling(temperature=0.9, spread=0.8)
-    alone = make_slots(1, warm)
+    alone = make_slots(1, WARM)
     alone.begin([0], [make_script(TEXTS[1], seed=5)])
-    together = make_slots(3, warm)
+    together = make_slots(3, WARM)
     together.begin([0, 1, 2], [make_script(TEXTS[1], seed) for seed in (4, 5, 5)])
     (lonely,), _ = run(alone)
     other, same, again = run(together)[0]
     np.testing.assert_array_equal(same, lonely)
     np.testing.assert_array_equal(same, again)
     assert other.shape != same.shape or (other != same).any()
-
-
-def test_uniform_numbers_are_uniform():
-    slots = make_slots(2)
-    slots.seed[:] = torch.tensor([1, 2])
-    steps = torch.arange(5000).view(1, -1).expand(2, -1)
-    drawn = slots._uniform(0, steps, torch.zeros(1, dtype=torch.int64))
-    assert drawn.min() >= 0 and drawn.max() < 1
-    counts = torch.histc(drawn[0], 10, 0, 1)
-    assert (counts - 500).abs().max() < 120
-    assert abs(np.corrcoef(drawn.numpy())[0, 1]) < 0.05
-    assert abs(np.corrcoef(drawn[0, 1:], drawn[0, :-1])[0, 1]) < 0.05
 
 
 def test_a_slot_begins_anew_while_others_go_on():
@@ -124,6 +116,56 @@ def test_a_slot_begins_anew_while_others_go_on():
     fresh = make_slots(1)
     fresh.begin([0], [make_script(TEXTS[0])])
     np.testing.assert_array_equal(codes[0], run(fresh)[0][0])
+
+
+def test_a_script_that_becomes_known_bit_by_bit_is_said_as_a_whole_one():
+    whole = make_script(TEXTS[1], seed=3)
+    slots = make_slots(1, WARM)
+    slots.begin([0], [whole])
+    (wanted,), _ = run(slots)
+    before, at, known = SPEAKER.config.units_before, 0, 1
+
+    def cut(known):
+        first = min(at, before)
+        span = slice(at - first, known)
+        return replace(
+            whole,
+            units=whole.units[span],
+            longest=whole.longest[span],
+            thresholds=slots._draw_thresholds([whole], len(whole.units))[0].numpy()[span],
+            first=first,
+            is_whole=known == len(whole.units),
+        )
+
+    slots.hush([0])
+    slots.begin([0], [cut(known)])
+    codes, stalls = [], 0
+    for step in range(900):
+        said = slots.step()
+        if said.sounds[0]:
+            codes.append(said.codes[0].numpy().copy())
+        if not slots.busy.any():
+            break
+        if step % 7 == 0 and known < len(whole.units):
+            stalls += int(said.unit[0] == slots.num_units[0])
+            at, known = at + int(said.unit[0]), min(known + 3, len(whole.units))
+            slots.extend([0], [cut(known)])
+    assert stalls  # it had to wait
+    np.testing.assert_array_equal(np.array(codes).T, wanted)
+
+
+def test_slots_that_may_not_go_on_wait_as_they_are():
+    slots = make_slots(2, WARM)
+    slots.begin([0, 1], [make_script(TEXTS[1], seed=3)] * 2)
+    codes = [[], []]
+    for step in range(900):
+        slots.allow(torch.tensor([True, step % 3 == 0]))
+        said = slots.step()
+        for slot in np.flatnonzero(said.sounds.numpy()):
+            codes[slot].append(said.codes[slot].numpy().copy())
+        if not slots.busy.any():
+            break
+    np.testing.assert_array_equal(codes[0], codes[1])
 
 
 @pytest.mark.parametrize("count", [0, 129])

@@ -48,6 +48,12 @@ def write_metrics(engine: Engine, num_connections: int, speech: SpeechEngine | N
         lines += _one("speech_seconds_total", "counter", "speech made", seconds)
         lines += _one("speech", "gauge", "texts that are being said", len(speech.saying))
         lines += _one("speech_capacity", "gauge", "texts there is room for", speech.capacity)
+        if (seats := speech.seats) is not None:
+            for name, what, value in (
+                ("speech_steps", "steps of all texts together", seats.num_steps),
+                ("speech_frames", "frames made in them", seats.num_frames),
+            ):
+                lines += _one(f"{name}_total", "counter", what, value)
     return "\n".join(lines) + "\n"
 
 

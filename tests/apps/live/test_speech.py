@@ -127,6 +127,49 @@ def test_refusals_say_which_field_is_wrong_and_what_there_is():
     run_live(test, speech=SPEAKS, gate=Gate(caps=Caps(max_text=2000, max_message=10_000)))
 
 
+def test_ten_clients_at_once_each_get_their_own_speech_and_an_eleventh_is_told_when_to_come():
+    texts = [f"Hello {'a ' * number}river" for number in range(5)]
+
+    async def ask(address, number):
+        asked = {"input": texts[number], "response_format": "wav", "seed": number}
+        status, _, body = await asyncio.to_thread(post, address, asked)
+        assert status == 200 and body.endswith(s16(alone(texts[number], seed=number)))
+
+    async def speak(address, number, socket):
+        await socket.send(say("text", text=texts[number]))
+        await socket.send(say("finish"))
+        audio, said = await hear(socket)
+        assert audio == s16(alone(texts[number], seed=number + 5))
+        assert [m["word"] for m in said if "word" in m] == texts[number].split()
+
+    async def test(service, address):
+        async with contextlib.AsyncExitStack() as stack:
+            url, sockets = f"ws://{address}/v1/speak", []
+            for number in range(5):
+                sockets.append(await stack.enter_async_context(connect(url)))
+                await sockets[-1].send(say("start", seed=number + 5))
+                await sockets[-1].recv()
+            holding = [await stack.enter_async_context(connect(url)) for _ in range(5)]
+            for socket in holding:
+                await socket.send(say("start"))
+                await socket.recv()
+            status, headers, _ = await asyncio.to_thread(post, address, {"input": "Hi"})
+            assert status == 503 and headers["retry-after"] == "5"
+            for socket in holding:
+                await socket.send(say("cancel"))
+                await hear(socket, "cancelled")
+            await asyncio.gather(
+                *(ask(address, number) for number in range(5)),
+                *(speak(address, number, socket) for number, socket in enumerate(sockets)),
+            )
+            metrics = await asyncio.to_thread(get, address, "/metrics")
+            assert "audiossm_speech_begun_total 15" in metrics
+            assert "audiossm_speech_refused_total 1" in metrics
+            assert "audiossm_speech_cancelled_total 5" in metrics
+
+    run_live(test, speech=SpeechLimits(capacity=10))
+
+
 def test_where_nothing_speaks_it_is_said():
     async def test(_, address):
         status, _, body = await asyncio.to_thread(post, address, {"input": "Hi"})
@@ -340,7 +383,7 @@ def test_audio_comes_no_sooner_than_it_is_wanted():
 
 def test_a_server_speaks_where_a_generator_is_named_or_shipped(monkeypatch):
     def load(name):
-        return load_speech(Namespace(speaker=name, speech_capacity=2))
+        return load_speech(Namespace(speaker=name, speech_capacity=2, device="cpu"))
 
     assert load("none") is None
     monkeypatch.setattr("audiossm.models.shipped_generator", lambda: None)

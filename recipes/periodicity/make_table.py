@@ -1,0 +1,137 @@
+"""Make a table and a picture of what train.py found.
+
+    python recipes/periodicity/make_table.py DIR
+
+DIR/table.json has best and median of the seeds of each figure, table.md the figures that README.md
+shows, picture.png the same for the eye.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import median
+
+from audiossm.errors import DependencyError
+from audiossm.pictures import load_pyplot
+
+ARMS = ("published", "still", "fixed", "bank25", "bank50", "wide", "lstm")
+# what the paper has for the published layer, without rotation, and for Mamba-2
+PAPER = {
+    "parity": (1.0, 0.0227, 0.009),
+    "sums": (0.9851, 0.0149, 0.4781),
+    "brackets": (0.8775, 0.0072, 0.0088),
+}
+# of each task the figures that are shown, and which way is better
+SHOWN = {
+    "parity": ("scaled_256",),
+    "sums": ("scaled_255",),
+    "brackets": ("scaled_256",),
+    "tones": ("rpa_256", "rpa_768"),
+    "coded-tones": ("rpa_128", "rpa_384"),
+    "loops": ("nmse_1", "nmse_5", "nmse_20", "drift_20"),
+    "coded-loops": ("nmse_1", "nmse_5", "nmse_20"),
+    "beats": ("mod2_128", "mod3_128", "mod4_128", "mod8_128", "mod4_512"),
+    "coded-beats": ("mod2_128", "mod3_128", "mod4_128", "mod8_128", "mod4_512"),
+    "speech": ("rpa", "voicing"),
+}
+LOWER = ("nmse", "drift")
+
+
+def collect(folder: Path) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """Return best and median of each figure, by task and arm.
+
+    Raises:
+        SystemExit: there is no row in the folder.
+    """
+    rows: dict[str, dict[str, list[dict]]] = {}
+    for path in sorted(folder.glob("*-*.jsonl")):
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            rows.setdefault(row["task"], {}).setdefault(row["arm"], []).append(row)
+    if not rows:
+        raise SystemExit(f"{folder}: no TASK-ARM.jsonl of train.py is there")
+    table: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    for task, arms in rows.items():
+        for arm, found in arms.items():
+            cell = {
+                "seeds": {"number": len(found), "steps": found[0]["steps"], "of": found[0]["of"]}
+            }
+            for name in SHOWN[task]:
+                values = [row[name] for row in found if name in row]
+                if values:
+                    best = min(values) if name.startswith(LOWER) else max(values)
+                    cell[name] = {"best": best, "median": median(values)}
+            table.setdefault(task, {})[arm] = cell
+    return table
+
+
+def write_markdown(table: dict) -> str:
+    """Return a row for each task and figure and a column for each arm: median (best)."""
+    arms = [arm for arm in ARMS if any(arm in cells for cells in table.values())]
+    lines = [f"| task | figure | {' | '.join(arms)} |", "|---|---|" + "---|" * len(arms)]
+    for task in SHOWN:
+        for name in SHOWN[task]:
+            cells = []
+            for arm in arms:
+                cell = table.get(task, {}).get(arm, {}).get(name)
+                cells.append(f"{cell['median']:.3g} ({cell['best']:.3g})" if cell else "")
+            if any(cells):
+                lines.append(f"| {task} | {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(table: dict, path: Path) -> None:
+    """Draw a panel for each task.
+
+    Raises:
+        DependencyError: matplotlib is not installed.
+    """
+    plt = load_pyplot()
+    tasks = [task for task in SHOWN if task in table]
+    columns = min(len(tasks), 5)
+    count = -(-len(tasks) // columns)
+    figure, axes = plt.subplots(
+        count, columns, figsize=(3.2 * columns, 2.8 * count), squeeze=False, layout="constrained"
+    )
+    for panel in axes.flat[len(tasks) :]:
+        panel.set_visible(False)
+    for panel, task in zip(axes.flat, tasks, strict=False):
+        arms = [arm for arm in ARMS if arm in table[task]]
+        names = [name for name in SHOWN[task] if not name.startswith("drift")]
+        for i, arm in enumerate(arms):
+            places = [j + (i - len(arms) / 2 + 0.5) * 0.8 / len(arms) for j in range(len(names))]
+            values = [min(table[task][arm].get(n, {}).get("median", 0), 2) for n in names]
+            panel.bar(places, values, 0.8 / len(arms), color=f"C{ARMS.index(arm)}", label=arm)
+        panel.set_xticks(range(len(names)), names, fontsize=7)
+        if task in PAPER:
+            panel.axhline(PAPER[task][0], color="k", lw=0.8, ls="--")
+        panel.set_title(f"{task}, lower is better" if "loops" in task else task, fontsize=9)
+    handles: dict = {}
+    for panel in axes.flat:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    labels = [arm for arm in ARMS if arm in handles]
+    figure.legend(
+        [handles[arm] for arm in labels], labels, ncols=len(labels), loc="outside lower center"
+    )
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Read, write, draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    args = parser.parse_args()
+    table = collect(args.folder)
+    (args.folder / "table.json").write_text(json.dumps(table, indent=1) + "\n")
+    text = write_markdown(table)
+    (args.folder / "table.md").write_text(text)
+    print(text, end="")
+    try:
+        draw(table, args.folder / "picture.png")
+    except DependencyError as exc:
+        print(f"no picture.png: {exc}")
+
+
+if __name__ == "__main__":
+    main()

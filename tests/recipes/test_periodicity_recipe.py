@@ -1,0 +1,80 @@
+"""The recipe of turning states runs on a CPU, leaves out what is done, and makes its table."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recipe_run import load_recipe
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "periodicity"
+TINY = ("layer.d_model=8", "layer.d_state=8", "layer.head_dim=8", "train.warmup=5")
+TINY += ("train.fills=2", "train.test_rows=32")
+
+
+@pytest.fixture(scope="module")
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(RECIPE)
+        yield patch
+
+
+def run(patch: pytest.MonkeyPatch, script: str, *arguments: object) -> None:
+    patch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])
+    load_recipe("periodicity", script).main()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Path:
+    out = tmp_path_factory.mktemp("periodicity")
+    sizes = {"rows": 16, "frames": 20, "steps": 80, "pool": 128, "lr": 0.01}
+    changes = [f"tasks.parity.{name}={value}" for name, value in sizes.items()]
+    changes = [part for change in (*changes, *TINY) for part in ("--set", change)]
+    arguments = ["--out", out, "--tasks", "parity", "--arms", "bank25", "lstm", "--device", "cpu"]
+    for _ in range(2):  # the second time there is nothing left to do
+        run(patch, "train", *arguments, *changes, "--seeds", 0, 1)
+    return out
+
+
+def test_each_seed_learns_and_has_a_row(folder):
+    for arm in ("bank25", "lstm"):
+        lines = (folder / f"parity-{arm}.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        assert [row["seed"] for row in rows] == [0, 1]
+        for row in rows:
+            assert (row["task"], row["arm"], row["steps"], row["of"]) == ("parity", arm, 80, 80)
+            assert row["losses"][-1] < 0.8 * row["losses"][0]
+            assert row["scaled_256"] == pytest.approx(2 * row["accuracy_256"] - 1, abs=1e-3)
+        assert rows[0]["losses"] != rows[1]["losses"]
+
+
+def test_the_table_has_best_and_median(folder, patch, capsys):
+    pytest.importorskip("matplotlib")
+    run(patch, "make_table", folder)
+    assert capsys.readouterr().out == (folder / "table.md").read_text()
+    cell = json.loads((folder / "table.json").read_text())["parity"]["lstm"]
+    rows = [json.loads(r) for r in (folder / "parity-lstm.jsonl").read_text().splitlines()]
+    found = [row["scaled_256"] for row in rows]
+    assert cell["scaled_256"] == {"best": max(found), "median": sum(found) / 2}
+    assert (folder / "picture.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("train", ["--out", "OUT", "--tasks", "singing"], "singing: there are tasks ['parity',"),
+        ("train", ["--out", "OUT", "--tasks", "speech"], "the task 'speech' needs --speech"),
+        (
+            "train",
+            ["--out", "OUT", "--set", "layer.width=3"],
+            "train.py: error: 'layer.width=3': expected TABLE.KEY=VALUE",
+        ),
+        ("make_table", ["OUT"], "no TASK-ARM.jsonl"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(script, arguments, message, tmp_path, patch, capsys):
+    with pytest.raises(SystemExit) as refusal:
+        run(patch, script, *[tmp_path if part == "OUT" else part for part in arguments])
+    assert message in f"{refusal.value} {capsys.readouterr().err}"
