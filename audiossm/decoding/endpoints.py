@@ -185,10 +185,14 @@ class Segmenter:
         return found
 
     def skip_to(self, frame: int, state: SegmentState) -> SegmentState:
-        """Leave out all labels before ``frame``: a flush has told them, and begins a segment."""
+        """Leave out all labels before ``frame``: a flush has told them, and begins a segment.
+
+        Where later ones are left out already, that stays so.
+        """
         marks = Marks.unpack(state.marks)
-        if frame > marks.emit_from:
-            marks = Marks(marks.frame, frame, frame)
+        if frame <= marks.emit_from:
+            return state
+        marks = Marks(marks.frame, frame, frame)
         return SegmentState(self.decoder.skip_to(frame, state.decoder), marks.pack())
 
     def partial(self, state: SegmentState) -> str:
