@@ -7,40 +7,14 @@ from dataclasses import dataclass
 
 from audiossm.aloud import write_out
 from audiossm.errors import PronunciationError
-from audiossm.lexicon import MAIN_STRESS, PHONES, SIDE_STRESS
+from audiossm.lexicon import MAIN_STRESS, SIDE_STRESS
 from audiossm.pronouncer import MAX_LETTERS, Pronouncer, split_words
 from audiossm.spoken import say_word, waits
+from audiossm.units import BEGINS, ENDS, Unit
 
-__all__ = ["BEGINS", "ENDS", "PAUSES", "SYMBOLS", "Script", "ScriptReader", "Unit", "find_mark"]
+__all__ = ["Script", "ScriptReader", "find_mark"]
 
-# a pause that no mark asks for, and those of commas, of sentences' ends and of questions
-PAUSES = ("_", ",", ".", "?")
-SYMBOLS = PAUSES + PHONES
-BEGINS, ENDS = 1, 2  # bits of ``Unit.place``
 MARKS = {"?": "?", ".": ".", "!": ".", "…": ".", ",": ",", ";": ",", ":": ",", "—": ",", "–": ","}
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A phone or a pause.
-
-    Attributes:
-        symbol: one of ``SYMBOLS``: a pause, or a phone (IPA, as espeak-ng writes it, no stress).
-        stress: 0 none, 1 side, 2 main.
-        place: ``BEGINS`` and ``ENDS``, added up, of a word's first and last phone; 0 of pauses.
-        word: which of the script's words, from 0; a pause belongs to the word before it, and the
-            one at the beginning to word 0.
-    """
-
-    symbol: str
-    stress: int
-    place: int
-    word: int
-
-    @property
-    def is_pause(self) -> bool:
-        """Whether nothing is said."""
-        return self.symbol in PAUSES
 
 
 @dataclass(frozen=True)

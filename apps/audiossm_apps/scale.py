@@ -68,7 +68,7 @@ def check_options(args: argparse.Namespace) -> None:
     """Look at files that are named before replicas do, who would try again and again."""
     from audiossm.checkpoint import ModelFolder
     from audiossm_apps.live.gate import read_keys
-    from audiossm_apps.serve import read_store_key
+    from audiossm_apps.serving import read_store_key
 
     for name in (args.model, None if args.speaker == "none" else args.speaker):
         if name is not None:
@@ -89,7 +89,7 @@ def make_deployment(args: argparse.Namespace) -> Any:
         """Make the application, in a replica."""
         from audiossm_apps.live.application import make_app
         from audiossm_apps.live.log_lines import log_to_stderr
-        from audiossm_apps.serve import make_service
+        from audiossm_apps.serving import make_service
 
         with contextlib.suppress(OSError):  # names may be relative
             os.chdir(folder)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from audiossm.errors import ConfigError, ShapeError
 from audiossm.models.recogniser import BackboneConfig
 from audiossm.nn import AnyLayer, Layer, RMSNorm, StreamingModule
-from audiossm.script import SYMBOLS
+from audiossm.units import SYMBOLS
 
 __all__ = ["Generator", "GeneratorConfig", "GeneratorState", "delay_codes"]
 

@@ -16,7 +16,7 @@ from audiossm.config import from_dict, to_dict
 from audiossm.errors import ConfigError, ModelError
 from audiossm.graphs import Backend, Seats, Step, Ways, hash_sizes
 from audiossm.models.generator import Generator, GeneratorConfig, GeneratorState
-from audiossm.script import Unit
+from audiossm.units import Unit
 
 if TYPE_CHECKING:  # it brings a compiler
     from audiossm.loops import Loop

@@ -18,12 +18,13 @@ from audiossm.decoding.sampling import Sampling, draw, end_threshold, outlive
 from audiossm.errors import AudioSSMError, ConfigError, SessionError, SnapshotError
 from audiossm.models import LoadedGenerator, Voice
 from audiossm.pronouncer import Pronouncer
-from audiossm.script import ENDS, Script, ScriptReader, Unit
+from audiossm.script import Script, ScriptReader
 from audiossm.streaming.code_maker import CodeMaker
 from audiossm.streaming.coding import DecoderSession
 from audiossm.streaming.snapshot import Arrays, check_arrays, pack, unpack
 from audiossm.streaming.speech_events import Skipped, Sound, SpeechEvent, SpokenWord
 from audiossm.streaming.speech_snapshot import identity, pack_voice, unpack_voice
+from audiossm.units import ENDS, Unit
 
 __all__ = ["SpeechSession", "flush"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from audiossm.decoding.sampling import ENDS, Sampling, draw, end_threshold
 from audiossm.models import LoadedGenerator, Voice
 from audiossm.pronouncer import Pronouncer
-from audiossm.script import Script, ScriptReader, Unit
+from audiossm.script import Script, ScriptReader
 from audiossm.streaming.speech import (
     KEPT,
     LONGEST_LEAD,
@@ -18,6 +18,7 @@ from audiossm.streaming.speech import (
     SENTENCE_ENDS,
 )
 from audiossm.streaming.speech_slots import SlotScript
+from audiossm.units import Unit
 
 __all__ = ["Sentence", "SpeechPlan"]
 

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiossm.models.generator import GeneratorConfig
-from audiossm.script import PAUSES
 from audiossm.train.losses import send
 from audiossm.train.ranks import ALONE, Ranks
 from audiossm.train.takes import Take
 from audiossm.train.timed_scripts import TimedScript
+from audiossm.units import PAUSES
 
 __all__ = ["UNTOLD", "Recital", "Recitals"]
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from audiossm.codec import ForeignCodec, LoadedCodec
 from audiossm.errors import ConfigError, ManifestError
 from audiossm.manifest import Utterance
-from audiossm.script import Unit
 from audiossm.train.coded import load_codes, name_at
 from audiossm.train.corpus import read_manifests
 from audiossm.train.settings import list_left_out
 from audiossm.train.timed_scripts import TimedScript, fit_scripts, read_timed_scripts
+from audiossm.units import Unit
 
 __all__ = [
     "Take",

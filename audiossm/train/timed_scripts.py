@@ -9,7 +9,7 @@ import numpy as np
 
 from audiossm.errors import ManifestError
 from audiossm.lexicon import MAIN_STRESS, SIDE_STRESS
-from audiossm.script import BEGINS, ENDS, PAUSES, SYMBOLS, Unit
+from audiossm.units import BEGINS, ENDS, PAUSES, SYMBOLS, Unit
 
 __all__ = ["TimedScript", "fit_scripts", "read_timed_scripts", "write_timed_scripts"]
 

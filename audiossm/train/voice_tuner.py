@@ -24,9 +24,10 @@ from audiossm.models import (
 from audiossm.models.voices import make_nobody
 from audiossm.nn import mamba_blocks, map_state
 from audiossm.pronouncer import Pronouncer
-from audiossm.script import PAUSES, ScriptReader, Unit
+from audiossm.script import ScriptReader
 from audiossm.streaming import Alignment
 from audiossm.streaming.speech import LONGEST_LEAD, SENTENCE_ENDS
+from audiossm.units import PAUSES, Unit
 
 __all__ = ["Phrase", "TunedVoice", "cut_phrases", "time_units", "tune_voice"]
 

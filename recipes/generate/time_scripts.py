@@ -32,11 +32,12 @@ from audiossm.manifest import Utterance
 from audiossm.models import LoadedRecogniser, SpikeOffsets
 from audiossm.models.recogniser import Recogniser
 from audiossm.pronouncer import Pronouncer, Pronunciation
-from audiossm.script import ENDS, ScriptReader, Unit, say
+from audiossm.script import ScriptReader, say
 from audiossm.train.corpus import Corpus, read_manifests
 from audiossm.train.judges import MARGIN, Judge, fit_gaussians, train_network
 from audiossm.train.paths import Chain, find_paths, spell_ctc
 from audiossm.train.timed_scripts import TimedScript, write_timed_scripts
+from audiossm.units import ENDS, Unit
 
 FRAME, HOP, WINDOW, NUM_MELS = 320, 160, 320, 40  # samples; a frame is two hops
 STATES = 3  # of a phone, each a hop or more

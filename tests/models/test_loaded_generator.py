@@ -24,7 +24,7 @@ from audiossm.models import (
     shipped_generator,
 )
 from audiossm.nn import map_state, named_tensors
-from audiossm.script import ENDS, Unit
+from audiossm.units import ENDS, Unit
 from tiny_speaker import make_generator, make_speaker
 from toy_codec import make_audio_codec, make_codec
 

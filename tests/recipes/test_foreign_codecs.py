@@ -8,9 +8,9 @@ import pytest
 
 from audiossm.errors import ManifestError
 from audiossm.lexicon import MAIN_STRESS
-from audiossm.script import Unit
 from audiossm.streaming import Speaker, Transcriber
 from audiossm.train.timed_scripts import TimedScript, fit_scripts
+from audiossm.units import Unit
 from foreign_codecs import save_foreign_codec
 from recipe_run import load_recipe
 

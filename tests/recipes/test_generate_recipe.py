@@ -16,8 +16,8 @@ from audiossm.checkpoint import ModelFolder, save_model
 from audiossm.config import to_dict
 from audiossm.errors import ManifestError
 from audiossm.manifest import read_manifest
-from audiossm.script import Unit
 from audiossm.train.timed_scripts import TimedScript, write_timed_scripts
+from audiossm.units import Unit
 from recipe_run import StepClock, load_recipe
 from toy_codec import make_codec
 

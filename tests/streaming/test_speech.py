@@ -11,9 +11,9 @@ import torch
 from audiossm.errors import AudioError, ConfigError, PronunciationError, SessionError, SnapshotError
 from audiossm.models import Voice
 from audiossm.nn import map_state
-from audiossm.script import Unit
 from audiossm.streaming import Skipped, Sound, SpeechSession, SpokenWord
 from audiossm.streaming import speech as module
+from audiossm.units import Unit
 from contract import random_split
 from tiny_model import read_speech
 from tiny_speaker import TEXT, make_speaker

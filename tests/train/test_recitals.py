@@ -9,10 +9,10 @@ import torch
 
 from audiossm.manifest import Utterance
 from audiossm.models.generator import GeneratorConfig
-from audiossm.script import Unit
 from audiossm.train.recitals import UNTOLD, Recitals
 from audiossm.train.takes import Take, match_takes, take_untold, usual_frames
 from audiossm.train.timed_scripts import TimedScript
+from audiossm.units import Unit
 
 CONFIG = GeneratorConfig.tiny()
 SYMBOLS = CONFIG.symbols.split()

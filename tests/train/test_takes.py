@@ -7,7 +7,6 @@ import pytest
 
 from audiossm.errors import ConfigError, ManifestError
 from audiossm.manifest import Utterance
-from audiossm.script import Unit
 from audiossm.train import takes as module
 from audiossm.train.takes import (
     Take,
@@ -18,6 +17,7 @@ from audiossm.train.takes import (
     stretch_script,
 )
 from audiossm.train.timed_scripts import TimedScript, write_timed_scripts
+from audiossm.units import Unit
 
 
 def make_takes(count: int = 12) -> list[Take]:

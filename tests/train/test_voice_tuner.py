@@ -8,10 +8,10 @@ import torch
 
 from audiossm.errors import AlignmentError
 from audiossm.models import Voice
-from audiossm.script import Unit
 from audiossm.streaming import AlignedPhone, AlignedWord, Alignment, Sound
 from audiossm.train import voice_tuner as module
 from audiossm.train.voice_tuner import Phrase, cut_phrases, time_units, tune_voice
+from audiossm.units import Unit
 from tiny_speaker import make_speaker
 
 SPEAKER = make_speaker()

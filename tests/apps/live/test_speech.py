@@ -21,7 +21,7 @@ from audiossm.protocol import encode_samples
 from audiossm.streaming import Skipped, Sound, SpeechLimits, SpokenWord
 from audiossm_apps.cli import main
 from audiossm_apps.live.gate import Caps, Gate
-from audiossm_apps.serve import load_speech
+from audiossm_apps.serving import load_speech
 from live_service import run_live
 from tiny_speaker import TEXT, make_speaker
 
