@@ -171,11 +171,12 @@ class Segmenter:
         Args:
             state: after the last frame.
             tail: frames of silence after it, (label frames, symbols): the decoder hears them, for
-                words that were said before, but no segment ends there.
+                words that were said before, but no segment ends there. Where a flush has told all
+                before it, it isn't heard again.
         """
         marks, decoder = Marks.unpack(state.marks), state.decoder
         found: Found = []
-        if tail is not None and len(tail):
+        if tail is not None and len(tail) and marks.frame > marks.emit_from:
             items, decoder = self.decoder.decode(tail, decoder)
             found += self._count(items, marks)
         readings = self.decoder.readings(decoder, self.nbest)

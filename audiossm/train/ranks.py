@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -84,10 +85,17 @@ class Ranks:
         return self.number == 0
 
     def leave(self) -> None:
-        """Wait for the others, then part."""
+        """Wait for the others, then part: all processes but the first end here.
+
+        At once, as threads of the group that want the interpreter while it ends would abort it.
+        """
         self.wait()
         if self.count > 1:
             distributed.destroy_process_group()
+            if not self.leads:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)
 
     def tell(self, row: dict[str, float], log: Path) -> None:
         """Print a row of a log and append it to its file, if this is the first process."""

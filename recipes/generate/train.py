@@ -169,9 +169,7 @@ def main() -> None:
 
     run.save(checkpoint, ranks=ranks)
     bar.close(), journal.close()
-    ranks.leave()
-    if not ranks.leads:
-        return
+    ranks.leave()  # only the first one goes on
     final = score_talker(run.ema, dev)
     print(f"step {run.step} of {hp['steps']}, {json.dumps(final)}", flush=True)
     folder = args.out / "model"

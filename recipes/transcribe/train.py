@@ -185,9 +185,7 @@ def main() -> None:
 
     run.save(checkpoint, lessons.state_dict(), ranks)
     bar.close(), journal.close()
-    ranks.leave()
-    if not ranks.leads:
-        return
+    ranks.leave()  # only the first one goes on
     final = errors(averaged, run.ema, dev)
     print(f"step {run.step} of {hp['steps']}, dev WER {final['dev_wer']:.4f}", flush=True)
     if len(final) > 1:

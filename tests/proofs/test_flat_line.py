@@ -19,6 +19,7 @@ def flat_line(monkeypatch):
 
 
 def test_a_stream_stays_as_small_as_it_was_and_a_cache_grows(flat_line, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
     command = ["flat_line.py", "--device", "cpu", "--lengths", "40", "80", "--seconds", "0.01"]
     monkeypatch.setattr(sys, "argv", [*command, "--json", str(tmp_path / "found.json")])
     flat_line.main()  # what it returns hangs on how busy this machine is

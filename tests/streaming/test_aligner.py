@@ -65,8 +65,13 @@ def test_a_listener_hears_what_a_session_decodes(transcriber, lookahead_ms):
     session = transcriber.session(16000, lookahead_ms)
     silence = np.zeros(TAIL_S * 16000, np.float32)
     events = [*session.push(samples), *session.push(silence), *session.finish()]
-    tokens = [(event.id, event.frame) for event in events if isinstance(event, Token)]
     labels = listen(transcriber, [samples], lookahead_ms=lookahead_ms).heard().letters.argmax(1)
+    # a session hears some silence more
+    tokens = [
+        (event.id, event.frame)
+        for event in events
+        if isinstance(event, Token) and event.frame < len(labels)
+    ]
     before = np.concatenate([[0], labels[:-1]])
     found = np.flatnonzero((labels != 0) & (labels != before))
     assert len(tokens) > 10
