@@ -12,8 +12,10 @@ from audiossm.pronouncer import MAX_LETTERS, Pronouncer, split_words
 from audiossm.spoken import say_word, waits
 from audiossm.units import BEGINS, ENDS, Unit
 
-__all__ = ["Script", "ScriptReader", "find_mark"]
+__all__ = ["Script", "ScriptReader", "cut_word", "find_mark"]
 
+SPACE = re.compile(r"\s")
+KEPT = 10_000  # characters of a text that were read, before they are let go
 MARKS = {"?": "?", ".": ".", "!": ".", "…": ".", ",": ",", ";": ",", ":": ",", "—": ",", "–": ","}
 
 
@@ -30,6 +32,23 @@ class Script:
     units: tuple[Unit, ...]
     words: tuple[str, ...]
     skipped: tuple[str, ...]
+
+
+def cut_word(text: str, at: int) -> tuple[str, str, int]:
+    """Cut the next word with the space behind it off a text that goes on.
+
+    Args:
+        text: what is known of it.
+        at: where what wasn't read begins.
+
+    Returns:
+        the word, empty if its space hasn't come yet; the text; and where the rest begins in that.
+    """
+    space = SPACE.search(text, at)
+    if space is None:
+        return "", text, at
+    word, at = text[at : space.end()], space.end()
+    return (word, text[at:], 0) if at >= KEPT else (word, text, at)
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections import deque
 from collections.abc import Iterator
 from copy import copy
@@ -18,7 +17,7 @@ from audiossm.decoding.sampling import Sampling, draw, end_threshold, outlive
 from audiossm.errors import AudioSSMError, ConfigError, SessionError, SnapshotError
 from audiossm.models import LoadedGenerator, Voice
 from audiossm.pronouncer import Pronouncer
-from audiossm.script import Script, ScriptReader
+from audiossm.script import Script, ScriptReader, cut_word
 from audiossm.streaming.code_maker import CodeMaker
 from audiossm.streaming.coding import DecoderSession
 from audiossm.streaming.snapshot import Arrays, check_arrays, pack, unpack
@@ -32,7 +31,6 @@ SENTENCE_ENDS = (".", "?")
 # frames of a unit at most, whatever the network says, and of the pause before a sentence
 LONGEST_PHONE, LONGEST_PAUSE, LONGEST_LEAD = 40, 75, 10
 SLOWEST, FASTEST = 0.25, 4.0
-KEPT = 10_000  # characters that were read, before they are let go
 
 
 # arrays of a snapshot whose sizes change
@@ -252,12 +250,9 @@ class SpeechSession:
         """Read words until enough units are known."""
         enough = self.generator.config.units_after + 1
         while len(self.ahead) < enough and not self._knows_end():
-            space = re.compile(r"\s").search(self.text, self.at)
-            if space is not None:
-                self._know(self.reader.push(self.text[self.at : space.end()]))
-                self.at = space.end()
-                if self.at >= KEPT:
-                    self.text, self.at = self.text[self.at :], 0
+            word, self.text, self.at = cut_word(self.text, self.at)
+            if word:
+                self._know(self.reader.push(word))
                 continue
             if not self.finished:
                 return

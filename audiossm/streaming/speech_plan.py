@@ -1,6 +1,5 @@
 """A text in sentences of units, as they become known: what slots are given to say."""
 
-import re
 from collections import deque
 from dataclasses import dataclass, field, replace
 
@@ -9,9 +8,8 @@ import numpy as np
 from audiossm.decoding.sampling import ENDS, Sampling, draw, end_threshold
 from audiossm.models import LoadedGenerator, Voice
 from audiossm.pronouncer import Pronouncer
-from audiossm.script import Script, ScriptReader
+from audiossm.script import Script, ScriptReader, cut_word
 from audiossm.streaming.speech import (
-    KEPT,
     LONGEST_LEAD,
     LONGEST_PAUSE,
     LONGEST_PHONE,
@@ -21,8 +19,6 @@ from audiossm.streaming.speech_slots import SlotScript
 from audiossm.units import Unit
 
 __all__ = ["Sentence", "SpeechPlan"]
-
-SPACE = re.compile(r"\s")
 
 
 @dataclass
@@ -114,12 +110,9 @@ class SpeechPlan:
         """Read until so many units of a sentence wait, or the next one; tell if any came."""
         before = self.num_units, self.is_over
         while not self.is_over and not self._knows(num_ahead):
-            space = SPACE.search(self.text, self.at)
-            if space is not None:
-                self._know(self.reader.push(self.text[self.at : space.end()]))
-                self.at = space.end()
-                if self.at >= KEPT:
-                    self.text, self.at = self.text[self.at :], 0
+            word, self.text, self.at = cut_word(self.text, self.at)
+            if word:
+                self._know(self.reader.push(word))
                 continue
             if not self.finished:
                 break
