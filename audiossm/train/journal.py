@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from audiossm.errors import DependencyError
 from audiossm.train.ranks import ALONE, Ranks
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "Means"]
 
 
 class Journal:
@@ -52,6 +54,28 @@ class Journal:
         """Write what is left."""
         if self._events is not None:
             self._events.close()
+
+
+class Means:
+    """The means of scalars that steps bring, each over the steps since ``take``.
+
+    Nothing here waits for the device. A run that goes on from a checkpoint begins anew.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor, int]] = {}
+
+    def add(self, parts: dict[str, Tensor]) -> None:
+        """Count the scalars of one step, by their names."""
+        for name, part in parts.items():
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = total + part.detach(), count + 1
+
+    def take(self) -> dict[str, Tensor]:
+        """Return the means, scalars where they were, and forget them."""
+        means = {name: total / count for name, (total, count) in self._sums.items()}
+        self._sums = {}
+        return means
 
 
 def is_before(line: str, step: int) -> bool:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from audiossm.models import RecogniserState
-from audiossm.nn import map_state, named_tensors, where_state
+from audiossm.nn import map_state, named_tensors
 from audiossm.train.corpus import Corpus
 from audiossm.train.grammar import Grammar
 from audiossm.train.ranks import ALONE, Ranks
@@ -89,14 +89,14 @@ class Lessons:
         now["views"] = num_views(self.hp, self.step)
         self.step += 1
         batch = next(self.source)
-        net, state = self.trainee.recogniser, self.draw_states(now["views"])
+        net, origins = self.trainee.recogniser, self.draw_origins(now["views"])
         loss, parts, ended = transcript_loss(
             self.model,
             net,
             batch,
             self.noise,
             self.hp | now,
-            state,
+            (self.ended, origins),
             self.grammars,
             self.trainee.transducer,
             self.ranks,
@@ -105,15 +105,15 @@ class Lessons:
         self.ended = map_state(Tensor.detach, ended)
         return loss, parts
 
-    def draw_states(self, views: int) -> RecogniserState:
-        """Return what the rows begin with, the same in each view: ``carried_share`` go on."""
-        rows = len(self.fresh.lookahead.option)
-        device = self.fresh.lookahead.option.device
-        carried = self.ranks.rand(rows // views, device=device) < self.hp["carried_share"]
-        begun = map_state(
-            lambda x: x[: rows // views].repeat(views, *[1] * (x.dim() - 1)), self.ended
-        )
-        return where_state(carried.repeat(views), begun, self.fresh)
+    def draw_origins(self, views: int) -> Tensor:
+        """Return which row of the step before each row goes on from, or -1; alike in each view.
+
+        ``carried_share`` of them go on. (rows,) int64.
+        """
+        option = self.fresh.lookahead.option
+        rows = torch.arange(len(option) // views, device=option.device)
+        carried = self.ranks.rand(len(rows), device=option.device) < self.hp["carried_share"]
+        return torch.where(carried, rows, -1).repeat(views)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what the next step depends on, beside the weights: the rows of all processes."""

@@ -1,10 +1,14 @@
 """Losses over label frames."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["consistency", "ctc", "send"]
+__all__ = ["consistency", "ctc", "ctc_of_heads", "send"]
+
+NEVER = -1e4  # the logarithm of no probability, finite: infinite ones break the gradient
 
 
 def consistency(log_probs: Tensor, frames: Tensor) -> Tensor:
@@ -36,15 +40,37 @@ def ctc(log_probs: Tensor, frames: Tensor, labels: list[list[int]]) -> Tensor:
         frames: (rows,) valid frames, int64 on the CPU: on the device they would be waited for.
         labels: ids of each row.
     """
-    lengths = torch.tensor([len(row) for row in labels])
-    rows = [torch.tensor(row, dtype=torch.int64) for row in labels]
-    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    loss = F.ctc_loss(
-        log_probs.transpose(0, 1),
-        send(padded, log_probs.device),
-        frames,
+    return ctc_of_heads([log_probs], frames, [labels])[0]
+
+
+def ctc_of_heads(
+    log_probs: Sequence[Tensor], frames: Tensor, labels: Sequence[list[list[int]]]
+) -> list[Tensor]:
+    """Return ``ctc`` of each of several heads over the same frames.
+
+    Their rows are put below each other: a device, which goes through the frames one by one, does
+    so once for all heads, and is waited for once.
+
+    Args:
+        log_probs: of each head, (rows, frames, its pieces).
+        frames: (rows,) valid frames, int64 on the CPU.
+        labels: of each head, ids of each row.
+    """
+    told = [row for rows in labels for row in rows]
+    lengths = torch.tensor([len(row) for row in told])
+    padded = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(row, dtype=torch.int64) for row in told], batch_first=True
+    )
+    padded = send(padded, log_probs[0].device)
+    pieces = max(x.shape[2] for x in log_probs)
+    rows = [F.pad(x, (0, pieces - x.shape[2]), value=NEVER) for x in log_probs]
+    losses = F.ctc_loss(
+        torch.cat(rows).transpose(0, 1),
+        padded,
+        frames.repeat(len(rows)),
         lengths,
         reduction="none",
         zero_infinity=True,
     )
-    return loss.sum() / max(int(lengths.sum()), 1)
+    counts = [max(sum(map(len, head)), 1) for head in labels]
+    return [loss.sum() / count for loss, count in zip(losses.chunk(len(rows)), counts, strict=True)]

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from audiossm.errors import ConfigError
 from audiossm.models import LoadedRecogniser, Recogniser, RecogniserConfig, RecogniserState
-from audiossm.nn import AnyLayer, GatedConv, map_state
+from audiossm.nn import AnyLayer, GatedConv, map_state, where_state
 from audiossm.train.transducer import Transducer
 
-__all__ = ["Trainee", "capture", "compile_layers"]
+__all__ = ["Trainee", "capture", "compile_layers", "draw_sample"]
 
 
 class Trainee(nn.Module):
@@ -27,13 +27,21 @@ class Trainee(nn.Module):
         self.register_buffer("rights", torch.tensor(config.lookahead_frames), persistent=False)
         self.rights: Tensor
 
-    def forward(self, spectra: Tensor, option: Tensor, state: RecogniserState) -> tuple[Any, ...]:
+    def forward(
+        self,
+        spectra: Tensor,
+        option: Tensor,
+        state: RecogniserState,
+        origins: Tensor | None = None,
+    ) -> tuple[Any, ...]:
         """Map spectra to log-probabilities of pieces and of phones, in time with the audio.
 
         Args:
             spectra: (rows, spectra, 2 * bins), ending with the silence of the longest look-ahead.
             option: (rows,) int64, which look-ahead each row has.
-            state: what each row begins with, whatever look-ahead it had.
+            state: what rows begin with, whatever look-ahead they had.
+            origins: (rows,) int64, the row of ``state`` that each row goes on from, or -1 where
+                it begins anew; by default all go on from their own.
 
         Returns:
             (rows, label frames, pieces) and (rows, label frames, phones + 1), float32; the frames
@@ -42,6 +50,8 @@ class Trainee(nn.Module):
             it hears: (rows, backbone frames, d_model).
         """
         net = self.recogniser
+        if origins is not None:
+            state = self.begin(state, origins)
         state = state._replace(lookahead=state.lookahead._replace(option=option))
         encoded, encoder = net.encoder.step_spectra(spectra, state.encoder)
         hidden, phones, state = net.step_encoded(encoded, state._replace(encoder=encoder))
@@ -55,6 +65,11 @@ class Trainee(nn.Module):
             phones = pick(stacked, late).reshape(len(phones), -1, phones.shape[-1])
         told = letters, phones, state
         return told if self.transducer is None else (*told, heard)
+
+    def begin(self, state: RecogniserState, origins: Tensor) -> RecogniserState:
+        """Return what rows begin with, as ``forward`` has it of a state and their origins."""
+        begun = map_state(lambda x: x[origins.clamp(min=0)], state)
+        return where_state(origins >= 0, begun, self.recogniser.init_state(len(origins)))
 
     def begin_from(self, name: str) -> None:
         """Take the weights of another recogniser; other phones, or elsewhere, begin anew.
@@ -103,21 +118,28 @@ def compile_layers(trainee: Trainee) -> None:
     encoder.step_spectra = torch.compile(encoder.step_spectra, dynamic=False)  # type: ignore[method-assign]
 
 
+def draw_sample(trainee: Trainee, rows: int, num_samples: int) -> tuple[Any, ...]:
+    """Return such inputs as the trainee will get; each is a tensor of its own.
+
+    A graph reads its inputs where the sample's lie, so no two of them may be the same.
+    """
+    net, device = trainee.recogniser, trainee.rights.device
+    late = max(net.config.lookahead_frames) * net.config.frame_size
+    spectra = net.encoder.stft(torch.zeros(rows, num_samples + late, device=device)).detach()
+    option, origins = (torch.zeros(rows, dtype=torch.int64, device=device) for _ in range(2))
+    return spectra, option, net.init_state(rows), origins
+
+
 def capture(trainee: Trainee, rows: int, num_samples: int, *, compiled: bool = True) -> nn.Module:
     """Compile the layers, then capture the network, forward and backward, as CUDA graphs.
 
     Not ``compiled``, the graphs begin at once, but a step takes longer.
     """
-    net, encoder = trainee.recogniser, trainee.recogniser.encoder
     if compiled:
         compile_layers(trainee)
-    device = trainee.rights.device
-    late = max(net.config.lookahead_frames) * net.config.frame_size
-    spectra = encoder.stft(torch.zeros(rows, num_samples + late, device=device)).detach()
-    option = torch.zeros(rows, dtype=torch.int64, device=device)
-    # torch's hint knows tensors only, but it flattens what it is given
-    sample: tuple[Any, ...] = (spectra, option, net.init_state(rows))
+    sample = draw_sample(trainee, rows, num_samples)
     with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
         trainee(*sample)  # compiles
+        # torch's hint knows tensors only, but it flattens what it is given
         torch.cuda.make_graphed_callables(trainee, sample, allow_unused_input=True)
     return trainee  # its forward now replays the graphs

@@ -10,7 +10,7 @@ from audiossm.models import Recogniser, RecogniserState
 from audiossm.train.augment import augment_audio, mask_spectra, warp_spectra
 from audiossm.train.corpus import Batch, Corpus
 from audiossm.train.grammar import Grammar, log_partition
-from audiossm.train.losses import consistency, ctc, send
+from audiossm.train.losses import consistency, ctc_of_heads, send
 from audiossm.train.ranks import ALONE, Ranks
 from audiossm.train.transducer import Transducer, transducer_loss
 
@@ -23,7 +23,7 @@ def transcript_loss(
     batch: Batch,
     noise: Corpus | None,
     hp: dict[str, Any],
-    state: RecogniserState,
+    begun: tuple[RecogniserState, Tensor | None],
     grammars: Sequence[Grammar] = (),
     transducer: Transducer | None = None,
     ranks: Ranks = ALONE,
@@ -36,7 +36,8 @@ def transcript_loss(
         batch: rows with letters and phones.
         noise: for augmentation, or None.
         hp: ``views`` of each row, weights and augmentation, as in the recipe's config.toml.
-        state: what each row of each view begins with.
+        begun: a state, and which row of it each row of each view goes on from, as ``Trainee``
+            takes them.
         grammars: of letters and phones, if ``grammar_weight`` isn't 0.
         transducer: the head of ``model``, if it has one.
         ranks: whose rows these are; losses are such that their mean over processes is that of the
@@ -59,13 +60,16 @@ def transcript_loss(
         ranks.apart(device),
         torch.autocast(device.type, torch.bfloat16, enabled=on_gpu, cache_enabled=False),
     ):
-        letters, phones, state, *heard = model(masked, option, state)
+        letters, phones, state, *heard = model(masked, option, *begun)
     counts = [sum(map(len, rows)) for rows in batch.labels[:2]]
     worth = ranks.shares([*counts, int(frames.sum())])
-    parts = {"ctc": worth[0] * ctc(letters, frames, batch.labels[0] * views)}
+    heads = [letters] if phones is None else [letters, phones]
+    told = [labels * views for labels in batch.labels[: len(heads)]]
+    costs = ctc_of_heads(heads, frames, told)
+    parts = {"ctc": worth[0] * costs[0]}
     loss = parts["ctc"]
     if phones is not None:
-        parts["phone"] = worth[1] * ctc(phones, frames, batch.labels[1] * views)
+        parts["phone"] = worth[1] * costs[1]
         loss = loss + hp["phone_weight"] * parts["phone"]
     if transducer is not None:
         with (

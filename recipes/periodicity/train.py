@@ -91,8 +91,8 @@ class Trainer:
         networks = []
         for seed in seeds:
             torch.manual_seed(seed)
-            networks.append(make())
-        self.network = networks[0].to(device)  # what a seed's weights are put into
+            networks.append(make().to(device))
+        self.network = networks[0]  # what a seed's weights are put into
         self.weights = {
             name: nn.Parameter(torch.stack([dict(n.named_parameters())[name] for n in networks]))
             for name, _ in self.network.named_parameters()

@@ -31,7 +31,7 @@ from audiossm.text import Vocabulary
 from audiossm.train.card import write_card
 from audiossm.train.corpus import Corpus
 from audiossm.train.curves import draw_curves
-from audiossm.train.journal import Journal
+from audiossm.train.journal import Journal, Means
 from audiossm.train.lessons import Lessons
 from audiossm.train.phones import Phones, read_phones
 from audiossm.train.ranks import Ranks
@@ -159,6 +159,7 @@ def main() -> None:
             print(f"resumed at step {run.step}", flush=True)
 
     journal = Journal(args.out, run.step, tensorboard=args.tensorboard, ranks=ranks)
+    means = Means()
     bar = StepBar(hp["steps"], run.step, shown=ranks.leads)
     saved = minutes = ranks.agree((time.monotonic() - began) / 60)
     while run.step < hp["steps"] and minutes < args.minutes:
@@ -169,9 +170,10 @@ def main() -> None:
         lr = hp["lr"] * min((run.step + 1) / hp["warmup"], cosine + 0.01)
         loss, parts = lessons.next_loss()
         norm = run.advance(loss, lr, hp["grad_clip"])
+        means.add(parts)
         minutes = ranks.agree((time.monotonic() - began) / 60)
         if run.step % hp["log_every"] == 0:
-            parts = {name: ranks.mean(part) for name, part in parts.items()}
+            parts = {name: ranks.mean(part) for name, part in means.take().items()}
             row = {"step": run.step, "minutes": round(minutes, 4), "norm": norm.item()}
             row |= {name: part.item() for name, part in parts.items()}
             if ranks.leads and run.step % hp["dev_every"] == 0:

@@ -5,7 +5,8 @@
 DIR holds the manifests NAME and "dev" with their shards. The recogniser of recipes/transcribe is
 trained from one seed, once with AUDIOSSM_KERNELS=torch and once with Triton. The exit code is 1 if
 a mean over 20 steps of the loss differs by more than --max-apart, or if a step isn't --min-faster
-times as fast. Needs a CUDA device.
+times as fast. --again trains with torch's kernels once more: what two equal runs differ by, as
+CTC's gradient is summed in no fixed order. Needs a CUDA device.
 """
 
 import argparse
@@ -34,6 +35,7 @@ def main() -> int:
     graphs = parser.add_mutually_exclusive_group()
     graphs.add_argument("--compile", action="store_true", help="compile and capture, both times")
     graphs.add_argument("--capture", action="store_true", help="capture, both times")
+    parser.add_argument("--again", action="store_true", help="torch's kernels against themselves")
     parser.add_argument("--max-apart", type=float, default=0.01, help="default: %(default)s")
     parser.add_argument("--min-faster", type=float, default=2.0, help="default: %(default)s")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
@@ -43,19 +45,21 @@ def main() -> int:
         return 1
     runs = {}
     with tempfile.TemporaryDirectory() as folder:
-        for kernels in ("torch", "auto"):
-            runs[kernels] = train(args, kernels, Path(folder) / kernels)
-    means = {kernels: average(rows) for kernels, rows in runs.items()}
-    apart = [
-        abs(ours / theirs - 1) for ours, theirs in zip(means["auto"], means["torch"], strict=True)
-    ]
-    seconds = {kernels: time_step(rows) for kernels, rows in runs.items()}
+        for name in ("torch", "auto", "again")[: 3 if args.again else 2]:
+            kernels = "auto" if name == "auto" else "torch"
+            runs[name] = train(args, kernels, Path(folder) / name)
+    means = {name: [row["ctc"] for row in rows] for name, rows in runs.items()}
+    apart = differ(means["auto"], means["torch"])
+    seconds = {name: time_step(rows) for name, rows in runs.items()}
     faster = seconds["torch"] / seconds["auto"]
     for i, off in enumerate(apart):
         print(
             f"steps {MEAN_OVER * i + 1} to {MEAN_OVER * (i + 1)}: loss {means['torch'][i]:.4f} "
             f"with torch, {means['auto'][i]:.4f} with Triton, {100 * off:.2f} % apart"
         )
+    if args.again:
+        noise = differ(means["again"], means["torch"])
+        print("torch once more:", ", ".join(f"{100 * off:.2f}" for off in noise), "% apart")
     good = max(apart) <= args.max_apart and faster >= args.min_faster
     print(
         f"{torch.cuda.get_device_name()}: {1e3 * seconds['torch']:.0f} ms a step with torch, "
@@ -78,7 +82,7 @@ def train(args: argparse.Namespace, kernels: str, out: Path) -> list[dict[str, A
         "data.train": json.dumps([args.train]),
         "data.noise": "[]",
         "train.steps": args.steps,
-        "train.log_every": 1,
+        "train.log_every": MEAN_OVER,  # a line has the means since the last one
         "train.dev_every": 10 * args.steps,
     }
     command = [sys.executable, str(RECIPE), "--data", str(args.data), "--out", str(out)]
@@ -93,13 +97,9 @@ def train(args: argparse.Namespace, kernels: str, out: Path) -> list[dict[str, A
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def average(rows: list[dict[str, Any]]) -> list[float]:
-    """Return the mean of the loss on letters over each 20 steps."""
-    losses = [row["ctc"] for row in rows]
-    return [
-        sum(losses[at : at + MEAN_OVER]) / MEAN_OVER
-        for at in range(0, len(losses) - MEAN_OVER + 1, MEAN_OVER)
-    ]
+def differ(ours: list[float], theirs: list[float]) -> list[float]:
+    """Return by what part each number differs from the other's."""
+    return [abs(a / b - 1) for a, b in zip(ours, theirs, strict=True)]
 
 
 def time_step(rows: list[dict[str, Any]]) -> float:

@@ -4,9 +4,10 @@ import json
 import sys
 
 import pytest
+import torch
 
 from audiossm.errors import DependencyError
-from audiossm.train.journal import Journal
+from audiossm.train.journal import Journal, Means
 
 
 def read_steps(folder):
@@ -40,3 +41,15 @@ def test_tensorboard_gets_the_numbers(tmp_path):
     journal.close()
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert b"ctc" in events.read_bytes() and b"minutes" not in events.read_bytes()
+
+
+def test_a_mean_is_of_the_steps_since_the_last_one():
+    means = Means()
+    means.add({"ctc": torch.tensor(1.0, requires_grad=True)})
+    means.add({"ctc": torch.tensor(2.0), "consistency": torch.tensor(5.0)})
+    assert {name: mean.item() for name, mean in means.take().items()} == {
+        "ctc": 1.5,
+        "consistency": 5.0,
+    }
+    means.add({"ctc": torch.tensor(7.0)})
+    assert {name: mean.item() for name, mean in means.take().items()} == {"ctc": 7.0}

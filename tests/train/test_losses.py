@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from audiossm.train.losses import consistency, ctc
+from audiossm.train.losses import consistency, ctc, ctc_of_heads
 
 
 def log_probabilities(*shape: int) -> torch.Tensor:
@@ -55,6 +55,17 @@ def test_ctc_does_not_see_what_follows_the_frames():
     changed[:, 4:] = log_probabilities(1, 2, 3)
     frames = torch.tensor([4])
     assert torch.equal(ctc(log_probs, frames, [[1, 2]]), ctc(changed, frames, [[1, 2]]))
+
+
+def test_heads_with_other_pieces_are_worth_together_what_each_is_alone():
+    heads = [log_probabilities(2, 6, pieces).requires_grad_() for pieces in (3, 7)]
+    frames, labels = torch.tensor([6, 4]), [[[1, 2], [2]], [[6, 1, 1], []]]
+    together = ctc_of_heads(heads, frames, labels)
+    gradients = torch.autograd.grad(together[0] + 2 * together[1], heads)
+    alone = [ctc(head, frames, told) for head, told in zip(heads, labels, strict=True)]
+    torch.testing.assert_close(together, alone)
+    expected = torch.autograd.grad(alone[0] + 2 * alone[1], heads)
+    torch.testing.assert_close(gradients, expected)
 
 
 def test_equal_views_are_consistent():
