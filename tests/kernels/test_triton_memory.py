@@ -17,6 +17,7 @@ LEAST_SHARED = 99 * 1024  # bytes of a block on consumer cards
 TYPES = {
     torch.float32: "*fp32",
     torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
     torch.int64: "*i64",
 }
 

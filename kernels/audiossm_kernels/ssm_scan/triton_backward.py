@@ -140,7 +140,10 @@ def launch_backward(
     x = SsmInputs._make(even_frames(part) for part in x)
     dy = dy.contiguous()
     given = [None if part is None else part.contiguous() for part in params]
-    if narrow:  # as their sums with vectors, which become operands
+    turns_dtype = kept.ssm.dtype
+    if narrow and params.out_norm is not None:  # turned exactly, as in the forward
+        turns_dtype = torch.float16
+    elif narrow:  # as their sums with vectors, which become operands
         given[:2] = [part.to(torch.bfloat16) for part in params[:2]]
     nothing = params.d_skip.contiguous()  # stands for what the variant hasn't
     q_bias, k_bias, d_skip, mimo_x, mimo_z, mimo_o, out_norm = (
@@ -177,7 +180,7 @@ def launch_backward(
     while carry_p > 16 and rows * heads * (whole // carry_p) < CARRY_PROGRAMS:
         carry_p //= 2
 
-    turns = empty(*slots, chunk, 2 * block_s, dtype=dtype)
+    turns = empty(*slots, chunk, 2 * block_s, dtype=turns_dtype)
     steps, total = empty(*slots, 4, chunk), empty(*slots)
     answers = empty(*lead, heads, rank, head_dim, dtype=dtype)
     carry = empty(*slots, head_dim, d_state, dtype=dtype)

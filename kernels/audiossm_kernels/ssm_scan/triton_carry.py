@@ -87,7 +87,7 @@ def carry_kernel(
         query = load_vectors(
             q_ptr + here * q_frame + (time * q_frame + rank * (G * N)), inside,
             q_bias_ptr + head * (R * N), cos, sin, rank,
-            R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND, OPERAND,
+            R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND,
         )  # fmt: skip
         at = here * (heads * R * P) + (time * (heads * R * P) + rank * P)[:, None] + p[None, :]
         mask = inside[:, None] & inside_p[None, :]

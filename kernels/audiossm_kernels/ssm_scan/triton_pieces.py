@@ -142,12 +142,14 @@ def load_vectors(
     BLOCK_S: tl.constexpr,
     BLOCK_REST: tl.constexpr,
     ADJACENT: tl.constexpr,
-    ROUND: tl.constexpr,
     OPERAND: tl.constexpr,
 ):
-    """Load the queries or keys of a head: with their biases, turned, as operands in parts."""
+    """Load the queries or keys of a head: with their biases, turned, as operands in parts.
+
+    They are turned in bfloat16 where ``cos`` and ``sin`` are that, as the forward did it.
+    """
     a, b, c = load_rows(rows, inside, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
-    if ROUND == tl.bfloat16:
+    if cos.dtype == tl.bfloat16:
         a, b, c = nearest(a), nearest(b), nearest(c)
     if R == 1:  # one vector for all frames
         one = tl.arange(0, 1)
@@ -156,7 +158,7 @@ def load_vectors(
         bias = load_rows(bias_ptr + rank * N, rank >= 0, N, S, BLOCK_S, BLOCK_REST, ADJACENT)
     a, b = unmerge(a, b, ADJACENT)
     bias_a, bias_b = unmerge(bias[0], bias[1], ADJACENT)
-    if ROUND == tl.bfloat16:
+    if cos.dtype == tl.bfloat16:
         a, b, c = add_pairs(a, bias_a), add_pairs(b, bias_b), add_pairs(c, bias[2])
         a, b = turn_pairs(a, b, cos, sin)
     else:
@@ -205,7 +207,7 @@ def store_back(
     BLOCK_S: tl.constexpr,
     BLOCK_REST: tl.constexpr,
     ADJACENT: tl.constexpr,
-    ROUND: tl.constexpr,
+    OPERAND: tl.constexpr,
 ):
     """Turn the gradients x of vectors back and store them.
 
@@ -227,11 +229,12 @@ def store_back(
     else:
         s = tl.arange(0, BLOCK_S)[None, None, :]
         cos, sin = tl.load(turns + s), tl.load(turns + BLOCK_S + s)
-    if ROUND == tl.bfloat16:
+    if cos.dtype == tl.bfloat16:
         a, b = add_pairs(nearest(a), bias_a), add_pairs(nearest(b), bias_b)
         a, b = turn_pairs(a, b, cos, sin)
     else:
         a, b, _ = turn((a, b, a), (bias_a, bias_b, bias_a), cos, sin)
+        a, b = a.to(OPERAND), b.to(OPERAND)
     first, second = a.to(tl.float32), b.to(tl.float32)
     cos, sin = cos.to(tl.float32), sin.to(tl.float32)
     a, b = unmerge(x[0], x[1], ADJACENT)
@@ -247,10 +250,10 @@ def store_back(
         inside &= j < N
         a = tl.load(own + j, mask=inside, other=0.0)
         bias_a = tl.load(bias + j, mask=inside, other=0.0)
-        if ROUND == tl.bfloat16:
+        if turns_ptr.dtype.element_ty == tl.bfloat16:
             a = add_pairs(nearest(a), bias_a)
         else:
-            a = a.to(tl.float32) + bias_a
+            a = (a.to(tl.float32) + bias_a).to(OPERAND)
         b = by_ranks(x[2], C, R, BLOCK_REST)
         rest = tl.sum(tl.sum(a.to(tl.float32) * b, axis=2), axis=0)
         tl.store(back + j, b.to(back_ptr.dtype.element_ty), mask=inside)

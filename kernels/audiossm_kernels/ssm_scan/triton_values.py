@@ -108,12 +108,12 @@ def values_kernel(
     key = load_vectors(
         k_ptr + start * k_frame + group * N + (time * k_frame + rank * (G * N)), inside,
         k_bias_ptr + head * (R * N), cos, sin, rank,
-        R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND, OPERAND,
+        R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND,
     )  # fmt: skip
     query = load_vectors(
         q_ptr + start * q_frame + group * N + (time * q_frame + rank * (G * N)), inside,
         q_bias_ptr + head * (R * N), cos, sin, rank,
-        R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND, OPERAND,
+        R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND,
     )  # fmt: skip
     v_rows = v_ptr + start * v_frame + head * P + time * v_frame
     answers_rows = answers_ptr + frame * (R * P) + (time * (heads * R * P) + rank * P)

@@ -104,7 +104,7 @@ def vectors_kernel(
     cos, sin = load_turns(turns_rows, BLOCK_S, ADJACENT)
     key = load_vectors(
         k_rows, inside, k_bias_ptr, cos, sin, rank,
-        R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND, OPERAND,
+        R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND,
     )  # fmt: skip
     grad = add_mix(
         (grad[0] * faded, grad[1] * faded, grad[2] * faded), scores, key, BLOCK_REST, ADJACENT
@@ -113,7 +113,7 @@ def vectors_kernel(
     turned, product, rest = store_back(
         q_ptr + start * q_frame + group * N, q_frame, q_bias_ptr,
         turns_ptr + place * (C * 2 * BLOCK_S), dq_ptr + frame * (R * N), heads * R * N,
-        left, grad, C, G, R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND,
+        left, grad, C, G, R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND,
     )  # fmt: skip
 
     tl.debug_barrier()
@@ -132,7 +132,7 @@ def vectors_kernel(
     cos, sin = load_turns(turns_rows, BLOCK_S, ADJACENT)
     query = load_vectors(
         q_rows, inside, q_bias_ptr, cos, sin, rank,
-        R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND, OPERAND,
+        R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND,
     )  # fmt: skip
     grad = add_mix(
         (grad[0] * faded, grad[1] * faded, grad[2] * faded), tl.trans(scores), query,
@@ -142,7 +142,7 @@ def vectors_kernel(
     k_turned, k_product, k_rest = store_back(
         k_ptr + start * k_frame + group * N, k_frame, k_bias_ptr,
         turns_ptr + place * (C * 2 * BLOCK_S), dk_ptr + frame * (R * N), heads * R * N,
-        left, grad, C, G, R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, ROUND,
+        left, grad, C, G, R, N, S, BLOCK_S, BLOCK_REST, ADJACENT, OPERAND,
     )  # fmt: skip
     c, s = tl.arange(0, C), tl.arange(0, BLOCK_S)
     # one sum of both would have the compiler make the rest's again as the pairs' are made
