@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ import torch
 
 from audiossm.checkpoint import save_model
 from audiossm.config import to_dict
-from recipe_run import StepClock, load_recipe
+from audiossm.train.ranks import Ranks
+from audiossm_apps.recipe import run_recipe
+from recipe_run import StepClock, label_speech, load_recipe
 from toy_codec import make_codec
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +49,11 @@ def run_alone(recipe: ModuleType, monkeypatch: pytest.MonkeyPatch, options: list
     command = ["train.py", "--smoke", "--device", "cpu", "--workers", "1"]
     monkeypatch.setattr(sys, "argv", [*command, *options])
     recipe.main()
+
+
+def settings(**values: object) -> list[str]:
+    pairs = [f"{name.replace('__', '.')}={value}" for name, value in values.items()]
+    return [part for pair in pairs for part in ("--set", pair)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a worker is found in /proc")
@@ -103,3 +111,76 @@ def test_a_recogniser_goes_on_exactly_on_another_number_of_processes(tmp_path, m
     # and whoever goes on from there, on however many, has the states of all rows; roundings grow
     for name, tensor in straight["lessons"].items():
         torch.testing.assert_close(changing["lessons"][name], tensor, rtol=0, atol=0.02)
+
+
+def assert_two_go_on_as_one(
+    recipe: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    proof: ModuleType,
+    tmp_path: Path,
+    options: list[str],
+    clocked: str,
+) -> list[dict[str, float]]:
+    """One process takes two steps; from there two go on, and one; return a row of each step."""
+    with monkeypatch.context() as patch:
+        StepClock(recipe, patch, steps=2, of=clocked)
+        run_alone(recipe, patch, [*options, "--out", str(tmp_path / "one"), "--minutes", "5"])
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    run_alone(recipe, monkeypatch, [*options, "--out", str(tmp_path / "one")])
+    command = proof.torchrun(2, recipe.__file__, "--smoke", "--device", "cpu", "--workers", "1")
+    result = subprocess.run(
+        [*command, *options, "--out", str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("begins at step 2") == 1
+    ours, theirs = read_log(tmp_path / "two"), read_log(tmp_path / "one")
+    assert_same_losses(ours, theirs)
+    # what gradients are clipped by is the norm of their mean, not of each process's
+    for a, b in zip(ours, theirs, strict=True):
+        for name in set(a) & {"norm", "codes_norm", "judges_norm"}:
+            assert a[name] == pytest.approx(b[name], rel=1e-3), (a["step"], name)
+    return ours
+
+
+def test_a_codec_and_a_recogniser_on_its_encoder_go_on_with_two_processes(
+    tmp_path, monkeypatch, proof
+):
+    data = label_speech(tmp_path / "data")
+    path = data / "phones.json"  # a recogniser wants an entry for each recording
+    path.write_text(path.read_text().replace('"phones": {', '"phones": {"river": [], '))
+    options = ["--data", str(data), "--recogniser", "new"]
+    options += settings(data__sounds='["manifest"]', data__long_share=0.5, data__long_rows=2)
+    options += settings(data__long_s=5.12, train__noise_share=0.5)
+    options += settings(train__steps=5, train__log_every=1, train__dev_every=5)
+    recipe = load_recipe("codec")
+    rows = assert_two_go_on_as_one(recipe, monkeypatch, proof, tmp_path, options, "Run")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    later = set().union(*rows[2:])
+    assert {"mel", "magnitude", "group_phone", "ctc", "phone", "dev_mel_1", "dev_wer"} <= later
+
+
+def test_a_decoder_and_its_judges_go_on_with_two_processes(tmp_path, monkeypatch, proof):
+    options = settings(second_stage__long_rows=2, data__long_share=0.5, second_stage__steps=4)
+    options += settings(second_stage__train_codes="true", second_stage__head_start=1)
+    options += settings(second_stage__log_every=1, data__sounds='["manifest"]')
+    recipe = load_recipe("codec", "train_decoder")
+    rows = assert_two_go_on_as_one(recipe, monkeypatch, proof, tmp_path, options, "Duel")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    whole = {"peaks", "hearing", "consistency", "pitch", "fooling", "matching", "telling"}
+    assert whole | {"norm", "codes_norm", "judges_norm"} <= rows[-1].keys()
+
+
+@pytest.mark.parametrize("script", ["train", "train_decoder"])
+def test_rows_that_two_processes_cannot_share_are_refused_in_one_line(
+    tmp_path, monkeypatch, capsys, script
+):
+    recipe = load_recipe("codec", script)
+    monkeypatch.setattr(recipe.Ranks, "join", lambda device: Ranks(1, 2, device))
+    command = ["train.py", "--smoke", "--device", "cpu", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", command)
+    assert run_recipe(recipe.main) == 1
+    told = "2 processes can't share 1 long_rows evenly: it takes a multiple of 2"
+    assert capsys.readouterr().err == f"audiossm: error: {told}\n"
