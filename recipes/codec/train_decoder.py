@@ -42,7 +42,6 @@ from audiossm.train.spectral import SpectralLoss
 from audiossm_apps.recipe import run_recipe
 
 HERE = Path(__file__).parent
-SAVE_MINUTES = 5
 SMOKE_DATA = {"train": ["manifest"], "sounds": [], "dev": ["manifest"], "dev_rows": 4}
 SMOKE_TRAIN = {
     "steps": 12,
@@ -95,6 +94,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
+    parser.add_argument("--save-minutes", type=float, default=5.0, help="between checkpoints")
     parser.add_argument(
         "--compile", action="store_true", help="CUDA: capture whole steps as graphs"
     )
@@ -156,7 +156,7 @@ def main() -> None:
             if ranks.leads and duel.step % hp["dev_every"] == 0:
                 row |= measure(duel.voice.ema, dev_audio, duel.spectral)
             journal.write(row)
-        if minutes - saved > SAVE_MINUTES:
+        if minutes - saved > args.save_minutes:
             duel.save(args.out)
             saved = minutes
 

@@ -42,7 +42,8 @@ def assert_same_losses(ours: list[dict[str, float]], theirs: list[dict[str, floa
         losses = set(a) - {"minutes", "norm"}
         assert losses == set(b) - {"minutes", "norm"}
         for name in losses:
-            assert a[name] == pytest.approx(b[name], abs=1e-4), (a["step"], name)
+            # roundings differ with the rows that are summed at once, and grow from step to step
+            assert a[name] == pytest.approx(b[name], rel=5e-5, abs=1e-4), (a["step"], name)
 
 
 def run_alone(recipe: ModuleType, monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
@@ -119,24 +120,33 @@ def assert_two_go_on_as_one(
     proof: ModuleType,
     tmp_path: Path,
     options: list[str],
-    clocked: str,
+    saver: str,
 ) -> list[dict[str, float]]:
-    """One process takes two steps; from there two go on, and one; return a row of each step."""
+    """Train with one process, then with two from its first step on; return the latter's log."""
+    one, two, whose = tmp_path / "one", tmp_path / "two", getattr(recipe, saver)
+    save = whose.save
+
+    def save_and_copy(run: object, *args: object) -> None:
+        save(run, *args)
+        if run.step == 1:
+            shutil.copytree(one, two)
+
+    options = [*options, "--save-minutes", "0"]
     with monkeypatch.context() as patch:
-        StepClock(recipe, patch, steps=2, of=clocked)
-        run_alone(recipe, patch, [*options, "--out", str(tmp_path / "one"), "--minutes", "5"])
-    shutil.copytree(tmp_path / "one", tmp_path / "two")
-    run_alone(recipe, monkeypatch, [*options, "--out", str(tmp_path / "one")])
+        patch.setattr(whose, "save", save_and_copy)
+        patch.setattr(recipe, "export", lambda *args: None)  # other tests look at that
+        run_alone(recipe, patch, [*options, "--out", str(one)])
     command = proof.torchrun(2, recipe.__file__, "--smoke", "--device", "cpu", "--workers", "1")
     result = subprocess.run(
-        [*command, *options, "--out", str(tmp_path / "two")],
+        [*command, *options, "--out", str(two)],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("begins at step 2") == 1
-    ours, theirs = read_log(tmp_path / "two"), read_log(tmp_path / "one")
+    assert result.stdout.count("begins at step 1,") == 1
+    assert (two / "codec" / "model.safetensors").exists()
+    ours, theirs = read_log(two), read_log(one)
     assert_same_losses(ours, theirs)
     # what gradients are clipped by is the norm of their mean, not of each process's
     for a, b in zip(ours, theirs, strict=True):
@@ -154,21 +164,23 @@ def test_a_codec_and_a_recogniser_on_its_encoder_go_on_with_two_processes(
     options = ["--data", str(data), "--recogniser", "new"]
     options += settings(data__sounds='["manifest"]', data__long_share=0.5, data__long_rows=2)
     options += settings(data__long_s=5.12, train__noise_share=0.5)
-    options += settings(train__steps=5, train__log_every=1, train__dev_every=5)
+    options += settings(train__steps=3, train__log_every=1, train__dev_every=3)
+    options += settings(data__dev_rows=1)
     recipe = load_recipe("codec")
     rows = assert_two_go_on_as_one(recipe, monkeypatch, proof, tmp_path, options, "Run")
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
-    later = set().union(*rows[2:])
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    later = set().union(*rows[1:])
     assert {"mel", "magnitude", "group_phone", "ctc", "phone", "dev_mel_1", "dev_wer"} <= later
 
 
 def test_a_decoder_and_its_judges_go_on_with_two_processes(tmp_path, monkeypatch, proof):
-    options = settings(second_stage__long_rows=2, data__long_share=0.5, second_stage__steps=4)
+    options = settings(second_stage__long_rows=2, data__long_share=0.5, second_stage__steps=3)
     options += settings(second_stage__train_codes="true", second_stage__head_start=1)
-    options += settings(second_stage__log_every=1, data__sounds='["manifest"]')
+    options += settings(second_stage__log_every=1, data__sounds='["manifest"]', data__dev_rows=1)
+    options += settings(second_stage__crop_s=0.48, second_stage__long_s=0.64)
     recipe = load_recipe("codec", "train_decoder")
     rows = assert_two_go_on_as_one(recipe, monkeypatch, proof, tmp_path, options, "Duel")
-    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows] == [1, 2, 3]
     whole = {"peaks", "hearing", "consistency", "pitch", "fooling", "matching", "telling"}
     assert whole | {"norm", "codes_norm", "judges_norm"} <= rows[-1].keys()
 
