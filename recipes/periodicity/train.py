@@ -135,8 +135,10 @@ class Trainer:
         self.lr.copy_(hp["lr"] * torch.minimum(warm, cosine + 0.01))
         # a curriculum: short rows first, or of long ones their beginning
         share = (hp["first"] / hp["frames"] + 2 * progress).clamp(max=1.0)
+        least = hp["outgrown"] * (2 * progress - 1).clamp(min=0.0, max=1.0)
         drawn = torch.rand(len(self.seeds), hp["rows"], device=device)
-        rows = (drawn * share * len(self.pool.x)).long().clamp(max=len(self.pool.x) - 1)
+        places = (least + drawn * (share - least)) * len(self.pool.x)
+        rows = places.long().clamp(max=len(self.pool.x) - 1)
         self.optimizer.zero_grad(set_to_none=True)
         losses = self.losses(self.pool.x[rows], self.pool.y[rows], share * hp["frames"])
         losses.sum().backward()
