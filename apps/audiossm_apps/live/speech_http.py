@@ -58,8 +58,8 @@ async def _answer(request: Request, service: Service, leave: Callable[[], None])
     body = b""
     async for part in request.stream():
         body += part
-        if len(body) > service.gate.caps.max_message * 4:
-            return _refuse(413, "a request has 4 times the bytes of a message at most", "input")
+        if len(body) > (limit := service.gate.caps.max_message * 4):
+            return _refuse(413, f"the request has more than {limit} bytes, the limit", "input")
     speaker = engine.speaker
     try:
         voices = frozenset(await asyncio.to_thread(lambda: speaker.voices))
