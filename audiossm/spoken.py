@@ -41,6 +41,8 @@ UNITS = {
     **{"ghz": "gigahertz|gigahertz", "w": "watt", "kw": "kilowatt", "kwh": "kilowatt hour"},
     **{"v": "volt", "°c": "degree celsius|degrees celsius", "°": "degree", "%": "percent|percent"},
     **{"°f": "degree fahrenheit|degrees fahrenheit", "€": "euro", "£": "pound", "$": "dollar"},
+    **{"¢": "cent", "m²": "square meter", "km²": "square kilometer", "cm²": "square centimeter"},
+    **{"ft²": "square foot|square feet", "m³": "cubic meter", "cm³": "cubic centimeter"},
 }
 # these are other words, too: only right behind a number
 CLOSE_UNITS = ("m", "g", "l", "h", "s", "w", "v", "k", "min", "ms", "sec", "mi")
@@ -70,8 +72,8 @@ PARTS = (2, 3, 4, 5, 6, 8, 10, 16, 32, 64, 100)
 AMOUNT = r"(\d{1,3}(?:,\d{3})+|\d+)"
 WORD = re.compile(r"""(["'“‘(\[]*)(.*?)((?:[.,;:!?…"'”’)\]]|—|–)*)""", re.DOTALL)
 HOLDS = re.compile(
-    r"""["'“‘(]*(?:[$£€¥][\d.,]*\d|[Nn]os?\.|\d{1,2}:00|"""
-    + rf"(?:{'|'.join(month.capitalize() for month in SHORT_MONTHS)})\.)"
+    r"""["'“‘(]*(?:[$£€¥][\d.,]*\d|[Nn]os?\.|pp?\.|St\.|\d{1,2}:00|\d{3}\)|"""
+    + rf"(?:{'|'.join(month.capitalize() for month in SHORT_MONTHS)})\.?)"
 )
 
 
@@ -108,12 +110,14 @@ def say_word(word: str, before: str = "", after: str = "") -> str:
 def _say_short(word: str, before: str, after: str) -> str | None:
     if word in SHORT:
         return SHORT[word]
+    if word == "St." and before[:1].isupper() and not after[:1].isupper():
+        return "street"  # before a name it is a saint
+    if word in ("p.", "pp.") and after[:1].isdecimal():
+        return "page" if word == "p." else "pages"
     if word in ("No.", "no.", "Nos.", "nos.") and after[:1].isdecimal():
         return "number" if word[2] == "." else "numbers"
-    month = (
-        SHORT_MONTHS.get(word[:-1].lower()) if word.endswith(".") and word[0].isupper() else None
-    )
-    if month and (after[:1].isdecimal() or before[-1:].isdecimal()):
+    month = SHORT_MONTHS.get(word.rstrip(".").lower()) if word[:1].isupper() else None
+    if month and (after[:1].isdecimal() or word.endswith(".") and before[-1:].isdecimal()):
         return month
     return None
 
@@ -176,10 +180,11 @@ def _read_address(core: str, before: str, after: str) -> str | None:
 
 
 def _read_money(core: str, before: str, after: str) -> str | None:
-    match = re.fullmatch(rf"([-−]?)([$£€¥]){AMOUNT}(?:\.(\d+))?(k|m|mn|bn|b)?", core, re.I)
-    if match is None:
+    match = re.fullmatch(rf"([-−]?)([$£€¥]){AMOUNT}?(?:\.(\d+))?(k|m|mn|bn|b)?", core, re.I)
+    if match is None or not (match[3] or match[4]):
         return None
-    minus, sign, whole, cents, scale = match.groups()
+    minus, sign, whole, cents, scale = match.groups(default="")
+    whole = whole or "0"
     one, small = MONEY[sign]
     words = ["minus"] if minus else []
     if scale or after.strip(".,;:!?").lower() in SCALE_WORDS:
@@ -188,9 +193,9 @@ def _read_money(core: str, before: str, after: str) -> str | None:
             words += [SCALES[scale.lower()], one if one == "yen" else f"{one}s"]
         return " ".join(words)
     value = int(whole.replace(",", ""))
-    if cents is not None and (len(cents) != 2 or not small):
+    if cents and (len(cents) != 2 or not small):
         return " ".join([*words, _say_decimal(f"{whole}.{cents}"), f"{one}s"])
-    count = 0 if cents is None else int(cents)
+    count = int(cents or 0)
     if value or not count:
         words += [_say_count(whole), one if value == 1 or one == "yen" else f"{one}s"]
     if value and count:
@@ -240,6 +245,8 @@ def _read_half(core: str, before: str, after: str) -> str | None:
 def _read_date(core: str, before: str, after: str) -> str | None:
     if match := re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)", core):
         year, month, day = match.groups()
+    elif match := re.fullmatch(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", core):
+        day, month, year = match.groups()
     elif match := re.fullmatch(r"(\d{1,2})/(\d{1,2})/(\d{4})", core):
         month, day, year = match.groups()
         if int(month) > 12:
@@ -282,7 +289,9 @@ def _read_decade(core: str, before: str, after: str) -> str | None:
 
 def _read_digits(core: str, before: str, after: str) -> str | None:
     """Read telephone numbers, versions and what begins with zeros digit by digit."""
-    if re.fullmatch(r"\+?(?:\d{1,3}[-.])?(?:\d{3}[-.])?\d{3}-\d{4}|\(\d{3}\)\d{3}-\d{4}", core):
+    if re.fullmatch(r"\+?(?:\d{1,3}[-.])?(?:\d{3}[-.])?\d{3}-\d{4}|\(\d{3}\)\d{3}-\d{4}", core) or (
+        re.fullmatch(r"\d{3}", core) and re.match(r"\d{3}-\d{4}(?!\d)", after)
+    ):
         said = [cardinal(int(char)) for char in core if char.isdecimal()]
         return " ".join(["plus", *said] if core[0] == "+" else said)
     if re.fullmatch(r"v?\d+(?:\.\d+){2,}", core):
@@ -321,7 +330,7 @@ def _read_fraction(core: str, before: str, after: str) -> str | None:
 def _read_measure(core: str, before: str, after: str) -> str | None:
     if match := re.fullmatch(r"(\d)['′](\d{1,2})(?:[\"″])?", core):
         return f"{cardinal(int(match[1]))} foot {cardinal(int(match[2]))}"
-    match = re.fullmatch(rf"([-−~+]?)({AMOUNT}?(?:\.\d+)?)[-]?([A-Za-z°%€£/]*)", core)
+    match = re.fullmatch(rf"([-−~+]?)({AMOUNT}?(?:\.\d+)?)[-]?([A-Za-z°%€£$¢²³/]*)", core)
     if match is None or not match[2]:
         return None
     sign, number, _, unit = match.groups()
@@ -364,6 +373,8 @@ def _read_sign(core: str, before: str, after: str) -> str | None:
         return ALONE[core]
     if match := re.fullmatch(r"#(\d+)", core):
         return f"number {_say_count(match[1])}"
+    if match := re.fullmatch(r"([A-Za-z]+|[\d.,]*\d)([²³])", core):
+        return f"{match[1]} {'squared' if match[2] == '²' else 'cubed'}"
     if match := re.fullmatch(r"#([A-Za-z]\w*)", core, re.ASCII):
         return f"hashtag {say_numbers(match[1])}"
     if re.fullmatch(r"\d+(?:\.\d+)?[x×]\d+(?:\.\d+)?", core):

@@ -69,7 +69,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         type=positive,
         default=1.0,
         metavar="X",
-        help="0.25 to 4; 2 is twice as fast (default: %(default)s)",
+        help="0.25 to 4: below 1 slower, above it faster; what comes is nearer to 1, some 0.7 for "
+        "0.5 and 1.5 for 2 (default: %(default)s)",
     )
     how.add_argument(
         "--seed",
@@ -82,7 +83,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--temperature",
         type=temperature,
         metavar="T",
-        help="less is more even, 0 the likeliest (default: 0.7, with --prompt 0.9)",
+        help="less is more even, 0 the likeliest (default: 0.7, with --prompt 1)",
     )
     target = parser.add_argument_group("where it goes")
     target.add_argument("-o", "--output", metavar="FILE", help="a file, or - for a pipe")

@@ -81,7 +81,7 @@ class Speaker(LoadedGenerator):
 
         Args:
             voice: its name or its file; the model's own by default.
-            speed: 2 is twice as fast.
+            speed: 0.25 to 4. What comes is nearer to 1: see ``SpeechSession``.
             seed: the same one says the same.
             temperature: of codes, 0.7 by default: below, speech varies less; 0 draws no codes.
             sampling: all that can be said of it, instead of the temperature.
@@ -188,7 +188,7 @@ class Speaker(LoadedGenerator):
             seconds: how much to add, in whole frames.
             voice: what the network is told of whoever speaks; nobody's by default.
             seed: the same one goes on in the same way.
-            temperature: of codes, 0.9 by default.
+            temperature: of codes, 1 by default: all as the network says.
             sampling: all that can be said of it, instead of the temperature.
 
         Raises:

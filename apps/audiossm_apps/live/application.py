@@ -129,7 +129,8 @@ class _Routes:
         if speech.is_full:
             speech.meters.refused += 1
             retry = {"Retry-After": str(round(speech.limits.retry_s))}
-            return PlainTextResponse("all places for speech are taken\n", 503, retry)
+            told = f"all {speech.capacity} places for speech are taken\n"
+            return PlainTextResponse(told, 503, retry)
         return None
 
     async def _speech(self, request: Request) -> Response:
@@ -172,5 +173,7 @@ def _as_openai(response: Response) -> Response:
     if response.media_type == "text/plain" and response.status_code >= 400:
         text = bytes(response.body).decode().strip()
         kept = {k: v for k, v in response.headers.items() if k == "retry-after"}
-        return Response(format_error(text), response.status_code, kept, "application/json")
+        kind = "server_error" if response.status_code >= 500 else "invalid_request_error"
+        body = format_error(text, kind=kind)
+        return Response(body, response.status_code, kept, "application/json")
     return response

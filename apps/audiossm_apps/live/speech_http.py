@@ -1,6 +1,8 @@
 """OpenAI's REST speech: a text in, its sound out while it is made; and which voices there are."""
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import quote
 
@@ -8,7 +10,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from audiossm.errors import AudioError, AudioSSMError, BusyError, ModelError, ProtocolError
+from audiossm.errors import (
+    AudioError,
+    AudioSSMError,
+    BusyError,
+    ModelError,
+    ProtocolError,
+    SessionError,
+)
 from audiossm.protocol.openai_rest import format_error
 from audiossm.protocol.openai_speech import (
     MEDIA_TYPES,
@@ -25,6 +34,9 @@ from audiossm_apps.live.service import Service
 __all__ = ["answer_speech", "list_voices"]
 
 NOBODY = "this server has no model that speaks"
+LEAVING_S = 5.0  # for how long a server that goes down still speaks
+
+logger = logging.getLogger(__name__)
 
 
 async def list_voices(service: Service) -> Response:
@@ -58,8 +70,8 @@ async def _answer(request: Request, service: Service, leave: Callable[[], None])
     body = b""
     async for part in request.stream():
         body += part
-        if len(body) > service.gate.caps.max_message * 4:
-            return _refuse(413, "a request has 4 times the bytes of a message at most", "input")
+        if len(body) > (limit := service.gate.caps.max_message * 4):
+            return _refuse(413, f"the request has more than {limit} bytes, the limit", "input")
     speaker = engine.speaker
     try:
         voices = frozenset(await asyncio.to_thread(lambda: speaker.voices))
@@ -84,7 +96,7 @@ async def _answer(request: Request, service: Service, leave: Callable[[], None])
     utterance.push(asked.text)
     utterance.finish()
     # the first bytes decide what is answered
-    events = utterance.events()
+    events = _until_leaving(utterance.events(), service.leaving)
     begun: list[bytes] = []
     try:
         async for told in events:
@@ -112,6 +124,23 @@ async def _answer(request: Request, service: Service, leave: Callable[[], None])
     return _Speech(parts, media_type, headers, utterance, leave)
 
 
+async def _until_leaving(
+    events: AsyncIterator[Told], leaving: asyncio.Event
+) -> AsyncIterator[Told]:
+    """Yield what is told, for a while longer if the server goes down.
+
+    Raises:
+        SessionError: that while is over.
+    """
+    end_s = 0.0
+    async for told in events:
+        if leaving.is_set():
+            end_s = end_s or time.monotonic() + LEAVING_S
+            if time.monotonic() >= end_s:
+                raise SessionError("this server is going down")
+        yield told
+
+
 async def _tell(
     events: AsyncIterator[Told], first: bytes, asked: SpeechRequest, utterance: Utterance
 ) -> AsyncIterator[bytes]:
@@ -122,7 +151,7 @@ async def _tell(
                 yield format_audio_delta(told.data).encode() if asked.as_events else told.data
     except AudioSSMError as exc:
         if not asked.as_events:
-            raise  # a body that breaks off is all that can be told
+            raise
         yield format_speech_error(str(exc)).encode()
         return
     if asked.as_events:
@@ -147,6 +176,8 @@ class _Speech(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
+        except SessionError as exc:  # a body that breaks off is all that can be told
+            logger.warning("speech breaks off: %s", exc)
         finally:
             self.utterance.close()
             self.leave()

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import http.client
 import io
 import json
 import time
@@ -20,6 +21,7 @@ from audiossm.errors import ModelError
 from audiossm.protocol import encode_samples
 from audiossm.streaming import Skipped, Sound, SpeechLimits, SpokenWord
 from audiossm_apps.cli import main
+from audiossm_apps.live import speech_http
 from audiossm_apps.live.gate import Caps, Gate
 from audiossm_apps.serving import load_speech
 from live_service import run_live
@@ -117,7 +119,7 @@ def test_refusals_say_which_field_is_wrong_and_what_there_is():
             ({"input": "Hi", "speed": 9}, 400, "speed", "0.25 to 4"),
             ({"input": "x" * 2001}, 400, "input", "2000 are the limit"),
             (b"junk", 400, "body", "not JSON"),
-            (b" " * 40_001, 413, "input", "4 times"),
+            (b" " * 40_001, 413, "input", "more than 40000 bytes"),
         ):
             found, _, body = await asyncio.to_thread(post, address, fields)
             error = json.loads(body)["error"]
@@ -195,7 +197,9 @@ def test_a_full_server_and_keys_without_room_refuse_and_places_come_back():
                 post, address, {"input": "Hi"}, Authorization="Bearer two"
             )
             assert status == 503 and headers["retry-after"] == "5"
-            assert "places for speech" in json.loads(body)["error"]["message"]
+            error = json.loads(body)["error"]
+            assert error["message"] == "all 1 places for speech are taken"
+            assert error["type"] == "server_error"
             with pytest.raises(InvalidStatus) as caught:
                 await connect(url, additional_headers={"Authorization": "Bearer two"})
             assert caught.value.response.status_code == 503
@@ -459,6 +463,39 @@ def test_a_server_that_goes_down_says_so():
             await service.drain()
             _, said = await hear(socket)
             assert said[-1]["code"] == "going" and socket.close_code == 1012
+
+    run_live(test, speech=SPEAKS)
+
+
+@pytest.mark.parametrize("form", ["audio", "sse"])
+def test_a_long_body_breaks_off_when_the_server_goes_down(form, monkeypatch, caplog):
+    monkeypatch.setattr(speech_http, "LEAVING_S", 0.0)
+
+    def ask(address, begun):
+        connection = http.client.HTTPConnection(address)
+        with contextlib.closing(connection):
+            asked = {"input": "Hello there. " * 800, "response_format": "wav"}
+            body = json.dumps(asked | {"stream_format": form})
+            connection.request("POST", "/v1/audio/speech", body)
+            answer = connection.getresponse()
+            answer.read(1000)
+            begun()
+            return answer.read()
+
+    async def test(service, address):
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+        asking = asyncio.create_task(
+            asyncio.to_thread(ask, address, lambda: loop.call_soon_threadsafe(begun.set))
+        )
+        await begun.wait()
+        await service.drain()
+        if form == "sse":
+            assert b"this server is going down" in (await asking).splitlines()[-2]
+        else:
+            with pytest.raises(http.client.IncompleteRead):
+                await asking
+        assert not service.speech.saying
+        assert not [record for record in caplog.records if record.exc_info]
 
     run_live(test, speech=SPEAKS)
 
