@@ -27,7 +27,7 @@ from audiossm.checkpoint import save_model
 from audiossm.codec import CodecConfig, LoadedCodec
 from audiossm.config import change_value, from_dict, load_toml, to_dict
 from audiossm.manifest import Utterance
-from audiossm.models import RecogniserConfig, save_recogniser
+from audiossm.models import RecogniserConfig, choose_device, save_recogniser
 from audiossm.text import Vocabulary
 from audiossm.train.augment import mask_spectra
 from audiossm.train.card import write_card
@@ -41,7 +41,7 @@ from audiossm.train.losses import ctc
 from audiossm.train.phones import Phones, read_phones
 from audiossm.train.run import Run
 from audiossm.train.scoring import greedy_wer
-from audiossm.train.settings import adopt_sets
+from audiossm.train.settings import adopt_sets, check_settings
 from audiossm.train.sounds import load_sounds
 from audiossm.train.spectral import SpectralLoss
 from audiossm.train.spoken import load_spoken
@@ -144,7 +144,10 @@ def main() -> None:
     parser.add_argument("--tensorboard", action="store_true", help="events in OUT/tensorboard")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
+    if args.compile and not args.device.startswith("cuda"):
+        parser.error(f"--compile needs a CUDA device, but --device is {args.device}")
     began = time.monotonic()
+    args.device = str(choose_device(args.device))
     args.out.mkdir(parents=True, exist_ok=True)
 
     table = load_toml(args.config)
@@ -154,6 +157,7 @@ def main() -> None:
     table["data"] = adopt_sets(table["data"], args.data)
     for change in args.set:
         change_value(table, change)
+    check_settings(table, HERE / "config.toml", ("data", "train"))
     config = from_dict(CodecConfig, table["codec"], "codec")
     data, hp = table["data"], table["train"]
     if args.smoke:

@@ -25,12 +25,14 @@ from audiossm.audio import write_audio
 from audiossm.checkpoint import save_model
 from audiossm.codec import Codec, CodecConfig, DetailConfig, LoadedCodec, SourceConfig
 from audiossm.config import change_value, from_dict, load_toml, to_dict
+from audiossm.models import choose_device
 from audiossm.train.card import write_card
 from audiossm.train.corpus import Corpus
 from audiossm.train.crops import draw_batch, draw_crops, vary
 from audiossm.train.curves import draw_curves
 from audiossm.train.decoder_trainee import DecoderTrainee
 from audiossm.train.duel import Duel
+from audiossm.train.settings import check_settings
 from audiossm.train.sounds import load_sounds
 from audiossm.train.spectral import SpectralLoss
 
@@ -98,11 +100,13 @@ def main() -> None:
     if args.compile and torch.device(args.device).type != "cuda":
         parser.error(f"--compile captures CUDA graphs, but the device is {args.device}")
     began = time.monotonic()
+    args.device = str(choose_device(args.device))
     args.out.mkdir(parents=True, exist_ok=True)
 
     table = load_toml(args.config)
     for change in args.set:
         change_value(table, change)
+    check_settings(table, HERE / "config.toml", ("data", "second_stage"))
     data, hp = table["data"], table["second_stage"]
     if args.smoke:
         data, hp = data | SMOKE_DATA, hp | SMOKE_TRAIN
