@@ -169,18 +169,20 @@ def leave_out(recordings: list[Recording], held_out: Sequence[Path]) -> list[Rec
 def choose_dev(recordings: Sequence[Recording], share: float) -> set[str]:
     """Return the keys of dev: whole speakers in the order of a hash, until they have their share.
 
-    Who says more than both that share and an average speaker is for training. Without two known
-    speakers they are single recordings. Something is always left to train on.
+    Who says more than both that share and an average speaker is for training, and so is what nobody
+    knows the speaker of. Without two known speakers, or where less than half has one, they are
+    single recordings. Something is always left to train on.
     """
+    utterances = [recording.utterance for recording in recordings]
+    whole = sum(len(utterance.text) for utterance in utterances)
+    known = [utterance for utterance in utterances if utterance.speaker]
+    by_speaker = len({utterance.speaker for utterance in known}) > 1
+    by_speaker &= 2 * sum(len(utterance.text) for utterance in known) >= whole
     groups = defaultdict[str, list[Utterance]](list)
-    speakers = {recording.utterance.speaker for recording in recordings}
-    by_speaker = len(speakers) > 1 and "" not in speakers
-    for recording in recordings:
-        utterance = recording.utterance
+    for utterance in known if by_speaker else utterances:
         groups[utterance.speaker if by_speaker else utterance.key].append(utterance)
     order = sorted(groups, key=lambda name: sha256(name.encode()).hexdigest())
     sizes = {name: sum(len(utterance.text) for utterance in groups[name]) for name in order}
-    whole = sum(sizes.values())
     if by_speaker:
         order = [n for n in order if sizes[n] <= max(share * whole, whole / len(groups))]
     chosen, size = set[str](), 0
@@ -238,7 +240,7 @@ def finish(out: Path, report: Report, kept: Sequence[Utterance], phones: bool) -
         report.warnings.append("there is no dev set: runs are scored on what they learn from")
     elif "train" in report.splits and report.speakers["dev"] & report.speakers["train"]:
         report.warnings.append(
-            "dev has the speakers of train (no two are known): it says nothing of others"
+            "dev has speakers of train (too few are known): it says nothing of others"
         )
     written = json.dumps(report.to_json(), ensure_ascii=False, indent=2) + "\n"
     (out / "report.json").write_text(written, encoding="utf-8")

@@ -8,16 +8,24 @@ from zipfile import is_zipfile
 
 import torch
 
-from audiossm.errors import ModelError
+from audiossm.errors import ModelError, OutputError
 from audiossm.manifest import Utterance
 
 __all__ = ["name_versions", "read_kept", "write_kept"]
 
 
 def write_kept(tensors: dict[str, Any], path: Path) -> None:
-    """Write a file; whoever is killed meanwhile leaves the older one as it was."""
+    """Write a file; whoever is killed meanwhile leaves the older one as it was.
+
+    Raises:
+        OutputError: it can't be written to its end.
+    """
     fresh = path.with_name(f"{path.name}.new")
-    torch.save(tensors, fresh)
+    try:
+        torch.save(tensors, fresh)
+    except RuntimeError as exc:  # what torch makes of a disk that is full, whatever it says
+        fresh.unlink(missing_ok=True)
+        raise OutputError(f"{path}: can't be written to its end: is the disk full?") from exc
     fresh.replace(path)
 
 

@@ -106,6 +106,9 @@ def test_dev_is_whole_speakers_where_two_are_known():
     # whoever says nearly all is for training, whatever the hashes of the names
     for one, other in (("ann", "ben"), ("ben", "ann"), ("s1", "s2"), ("s2", "s1")):
         assert choose_dev(recordings({one: 99, other: 1}), 0.05) == {f"{other}0"}
+    # nor does what nobody knows the speaker of part speakers
+    assert {key[:2] for key in choose_dev(recordings(speakers | {"": 5}), 0.05)} < {*speakers}
+    assert len(choose_dev(recordings({"ann": 1, "ben": 1, "": 98}), 0.05)) == 5
 
 
 def test_manifests_that_are_not_prepared_are_never_overwritten(folder, tmp_path, capsys):

@@ -89,6 +89,13 @@ def test_no_two_labels_of_the_picture_overlap():
     ("script", "arguments", "message"),
     [
         ("train", ["--out", "OUT", "--tasks", "singing"], "singing: there are tasks ['parity',"),
+        (
+            "train",
+            ["--out", "OUT", "--tasks", "published"],
+            "published: there are tasks ['parity',",
+        ),
+        ("train", ["--smoke", "--out", "OUT", "--arms", "parity"], "parity: there are arms ['pub"),
+        ("train", ["--out", "OUT", "--device", "nix"], "train.py: error: device 'nix' is not one"),
         ("train", ["--out", "OUT", "--tasks", "speech"], "the task 'speech' needs --speech"),
         (
             "train",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from audiossm.errors import ModelError
+from audiossm.errors import ModelError, OutputError
 from audiossm.manifest import Utterance
 from audiossm.train import kept as kept_module
 from audiossm.train.corpus import Corpus
@@ -27,6 +27,22 @@ def test_whoever_is_killed_while_writing_leaves_the_older_file(tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         write_kept({"x": torch.zeros(2)}, path)
     assert read_kept(path)["x"].tolist() == [1, 1]
+
+
+def test_a_full_disk_is_told_and_the_older_file_stays(tmp_path, monkeypatch):
+    path = tmp_path / "kept.pt"
+    write_kept({"x": torch.ones(2)}, path)
+
+    def fill(tensors, fresh):
+        fresh.write_bytes(b"half of i")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+
+    with monkeypatch.context() as full:
+        full.setattr(kept_module.torch, "save", fill)
+        with pytest.raises(OutputError, match="kept.pt: can't be written to its end: is the disk"):
+            write_kept({"x": torch.zeros(2)}, path)
+    assert read_kept(path)["x"].tolist() == [1, 1]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("damage", ["cut", "junk", "empty", "list"])
