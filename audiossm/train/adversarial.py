@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiossm.train.discriminators import Judgement
+from audiossm.train.ranks import ALONE, Ranks
 
 __all__ = ["fooling_loss", "matching_loss", "telling_loss"]
 
@@ -29,16 +30,17 @@ def fooling_loss(judgements: Sequence[Judgement]) -> Tensor:
     return torch.stack([-j.scores.float().chunk(2)[1].mean() for j in judgements]).mean()
 
 
-def matching_loss(judgements: Sequence[Judgement]) -> Tensor:
+def matching_loss(judgements: Sequence[Judgement], ranks: Ranks = ALONE) -> Tensor:
     """Return how far features of decoded rows are from those of their recordings.
 
     L1 over the mean size of the recording's feature, mean over all layers; no gradient flows to the
-    recorded rows. Arguments as above.
+    recorded rows. Arguments as above, and whose rows these are.
     """
-    far = []
+    far, sizes = [], []
     for judgement in judgements:
         for feature in judgement.features:
             recorded, decoded = feature.float().chunk(2)
             recorded = recorded.detach()
-            far.append((decoded - recorded).abs().mean() / recorded.abs().mean().clamp(min=1e-4))
-    return torch.stack(far).mean()
+            far.append((decoded - recorded).abs().mean())
+            sizes.append(recorded.abs().mean())
+    return (torch.stack(far) / ranks.mean(torch.stack(sizes)).clamp(min=1e-4)).mean()

@@ -1,8 +1,10 @@
 """How far the spectra that a decoder makes samples of are from those that the samples have."""
 
+import torch
 from torch import Tensor, nn
 
 from audiossm.codec.stft import CausalSTFT, STFTState
+from audiossm.train.ranks import ALONE, Ranks
 
 __all__ = ["ConsistencyLoss"]
 
@@ -16,10 +18,12 @@ class ConsistencyLoss(nn.Module):
     Args:
         window: samples in a spectrum.
         hop: samples between two spectra.
+        ranks: the processes whose rows together are a batch.
     """
 
-    def __init__(self, window: int, hop: int) -> None:
+    def __init__(self, window: int, hop: int, ranks: Ranks = ALONE) -> None:
         super().__init__()
+        self.ranks = ranks
         self.stft = CausalSTFT(window, hop)
 
     def forward(self, spectra: Tensor, samples: Tensor) -> Tensor:
@@ -32,4 +36,6 @@ class ConsistencyLoss(nn.Module):
         real, imaginary = power.detach().chunk(2, dim=-1)
         weight = (real + imaginary + 1e-6).rsqrt().repeat(1, 1, 2)
         apart = (weight * (spectra - found).square()).sum()
-        return apart / (weight * power).sum().clamp(min=1e-4)
+        apart, energy = self.ranks.whole(torch.stack([apart, (weight * power).sum()]))
+        far: Tensor = apart / energy.clamp(min=1e-4 / self.ranks.count)
+        return far

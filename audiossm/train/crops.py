@@ -11,6 +11,7 @@ from audiossm.errors import ManifestError
 from audiossm.train.augment import cut_noise
 from audiossm.train.corpus import Batch, Corpus
 from audiossm.train.losses import send
+from audiossm.train.ranks import ALONE, Ranks
 
 __all__ = ["batch_shapes", "cut_rows", "draw_batch", "draw_crops", "draw_utterances", "vary"]
 
@@ -69,25 +70,43 @@ def draw_utterances(
     )
 
 
-def batch_shapes(data: dict[str, Any]) -> list[tuple[int, int]]:
-    """Return (rows, samples) of a codec recipe's short batches and of its long ones."""
-    return [(data[f"{kind}rows"], round(data[f"{kind}s"] * 16000)) for kind in ("crop_", "long_")]
+def batch_shapes(data: dict[str, Any], ranks: Ranks = ALONE) -> list[tuple[int, int]]:
+    """Return (rows, samples) of a codec recipe's short batches and of its long ones.
+
+    Raises:
+        ConfigError: several processes can't share the rows evenly.
+    """
+    return [
+        (ranks.part(data[f"{kind}_rows"], f"{kind}_rows"), round(data[f"{kind}_s"] * 16000))
+        for kind in ("crop", "long")
+    ]
 
 
-def draw_batch(train: Corpus, data: dict[str, Any], labelled: bool, seed: int, step: int) -> Batch:
+def draw_batch(
+    train: Corpus,
+    data: dict[str, Any],
+    labelled: bool,
+    seed: int,
+    step: int,
+    ranks: Ranks = ALONE,
+) -> Batch:
     """Draw the batch of a step of a codec recipe: a function of seed and step alone.
 
-    Long batches are whole utterances with labels where the corpus is ``labelled``.
+    Long batches are whole utterances with labels where the corpus is ``labelled``. Of several
+    processes each gets its own rows.
     """
     rng = np.random.default_rng([seed, step])
     long = rng.random() < data["long_share"]
     rows, samples = batch_shapes(data)[long]
     if long and labelled:
-        return draw_utterances(train, rows, samples, 0, rng)
-    return Batch(draw_crops(train, rows, samples, rng), torch.full((rows,), samples), ())
+        batch = draw_utterances(train, rows, samples, 0, rng)
+    else:
+        batch = Batch(draw_crops(train, rows, samples, rng), torch.full((rows,), samples), ())
+    labels = tuple(list(ranks.own(kind)) for kind in batch.labels)
+    return Batch(ranks.own_rows(batch.audio), ranks.own_rows(batch.lengths), labels)
 
 
-def vary(audio: Tensor, noise: Corpus | None, noise_share: float) -> Tensor:
+def vary(audio: Tensor, noise: Corpus | None, noise_share: float, ranks: Ranks = ALONE) -> Tensor:
     """Put noise under a few of the rows (5 to 25 dB below), then change their levels (-12 to 3 dB).
 
     What comes out is what a codec is to give back: nothing here is to be undone.
@@ -96,14 +115,15 @@ def vary(audio: Tensor, noise: Corpus | None, noise_share: float) -> Tensor:
         audio: (rows, samples) float32 in [-1, 1].
         noise: recordings of noise, or None.
         noise_share: part of the rows that get some.
+        ranks: whose rows these are.
     """
     rows, samples = audio.shape
 
     def decibels(low: float, high: float) -> Tensor:
-        return 10 ** (torch.empty(rows, 1, device=audio.device).uniform_(low, high) / 20)
+        return 10 ** (ranks.uniform(low, high, rows, device=audio.device) / 20)
 
     if noise is not None:
-        chosen = torch.rand(rows, 1, device=audio.device) < noise_share
+        chosen = ranks.rand(rows, 1, device=audio.device) < noise_share
         level = audio.square().mean(1, keepdim=True).sqrt().clamp(min=1e-4) * decibels(-25, -5)
-        audio = audio + chosen * level * cut_noise(noise, rows, samples)
+        audio = audio + chosen * level * cut_noise(noise, rows, samples, ranks)
     return (audio * decibels(-12, 3)).clamp(-1, 1)

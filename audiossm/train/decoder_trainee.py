@@ -9,6 +9,7 @@ from audiossm.codec import Codec
 from audiossm.codec.pitch import Pitch
 from audiossm.train.discriminators import Discriminators, Judgement
 from audiossm.train.pitch import PitchLoss, PitchTracker
+from audiossm.train.ranks import ALONE, Ranks
 
 __all__ = ["DecoderTrainee", "Said"]
 
@@ -34,10 +35,14 @@ class DecoderTrainee(nn.Module):
         skip_frames: of a row's start, which don't count: the state is still cold.
         train_codes: whether what makes the other groups of the encoder's frames is trained too;
             codes made before then mean other sounds.
+        ranks: the processes whose rows together are a batch.
     """
 
-    def __init__(self, codec: Codec, skip_frames: int, *, train_codes: bool) -> None:
+    def __init__(
+        self, codec: Codec, skip_frames: int, *, train_codes: bool, ranks: Ranks = ALONE
+    ) -> None:
         super().__init__()
+        self.ranks = ranks
         self.codec, self.judges = codec, Discriminators()
         codec.requires_grad_(False)
         codec.decoder.requires_grad_(True)
@@ -47,7 +52,7 @@ class DecoderTrainee(nn.Module):
         decoder = codec.config.decoder
         if decoder.source is not None:
             self.tracker = PitchTracker(codec.config.sample_rate, decoder.hop)
-            self.pitch_loss = PitchLoss(decoder.source.pitch)
+            self.pitch_loss = PitchLoss(decoder.source.pitch, ranks)
 
     @torch.no_grad()
     def hear(self, audio: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,7 +100,8 @@ class DecoderTrainee(nn.Module):
         hertz, voiced = self.tracker(audio)
         logits, _ = source.reader.step(values, source.reader.init_state(len(values)))
         pitch, truth = source.reader.choose(logits), source.reader.place(hertz, voiced)
-        told = (torch.rand(len(values), 1, device=values.device) < forced).expand_as(voiced)
+        drawn = self.ranks.rand(len(values), 1, device=values.device)
+        told = (drawn < forced).expand_as(voiced)
         given = Pitch(*(torch.where(told, a, b) for a, b in zip(truth, pitch, strict=True)))
         loss = self.pitch_loss(logits, hertz, voiced)
         return given, (loss, self.pitch_loss.right(pitch, hertz, voiced))
@@ -110,7 +116,8 @@ class DecoderTrainee(nn.Module):
         both = torch.cat([said, recorded])[:, : said.shape[1] // frame * frame]
         frames, _ = encoder.step(both, encoder.init_state(len(both)))
         a, b = frames[:, COLD:].float().chunk(2)
-        return (a - b).square().mean() / b.var(dim=(0, 1)).mean().clamp(min=1e-6)
+        spread = self.ranks.gather_rows(b.detach()).var(dim=(0, 1)).mean()
+        return (a - b).square().mean() / spread.clamp(min=1e-6)
 
     def tell(self, x: Tensor) -> tuple[Judgement, ...]:
         """Judge recorded rows, then decoded ones: (2 * rows, samples).

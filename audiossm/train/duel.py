@@ -44,20 +44,23 @@ class Duel:
     Args:
         trainee: on its device.
         hp: the table ``second_stage`` of recipes/codec/config.toml.
-        captured: on a CUDA device: capture steps as graphs.
+        captured: on a CUDA device: capture steps as graphs; several processes can't, as they
+            exchange gradients within a step.
     """
 
     def __init__(self, trainee: DecoderTrainee, hp: dict[str, Any], *, captured: bool) -> None:
         self.trainee, self.hp, self.captured = trainee, hp, captured
+        self.ranks = ranks = trainee.ranks
         codec, judges = trainee.codec, trainee.judges
         settings = {"weight_decay": hp["weight_decay"], "ema": hp["ema"], "betas": BETAS}
+        settings["ranks"] = ranks
         self.voice: Run[Codec] = Run(codec, codec, lr=hp["lr"], apart=codec.code_makers, **settings)
         self.judges: Run[Discriminators] = Run(judges, judges, lr=hp["judges_lr"], **settings)
         self.device = self.voice.device
         rate, decoder = codec.config.sample_rate, codec.config.decoder
         self.spectral = SpectralLoss(rate).to(self.device)
         self.loudness = LoudnessLoss(rate).to(self.device)
-        self.consistency = ConsistencyLoss(decoder.window, decoder.hop).to(self.device)
+        self.consistency = ConsistencyLoss(decoder.window, decoder.hop, ranks).to(self.device)
         # rows whose source is told the pitch: all at first, for it can't read yet
         self.forced = torch.ones((), device=self.device)
         self.totals = torch.zeros(len(NUMBERS), device=self.device)
@@ -82,7 +85,7 @@ class Duel:
         """Take one step; one whose gradient is broken leaves weights as they are.
 
         Args:
-            audio: (rows, samples), a multiple of the codec's frame.
+            audio: (rows, samples) of this process, a multiple of the codec's frame.
             num_groups: (rows,) int64, how many groups each row is decoded from.
             pace: what the learning rates are multiplied with; codes begin more slowly.
         """
@@ -120,7 +123,7 @@ class Duel:
         if judged:
             with self.halved():
                 told = trainee.tell(torch.cat([recorded, said.samples]))
-            parts |= {"fooling": fooling_loss(told), "matching": matching_loss(told)}
+            parts |= {"fooling": fooling_loss(told), "matching": matching_loss(told, self.ranks)}
         loss = torch.stack([self.hp[f"{name}_weight"] * parts[name] for name in terms]).sum()
         norms = self.voice.descend(loss, clip)
         parts |= dict(zip(("norm", "codes_norm"), norms, strict=False))
@@ -129,7 +132,7 @@ class Duel:
 
     def compare(self, said: Said, recorded: Tensor) -> dict[str, Tensor]:
         """Return each distance between what was said and the recording."""
-        far = self.spectral(said.samples, recorded)._asdict()
+        far = self.spectral(said.samples, recorded, self.ranks)._asdict()
         with self.halved():
             far["hearing"] = self.trainee.hear_apart(said.samples, recorded)
         far["loudness"] = self.loudness(said.samples, recorded)
@@ -175,8 +178,8 @@ class Duel:
         self.totals.copy_(totals)
 
     def read(self) -> dict[str, float]:
-        """Return the mean of each number since the last call; this waits for the device."""
-        totals = dict(zip(NUMBERS, self.totals.tolist(), strict=True))
+        """Return the mean of each number since the last call; this waits for all devices."""
+        totals = dict(zip(NUMBERS, self.ranks.mean(self.totals).tolist(), strict=True))
         means = {name: totals[name] / count for name, count in self.counts.items()}
         self.totals.zero_()
         self.counts.clear()
@@ -184,8 +187,8 @@ class Duel:
 
     def save(self, folder: Path) -> None:
         """Write all that the next step depends on."""
-        self.judges.save(folder / "judges.pt")
-        self.voice.save(folder / "decoder.pt")
+        self.judges.save(folder / "judges.pt", ranks=self.ranks)
+        self.voice.save(folder / "decoder.pt", ranks=self.ranks)
 
     def load(self, folder: Path) -> bool:
         """Go on from what ``save`` wrote; return whether there was anything."""

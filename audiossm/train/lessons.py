@@ -38,6 +38,8 @@ class Lessons:
         ranks: the processes that have a part of each batch's rows; several of them capture no
             graphs, in which gradients couldn't be sent while others are still computed.
         halved: they send gradients as bfloat16.
+        wrapped: the trainee's backward takes the mean of their gradients; if not, the caller's
+            ``Run`` does, and there may be graphs.
 
     Raises:
         ConfigError: the processes can't share the rows of a batch evenly.
@@ -56,6 +58,7 @@ class Lessons:
         compiled: bool = True,
         ranks: Ranks = ALONE,
         halved: bool = False,
+        wrapped: bool = True,
     ) -> None:
         self.ranks, rows = ranks, ranks.part(data["rows"])
         if hp["consistency_weight"]:
@@ -82,7 +85,7 @@ class Lessons:
                 )
                 if symbols > 1
             ]
-        if ranks.count > 1:
+        if ranks.count > 1 and wrapped:
             if captured and compiled:
                 compile_layers(trainee)
             self.model = ranks.wrap(trainee, halved=halved)

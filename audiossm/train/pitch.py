@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiossm.codec.pitch import Pitch, PitchConfig
+from audiossm.train.ranks import ALONE, Ranks
 
 __all__ = ["PitchLoss", "PitchTracker"]
 
@@ -84,11 +85,15 @@ class PitchLoss(nn.Module):
 
     The truth is a Gaussian of one bin (as in arXiv:1802.06182), so that a parabola through three
     logits finds its middle.
+
+    Args:
+        config: of the reader.
+        ranks: the processes whose rows together are a batch.
     """
 
-    def __init__(self, config: PitchConfig) -> None:
+    def __init__(self, config: PitchConfig, ranks: Ranks = ALONE) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.ranks = config, ranks
         self.register_buffer("bins", torch.arange(config.num_bins).float(), persistent=False)
         self.register_buffer("hertz", config.frequencies().float(), persistent=False)
         self.bins: Tensor  # (num_bins,)
@@ -100,11 +105,15 @@ class PitchLoss(nn.Module):
         truth = (-0.5 * (self.bins - place).square()).softmax(-1)
         apart = -(truth * logits[..., :-1].log_softmax(-1)).sum(-1)
         weight = voiced.float()
-        bins = (weight * apart).sum() / weight.sum().clamp(min=1)
+        bins = (weight * apart).sum() / self.count(voiced)
         return bins + F.binary_cross_entropy_with_logits(logits[..., -1], weight)
 
     def right(self, pitch: Pitch, hertz: Tensor, voiced: Tensor) -> Tensor:
         """Return the share of voiced hops whose pitch is within 3 %."""
         found = self.hertz[pitch.position]
         good = ((found / hertz - 1).abs() < 0.03) & voiced
-        return good.sum() / voiced.sum().clamp(min=1)
+        return good.sum() / self.count(voiced)
+
+    def count(self, voiced: Tensor) -> Tensor:
+        """Return how many hops are voiced, in the mean over processes, ()."""
+        return self.ranks.mean(voiced.sum().float()).clamp(min=1 / self.ranks.count)

@@ -120,14 +120,17 @@ class Ranks:
         if self.leads:
             self.wait()
 
-    def part(self, rows: int) -> int:
-        """Return how many of a batch's rows each process has.
+    def part(self, rows: int, named: str = "rows of a batch") -> int:
+        """Return how many of a batch's rows, as ``named`` in what can be set, each process has.
 
         Raises:
             ConfigError: they can't be shared evenly.
         """
         if rows % self.count or not rows:
-            raise ConfigError(f"{self.count} processes can't share {rows} rows of a batch evenly")
+            raise ConfigError(
+                f"{self.count} processes can't share {rows} {named} evenly: "
+                f"it takes a multiple of {self.count}"
+            )
         return rows // self.count
 
     def own(self, rows: Sequence[T]) -> Sequence[T]:
@@ -198,6 +201,23 @@ class Ranks:
             distributed.all_reduce(mean)
             mean /= self.count
         return mean
+
+    def whole(self, x: Tensor) -> Tensor:
+        """Return the mean of the processes' ``x`` with the gradient of this one's.
+
+        Of what is made of such means alone, a quotient of sums over a batch perhaps, the mean over
+        processes of gradients is the gradient of a batch that is whole.
+        """
+        return x if self.count == 1 else x + (self.mean(x) - x.detach())
+
+    def average_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors of one dtype, such as gradients, by their means over the processes."""
+        if self.count == 1:
+            return
+        sent = self.mean(torch.cat([x.flatten() for x in tensors]))
+        parts = torch.split(sent, [x.numel() for x in tensors])
+        means = [part.view_as(x) for part, x in zip(parts, tensors, strict=True)]
+        torch._foreach_copy_(list(tensors), means)
 
     def gather(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return tensors over a batch's rows whole, on each process."""

@@ -32,6 +32,8 @@ class Run(Generic[Product]):
         betas: of AdamW.
         apart: modules of the trainee that have a learning rate of their own and are clipped by
             themselves; the rest of it is one part, and these together are another.
+        ranks: the processes whose gradients a step takes the mean of; where a wrapped trainee's
+            backward does so already, it is left out.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Run(Generic[Product]):
         ema: float,
         betas: tuple[float, float],
         apart: Sequence[nn.Module] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.trainee, self.product, self.ema_keep, self.step = trainee, product, ema, 0
         self.ema = copy.deepcopy(product).requires_grad_(False)
         learnt = [p for p in trainee.parameters() if p.requires_grad]
@@ -93,7 +97,9 @@ class Run(Generic[Product]):
         """
         self.optimizer.zero_grad(set_to_none=True)
         # no gradient for what this run doesn't train: torch has no hint for backward
-        loss.backward(inputs=[p for part in self.parts for p in part])  # type: ignore[no-untyped-call]
+        learnt = [p for part in self.parts for p in part]
+        loss.backward(inputs=learnt)  # type: ignore[no-untyped-call]
+        self.ranks.average_([p.grad for p in learnt if p.grad is not None])
         norms = [torch.nn.utils.clip_grad_norm_(part, grad_clip) for part in self.parts]
         # a fused AdamW leaves everything as it is where this is 1 (so does torch.amp.GradScaler)
         broken = (~torch.stack(norms).isfinite()).any().float()

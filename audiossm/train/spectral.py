@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from audiossm.codec.stft import mel_filters
+from audiossm.train.ranks import ALONE, Ranks
 
 __all__ = ["SpectralDistance", "SpectralLoss"]
 
@@ -46,8 +47,11 @@ class SpectralLoss(nn.Module):
             self.register_buffer(f"filters_{window}", filters, persistent=False)
             self.register_buffer(f"hann_{window}", torch.hann_window(window), persistent=False)
 
-    def forward(self, output: Tensor, target: Tensor) -> SpectralDistance:
-        """Compare samples (batch, samples), at least the longest window, computed in float32."""
+    def forward(self, output: Tensor, target: Tensor, ranks: Ranks = ALONE) -> SpectralDistance:
+        """Compare samples (batch, samples), at least the longest window, computed in float32.
+
+        Of several processes' ``ranks`` the means of distances are those of the whole batch.
+        """
         with torch.autocast(output.device.type, enabled=False):
             both = torch.cat([output.float(), target.float()])
             mels, magnitudes, peaks = [], [], []
@@ -68,7 +72,7 @@ class SpectralLoss(nn.Module):
                     magnitudes.append(self.distance(spectra))
                 if window in PEAK_WINDOWS:
                     said, heard = (spectra + 1e-6).sqrt().chunk(2)
-                    peaks.append((said - heard).abs().mean() / heard.mean())
+                    peaks.append((said - heard).abs().mean() / ranks.mean(heard.mean()))
         return SpectralDistance(*(torch.stack(x).mean() for x in (mels, magnitudes, peaks)))
 
     def distance(self, both: Tensor) -> Tensor:

@@ -3,15 +3,18 @@
     python recipes/codec/train_decoder.py --data DIR --out DIR --init MODEL
     python recipes/codec/train_decoder.py --smoke --out DIR      # half a minute on a CPU
 
+    torchrun --nproc_per_node 2 --max-restarts 3 recipes/codec/train_decoder.py ...
+
 The encoder stays as it is, so what stands on the frames keeps working; with train_codes = false
 codes keep their meaning too. DIR holds the manifests and shards that config.toml names. A run that
-was stopped goes on from its last checkpoints with the same command. README.md has the rest.
+was stopped goes on from its last checkpoints with the same command, on any number of processes,
+which share the rows of a batch. README.md has the rest.
 """
 
 import argparse
-import json
 import math
 import os
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,19 +28,21 @@ from audiossm.audio import write_audio
 from audiossm.checkpoint import save_model
 from audiossm.codec import Codec, CodecConfig, DetailConfig, LoadedCodec, SourceConfig
 from audiossm.config import change_value, from_dict, load_toml, to_dict
-from audiossm.models import choose_device
+from audiossm.errors import ConfigError
 from audiossm.train.card import write_card
 from audiossm.train.corpus import Corpus
-from audiossm.train.crops import draw_batch, draw_crops, vary
+from audiossm.train.crops import batch_shapes, draw_batch, draw_crops, vary
 from audiossm.train.curves import draw_curves
 from audiossm.train.decoder_trainee import DecoderTrainee
 from audiossm.train.duel import Duel
+from audiossm.train.journal import Journal
+from audiossm.train.ranks import Ranks
 from audiossm.train.settings import check_settings
 from audiossm.train.sounds import load_sounds
 from audiossm.train.spectral import SpectralLoss
+from audiossm_apps.recipe import run_recipe
 
 HERE = Path(__file__).parent
-SAVE_MINUTES = 5
 SMOKE_DATA = {"train": ["manifest"], "sounds": [], "dev": ["manifest"], "dev_rows": 4}
 SMOKE_TRAIN = {
     "steps": 12,
@@ -90,6 +95,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
+    parser.add_argument("--save-minutes", type=float, default=5.0, help="between checkpoints")
     parser.add_argument(
         "--compile", action="store_true", help="CUDA: capture whole steps as graphs"
     )
@@ -100,53 +106,65 @@ def main() -> None:
     if args.compile and torch.device(args.device).type != "cuda":
         parser.error(f"--compile captures CUDA graphs, but the device is {args.device}")
     began = time.monotonic()
-    args.device = str(choose_device(args.device))
+    ranks = Ranks.join(args.device)
     args.out.mkdir(parents=True, exist_ok=True)
 
     table = load_toml(args.config)
+    if args.smoke:
+        table["data"] |= SMOKE_DATA
+        table["second_stage"] |= SMOKE_TRAIN
     for change in args.set:
         change_value(table, change)
     check_settings(table, HERE / "config.toml", ("data", "second_stage"))
     data, hp = table["data"], table["second_stage"]
-    if args.smoke:
-        data, hp = data | SMOKE_DATA, hp | SMOKE_TRAIN
     data |= {name: hp[name] for name in ("crop_s", "crop_rows", "long_s", "long_rows")}
+    batch_shapes(data, ranks)  # refuses what can't be shared, before anything is decoded
+    if args.compile and ranks.count > 1:
+        raise ConfigError(
+            f"--compile captures whole steps, within which {ranks.count} processes would exchange "
+            "gradients: leave it out"
+        )
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(hp["seed"])
-    codec = open_codec(args, hp).to(args.device)
-    train, dev, noise = load_sounds(
-        args.data, data, lambda utterance: [], args.out, args.workers, args.device
-    )
+    codec = open_codec(args, hp).to(ranks.device)
+    with ranks.in_turn():
+        train, dev, noise = load_sounds(
+            args.data, data, lambda utterance: [], args.out, args.workers, ranks.device
+        )
     dev_audio = draw_crops(dev, data["dev_rows"], 64000, np.random.default_rng(0))
-    print(f"{train.hours:.2f} h, decoded in {time.monotonic() - began:.0f} s", flush=True)
+    if ranks.leads:
+        print(f"{train.hours:.2f} h, decoded in {time.monotonic() - began:.0f} s", flush=True)
 
-    trainee = DecoderTrainee(codec, hp["skip_frames"], train_codes=hp["train_codes"])
-    duel = Duel(trainee.to(args.device), hp, captured=args.compile)
+    trainee = DecoderTrainee(codec, hp["skip_frames"], train_codes=hp["train_codes"], ranks=ranks)
+    duel = Duel(trainee.to(ranks.device), hp, captured=args.compile)
     duel.load(args.out)
-    print(f"begins at step {duel.step}, {time.monotonic() - began:.0f} s", flush=True)
+    if ranks.leads:
+        print(f"begins at step {duel.step}, {time.monotonic() - began:.0f} s", flush=True)
 
-    saved = began
-    while duel.step < hp["steps"] and (time.monotonic() - began) / 60 < args.minutes:
+    journal = Journal(args.out, duel.step, ranks=ranks)
+    saved = minutes = ranks.agree((time.monotonic() - began) / 60)
+    while duel.step < hp["steps"] and minutes < args.minutes:
         step = duel.step
         cosine = 0.5 + 0.5 * math.cos(math.pi * step / hp["steps"])
         pace = min((step + 1) / hp["warmup"], cosine + 0.01)
-        drawn = draw_batch(train, data, False, hp["seed"], step).audio
-        audio = vary(drawn, noise, hp["noise_share"])
-        duel.advance(audio, codec.quantiser.draw_num_groups(len(audio)), pace)
+        drawn = draw_batch(train, data, False, hp["seed"], step, ranks).audio
+        audio = vary(drawn, noise, hp["noise_share"], ranks)
+        num_groups = codec.quantiser.draw_num_groups(ranks.count * len(audio))
+        duel.advance(audio, ranks.own_rows(num_groups), pace)
+        minutes = ranks.agree((time.monotonic() - began) / 60)
         if duel.step % hp["log_every"] == 0:
-            row = {"step": duel.step, "minutes": round((time.monotonic() - began) / 60, 2)}
-            row |= duel.read()
-            if duel.step % hp["dev_every"] == 0:
+            row = {"step": duel.step, "minutes": round(minutes, 2)} | duel.read()
+            if ranks.leads and duel.step % hp["dev_every"] == 0:
                 row |= measure(duel.voice.ema, dev_audio, duel.spectral)
-            print(json.dumps(row), flush=True)
-            with (args.out / "log.jsonl").open("a") as log:
-                print(json.dumps(row), file=log)
-        if time.monotonic() - saved > 60 * SAVE_MINUTES:
+            journal.write(row)
+        if minutes - saved > args.save_minutes:
             duel.save(args.out)
-            saved = time.monotonic()
+            saved = minutes
 
     duel.save(args.out)
+    journal.close()
+    ranks.leave()  # only the first one goes on
     reached = measure(duel.voice.ema, dev_audio, duel.spectral)
     print(f"step {duel.step} of {hp['steps']}, {reached}", flush=True)
     export(args, duel.voice.ema, train, dev_audio, duel.device)
@@ -172,4 +190,4 @@ def export(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main))

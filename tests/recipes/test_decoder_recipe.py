@@ -12,6 +12,8 @@ import torch
 from audiossm.checkpoint import save_model
 from audiossm.codec import Codec, CodecConfig, LoadedCodec
 from audiossm.config import to_dict
+from audiossm.errors import ConfigError
+from audiossm.train.ranks import Ranks
 from recipe_run import StepClock, load_recipe
 
 
@@ -81,3 +83,12 @@ def test_graphs_are_refused_where_there_are_none(capsys, monkeypatch, recipe, tm
     with pytest.raises(SystemExit):
         recipe.main()
     assert "--compile captures CUDA graphs, but the device is cpu" in capsys.readouterr().err
+
+
+def test_several_processes_are_told_that_they_have_no_graphs(monkeypatch, recipe, tmp_path):
+    monkeypatch.setattr(recipe.Ranks, "join", lambda device: Ranks(0, 2, device))
+    command = ["train_decoder.py", "--smoke", "--compile", "--device", "cuda"]
+    command += ["--set", "second_stage.long_rows=2", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(ConfigError, match="2 processes would exchange gradients: leave it out"):
+        recipe.main()

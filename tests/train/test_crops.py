@@ -6,7 +6,8 @@ import torch
 
 from audiossm.errors import ManifestError
 from audiossm.train.corpus import Corpus
-from audiossm.train.crops import cut_rows, draw_crops, draw_utterances, vary
+from audiossm.train.crops import cut_rows, draw_batch, draw_crops, draw_utterances, vary
+from audiossm.train.ranks import Ranks
 
 SIZES = np.array([50, 7, 300, 100])
 
@@ -88,3 +89,30 @@ def test_noise_comes_under_some_of_the_rows():
     noisy = ratio > -60
     assert 0.15 < noisy.float().mean() < 0.25
     assert -26 < ratio[noisy].min() < -22 and -8 < ratio[noisy].max() < -4
+
+
+def test_processes_share_the_rows_that_one_has(corpus):
+    data = {"crop_rows": 6, "crop_s": 0.0025, "long_share": 0.5, "long_rows": 3, "long_s": 0.02}
+    shared = [Ranks(number, 3) for number in range(3)]
+    sizes = set()
+    for step in range(8):
+        whole = draw_batch(corpus, data, True, 0, step)
+        parts = [draw_batch(corpus, data, True, 0, step, ranks) for ranks in shared]
+        for i, row in enumerate(whole.audio):
+            assert torch.equal(parts[i % 3].audio[i // 3], row)
+            assert parts[i % 3].lengths[i // 3] == whole.lengths[i]
+            for kind, mine in zip(whole.labels, parts[i % 3].labels, strict=True):
+                assert mine[i // 3] == kind[i]
+        sizes.add(whole.audio.shape)
+    assert sizes == {(6, 40), (3, 320)}
+
+
+def test_processes_vary_their_rows_as_one_does(corpus):
+    audio = torch.rand(6, 50) - 0.5
+
+    def heard(ranks: Ranks) -> torch.Tensor:
+        torch.manual_seed(1)
+        return vary(ranks.own_rows(audio), corpus, 0.5, ranks)
+
+    parts = torch.stack([heard(Ranks(number, 3)) for number in range(3)], dim=1).flatten(0, 1)
+    torch.testing.assert_close(parts, heard(Ranks()))

@@ -81,6 +81,9 @@ def test_one_process_alone_needs_nobody(monkeypatch):
     assert ranks.shares([3, 4]) == [1.0, 1.0] and ranks.agree(2.5) == 2.5
     x = torch.randn(3)
     assert torch.equal(ranks.mean(x), x) and ranks.gather({"x": x})["x"] is x
+    before = x.clone()
+    ranks.average_([x])
+    assert ranks.whole(x) is x and torch.equal(x, before)
     ranks.leave()
 
 
