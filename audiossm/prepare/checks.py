@@ -19,6 +19,7 @@ SAMPLE_RATE = 16000  # Hz, of what is written
 FRAME = 320  # samples, of the level
 MARGIN = 6400  # samples of silence kept at either end
 FULL_SCALE = 0.999
+OVERSHOOT_S = 0.5  # by which a piece may end after its file, as Kaldi's extract-segments has it
 RUN = 3  # samples at full scale in a row: one alone may be a peak
 ENCODERS = {"flac": encode_flac, "opus": encode_opus}
 
@@ -163,7 +164,7 @@ def read(recording: Recording) -> tuple[Samples, int, int]:
                 break
             blocks.append(block)
             left = None if left is None else left - block.shape[1]
-        if left:
+        if left and left > OVERSHOOT_S * rate:
             raise AudioError(f"{reader.name}: ends {left / rate:.2f} s before its piece does")
         if not blocks:
             return np.zeros(0, np.float32), rate, reader.channels

@@ -4,6 +4,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -29,6 +30,8 @@ __all__ = ["Aligner", "Fit", "choose_dev", "prepare"]
 
 SPLITS = ("train", "dev")
 SETTINGS = "data.toml"
+LEFT_OUT = "left-out.jsonl"
+NAMES = tuple(f"{split}{end}" for split in SPLITS for end in (".jsonl", "-00.tar"))
 
 
 class Fit(Protocol):
@@ -88,12 +91,17 @@ def prepare(
         on_clip: told of each one that was looked at.
 
     Raises:
-        ManifestError: no such layout, ``out`` has prepared data, or nothing good is there.
+        ManifestError: no such layout, ``out`` has prepared data or manifests of its own, or nothing
+            good is there.
     """
     if not 0 <= dev_share < 1:
         raise ManifestError(f"the share of dev is {dev_share}; expected 0 or more, below 1")
     if (out / SETTINGS).exists():
         raise ManifestError(f"{out} holds prepared data already: choose another folder")
+    # what a run left that was stopped is replaced, nothing else
+    theirs = [name for name in NAMES if (out / name).exists() and not (out / LEFT_OUT).exists()]
+    if theirs:
+        raise ManifestError(f"{out} has a {theirs[0]} that isn't prepared: choose another folder")
     layout = layout or find_layout(folder)
     recordings = read_layout(folder, layout)
     name = source or folder.resolve().stem
@@ -104,12 +112,11 @@ def prepare(
     on_start(len(recordings))
     out.mkdir(parents=True, exist_ok=True)
     digests, kept = dict[str, str](), list[Utterance]()
-    writers = {split: ShardWriter(out, split, replaces=True) for split in SPLITS}
-    with (
-        writers["train"],
-        writers["dev"],
-        (out / "left-out.jsonl").open("w", encoding="utf-8") as left_out,
-    ):
+    with ExitStack() as files:
+        left_out = files.enter_context((out / LEFT_OUT).open("w", encoding="utf-8"))
+        writers = {
+            split: files.enter_context(ShardWriter(out, split, replaces=True)) for split in SPLITS
+        }
         for clip in inspect_all(recordings, limits or Limits(), coding, workers):
             clip = compare(clip, digests)
             if aligner is not None and not clip.fault:
@@ -162,22 +169,28 @@ def leave_out(recordings: list[Recording], held_out: Sequence[Path]) -> list[Rec
 def choose_dev(recordings: Sequence[Recording], share: float) -> set[str]:
     """Return the keys of dev: whole speakers in the order of a hash, until they have their share.
 
-    Without two known speakers they are single recordings. Something is always left to train on.
+    Who says more than both that share and an average speaker is for training, and so is what nobody
+    knows the speaker of. Without two known speakers, or where less than half has one, they are
+    single recordings. Something is always left to train on.
     """
+    utterances = [recording.utterance for recording in recordings]
+    whole = sum(len(utterance.text) for utterance in utterances)
+    known = [utterance for utterance in utterances if utterance.speaker]
+    by_speaker = len({utterance.speaker for utterance in known}) > 1
+    by_speaker &= 2 * sum(len(utterance.text) for utterance in known) >= whole
     groups = defaultdict[str, list[Utterance]](list)
-    speakers = {recording.utterance.speaker for recording in recordings}
-    by_speaker = len(speakers) > 1 and "" not in speakers
-    for recording in recordings:
-        utterance = recording.utterance
+    for utterance in known if by_speaker else utterances:
         groups[utterance.speaker if by_speaker else utterance.key].append(utterance)
     order = sorted(groups, key=lambda name: sha256(name.encode()).hexdigest())
-    whole = sum(len(recording.utterance.text) for recording in recordings)
+    sizes = {name: sum(len(utterance.text) for utterance in groups[name]) for name in order}
+    if by_speaker:
+        order = [n for n in order if sizes[n] <= max(share * whole, whole / len(groups))]
     chosen, size = set[str](), 0
-    for name in order[:-1]:
+    for name in order[: len(groups) - 1]:
         if size >= share * whole:
             break
         chosen |= {utterance.key for utterance in groups[name]}
-        size += sum(len(utterance.text) for utterance in groups[name])
+        size += sizes[name]
     return chosen
 
 
@@ -227,7 +240,7 @@ def finish(out: Path, report: Report, kept: Sequence[Utterance], phones: bool) -
         report.warnings.append("there is no dev set: runs are scored on what they learn from")
     elif "train" in report.splits and report.speakers["dev"] & report.speakers["train"]:
         report.warnings.append(
-            "dev has the speakers of train (no two are known): it says nothing of others"
+            "dev has speakers of train (too few are known): it says nothing of others"
         )
     written = json.dumps(report.to_json(), ensure_ascii=False, indent=2) + "\n"
     (out / "report.json").write_text(written, encoding="utf-8")

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from audiossm.errors import ManifestError
@@ -63,7 +64,7 @@ def find_layout(folder: Path) -> str:
         return "manifest"
     if any(folder.rglob("*.trans.txt")):
         return "librispeech"
-    if any(path.suffix in TEXT_SUFFIXES and find_audio(path) for path in sorted(walk(folder))):
+    if any(is_audio(path) and find_text(path) for path in walk(folder)):
         return "pairs"
     raise ManifestError(
         f"{folder}: no layout that is known: expected {'; '.join(f'{n}: {w}' for n, w in SIGNS)}"
@@ -141,17 +142,12 @@ def read_kaldi(folder: Path) -> Iterator[Recording]:
         for name in ("utt2spk", "segments")
     )
     for key, text in split_lines(folder / "text"):
-        start, end = 0.0, None
-        name = key
+        name, start, end, wrong = key, 0.0, None, ""
         if segments:
-            try:
-                name, first, last = segments.get(key, "").split()
-                start, end = float(first), float(last)
-            except ValueError:
-                yield make(
-                    name_member(key), folder, text, speakers.get(key, ""), "no line in segments"
-                )
-                continue
+            name, start, end, wrong = read_segment(segments.get(key, ""))
+        if wrong:
+            yield make(name_member(key), folder, text, speakers.get(key, ""), wrong)
+            continue
         source = files.get(name, "")
         if source.rstrip().endswith("|"):
             path, fault = folder / name, "wav.scp has a command, not a file"
@@ -163,16 +159,40 @@ def read_kaldi(folder: Path) -> Iterator[Recording]:
         yield Recording(made.utterance, start, end, made.fault)
 
 
+def read_segment(line: str) -> tuple[str, float, float | None, str]:
+    """Read ``RECORDING START END``; return these, in seconds, and what is wrong, if anything.
+
+    END -1 is that of the recording, for which None stands.
+    """
+    if not line:
+        return "", 0.0, None, "no line in segments"
+    try:
+        name, first, last = line.split()
+        start, end = float(first), float(last)
+    except ValueError:
+        return "", 0.0, None, "its line in segments isn't 'recording start end'"
+    if end == -1 and 0 <= start < inf:
+        return name, start, None, ""
+    if not 0 <= start < end < inf:
+        return name, 0.0, None, "its segment doesn't end after it starts"
+    return name, start, end, ""
+
+
 def read_pairs(folder: Path) -> Iterator[Recording]:
     """Read ``a.wav`` with ``a.txt`` (or ``.lab``) beside it; a folder below is a speaker."""
-    for path in sorted(walk(folder)):
-        if path.suffix.lower() not in PLAIN | MEDIA:
+    paths = sorted(walk(folder))
+    heard = {path.with_suffix("") for path in paths if is_audio(path)}
+    for path in paths:
+        text, fault, written = "", "", find_text(path)
+        if path.suffix in TEXT_SUFFIXES and path.with_suffix("") not in heard:
+            fault = "no recording beside it"
+        elif not is_audio(path):
             continue
-        texts = [path.with_suffix(suffix) for suffix in TEXT_SUFFIXES]
-        text, fault = "", "no text beside it"
-        if found := next(filter(Path.is_file, texts), None):
+        elif written is None:
+            fault = "no text beside it"
+        else:
             try:
-                text, fault = read_text(found), ""
+                text = read_text(written)
             except ManifestError:
                 fault = "its text isn't UTF-8"
         place = path.relative_to(folder)
@@ -271,11 +291,20 @@ def walk(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def is_audio(path: Path) -> bool:
+    """Tell whether a file is called as a recording is."""
+    return path.suffix.lower() in PLAIN | MEDIA
+
+
+def find_text(path: Path) -> Path | None:
+    """Return the text that is called as a recording is, but for its suffix."""
+    texts = (path.with_suffix(suffix) for suffix in TEXT_SUFFIXES)
+    return next(filter(Path.is_file, texts), None)
+
+
 def find_audio(path: Path) -> Path | None:
     """Return the recording that is called as ``path``, whatever its suffix."""
     names = [path, *(Path(f"{path}{suffix}") for suffix in sorted(PLAIN))]
-    if path.suffix in TEXT_SUFFIXES:
-        names = [path.with_suffix(suffix) for suffix in sorted(PLAIN | MEDIA)]
     return next((name for name in names if name.suffix and name.is_file()), None)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from audiossm.codec import Codec, ForeignCodec, LoadedCodec
 from audiossm.manifest import Utterance
 from audiossm.train.corpus import SAMPLE_RATE, Corpus
 from audiossm.train.crops import cut_rows
+from audiossm.train.kept import name_versions, read_kept, write_kept
 
 __all__ = ["encode_corpus", "load_codes", "name_at", "pass_through"]
 
@@ -38,7 +40,7 @@ def load_codes(
     Args:
         utterances: of manifests.
         codec: makes the codes; its network is moved to ``device``.
-        cache: a file that keeps them for the next run over the same keys.
+        cache: a file that keeps them for the next run over the same files.
         workers: processes that decode.
         device: where they are made.
         speeds: at which all are heard, pitch and formants included; but for 1, keys are those of
@@ -46,10 +48,12 @@ def load_codes(
 
     Raises:
         ManifestError: there are no utterances.
+        ModelError: the cache is damaged.
     """
     keys = [name_at(utterance.key, speed) for speed in speeds for utterance in utterances]
-    saved = torch.load(cache, weights_only=True) if cache.exists() else {}
-    if (saved.get("keys"), saved.get("codec")) != (keys, codec.codes_hash):
+    known = {"keys": keys, "codec": codec.codes_hash, "versions": name_versions(utterances)}
+    saved = read_kept(cache) if cache.exists() else {}
+    if {name: saved.get(name) for name in known} != known:
         numbers = {utterance.key: number for number, utterance in enumerate(utterances)}
         corpus = Corpus.load(utterances, [lambda u: [numbers[u.key]]], [[]], workers).to(device)
         # what can't be read isn't in the corpus
@@ -63,8 +67,8 @@ def load_codes(
                 made[turn * len(utterances) + number] = codes
         sizes = torch.tensor([len(codes) for codes in made])
         joined = torch.from_numpy(np.concatenate(made))
-        saved = {"keys": keys, "codec": codec.codes_hash, "sizes": sizes, "codes": joined}
-        torch.save(saved, cache)
+        saved = known | {"sizes": sizes, "codes": joined}
+        write_kept(saved, cache)
     parts = torch.split(saved["codes"], saved["sizes"].tolist())
     return {key: part.numpy() for key, part in zip(keys, parts, strict=True) if len(part)}
 
@@ -116,7 +120,8 @@ def pass_through(corpus: Corpus, codec: ForeignCodec, cache: Path, device: str) 
     """
     sizes = corpus.sizes.tolist()
     known = {"codec": codec.codes_hash, "sizes": sizes, "starts": corpus.starts.tolist()}
-    saved = torch.load(cache, weights_only=True) if cache.exists() else {}
+    known["heard"] = sha256(corpus.audio.cpu().numpy().tobytes()).hexdigest()
+    saved = read_kept(cache) if cache.exists() else {}
     if {name: saved.get(name) for name in known} != known:
         codec.network.to(device)
         audio = corpus.audio.clone()
@@ -128,7 +133,7 @@ def pass_through(corpus: Corpus, codec: ForeignCodec, cache: Path, device: str) 
             whole = (sound * 32767.0).round().clamp(-32768, 32767).to(audio)
             audio[begin : begin + len(whole)] = whole
         saved = known | {"audio": audio.cpu()}
-        torch.save(saved, cache)
+        write_kept(saved, cache)
     return replace(corpus, audio=saved["audio"].to(corpus.audio.device))
 
 

@@ -16,6 +16,7 @@ from torchaudio.functional import resample as resample_offline
 from audiossm.audio import mix, open_audio, resample
 from audiossm.errors import AudioError, ManifestError
 from audiossm.manifest import Utterance, read_manifest
+from audiossm.train.kept import name_versions, read_kept, write_kept
 from audiossm.train.ranks import ALONE, Ranks
 
 __all__ = ["Batch", "Corpus", "pack_rows", "read_manifests"]
@@ -73,16 +74,17 @@ class Corpus:
             labellers: turn an utterance into ids, one for each kind of label.
             joints: for each kind of label, the ids between two joined utterances.
             workers: processes that decode.
-            cache: a file that keeps the decoded samples for the next run over the same keys.
+            cache: a file that keeps the decoded samples for the next run over the same files.
 
         Raises:
             ManifestError: there are no utterances.
+            ModelError: the cache is damaged.
         """
         if not utterances:
             raise ManifestError("a corpus needs utterances, but the manifests leave none")
-        keys = [utterance.key for utterance in utterances]
-        saved = torch.load(cache, weights_only=True) if cache and cache.exists() else {}
-        if saved.get("keys") != keys:
+        versions = name_versions(utterances)
+        saved = read_kept(cache) if cache and cache.exists() else {}
+        if saved.get("versions") != versions:
             if workers > 1:
                 # spawn: a forked child of a threaded torch can wait for ever
                 with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -91,9 +93,9 @@ class Corpus:
                 decoded = [decode(utterance) for utterance in utterances]
             sizes = torch.tensor([len(audio) for audio in decoded])
             audio = torch.from_numpy(np.concatenate(decoded))
-            saved = {"keys": keys, "sizes": sizes, "audio": audio}
+            saved = {"versions": versions, "sizes": sizes, "audio": audio}
             if cache:
-                torch.save(saved, cache)
+                write_kept(saved, cache)
         sizes = saved["sizes"].numpy()
         kept = [i for i in range(len(sizes)) if sizes[i]]
         return Corpus(
@@ -217,7 +219,17 @@ def find_fault(utterance: Utterance) -> str:
 
 
 def read_manifests(folder: Path, names: Sequence[str]) -> list[Utterance]:
-    """Read ``<folder>/<name>.jsonl`` for each name."""
+    """Read ``<folder>/<name>.jsonl`` for each name.
+
+    Raises:
+        ManifestError: one isn't there, or can't be read.
+    """
+    for name in names:
+        if not (folder / f"{name}.jsonl").exists():
+            raise ManifestError(
+                f"{folder} has no {name}.jsonl: expected what 'audiossm prepare' makes of a "
+                "folder of recordings, or manifests of the names in the config"
+            )
     return [u for name in names for u in read_manifest(folder / f"{name}.jsonl")]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from audiossm.errors import ConfigError
 from audiossm.models import RecogniserState
 from audiossm.nn import map_state, named_tensors
 from audiossm.train.corpus import Corpus
@@ -39,6 +40,9 @@ class Lessons:
         halved: they send gradients as bfloat16.
         wrapped: the trainee's backward takes the mean of their gradients; if not, the caller's
             ``Run`` does, and there may be graphs.
+
+    Raises:
+        ConfigError: the processes can't share the rows of a batch evenly.
     """
 
     def __init__(
@@ -58,6 +62,11 @@ class Lessons:
     ) -> None:
         self.ranks, rows = ranks, ranks.part(data["rows"])
         if hp["consistency_weight"]:
+            if data["rows"] % 2:
+                raise ConfigError(
+                    f"data.rows is {data['rows']}, but must be even: with consistency_weight "
+                    "above 0 each row is heard twice"
+                )
             ranks.part(data["rows"] // 2)  # rows of a batch with two views
         self.trainee, self.noise, self.hp, self.step = trainee, noise, hp, step
         self.source = batches(train, data, hp, step, ranks)
@@ -123,7 +132,17 @@ class Lessons:
         return self.ranks.gather(dict(named_tensors(self.ended)))
 
     def load_state_dict(self, saved: dict[str, Tensor]) -> None:
-        """Go on from what ``state_dict`` returned."""
+        """Go on from what ``state_dict`` returned.
+
+        Raises:
+            ConfigError: it is of a batch with another number of rows.
+        """
         self.ended = map_state(torch.clone, self.fresh)
         for name, tensor in named_tensors(self.ended):
-            tensor.copy_(self.ranks.own_rows(saved[name]))
+            own = self.ranks.own_rows(saved[name])
+            if own.shape != tensor.shape:
+                raise ConfigError(
+                    f"the run began with {len(saved[name])} rows a batch, but data.rows says "
+                    f"{len(tensor) * self.ranks.count}: go on with as many"
+                )
+            tensor.copy_(own)

@@ -15,6 +15,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from audiossm.errors import ConfigError
+from audiossm.models import choose_device
 
 __all__ = ["ALONE", "Ranks"]
 
@@ -48,10 +49,11 @@ class Ranks:
 
         Raises:
             ConfigError: there are fewer cards than processes here.
+            DeviceError: there is no such device here.
         """
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if count == 1:
-            return cls(device=device)
+            return cls(device=str(choose_device(device)))
         # not every build has them
         from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # torch has no hint
         from torch.distributed.rendezvous import rendezvous

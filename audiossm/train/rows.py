@@ -32,8 +32,11 @@ def batches(
         ]
         starts = [(i, at) for i, p in enumerate(packed) for at in range(0, len(p) - rows + 1, rows)]
         if not starts:
+            hours = max(corpus.hours for corpus in train)
             raise ManifestError(
-                f"not enough speech for a batch of {rows} rows of {samples} samples"
+                f"{3600 * hours:.0f} s of speech don't fill a batch of {rows} rows of "
+                f"{data['row_s']:g} s: take more speech, or fewer or shorter rows, "
+                "as --set data.rows=2 --set data.row_s=5.0"
             )
         rng.shuffle(starts)
         for i, at in starts:

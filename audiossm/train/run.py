@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from audiossm.errors import ModelError
+from audiossm.train.kept import read_kept, write_kept
 from audiossm.train.ranks import ALONE, Ranks
 
 __all__ = ["Run"]
@@ -160,16 +162,24 @@ class Run(Generic[Product]):
         }
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        fresh = path.with_suffix(".new")
-        torch.save(state, fresh)
-        fresh.replace(path)
+        write_kept(state, path)
 
     def load(self, path: Path) -> dict[str, Tensor]:
-        """Go on from what ``save`` wrote; return its ``lessons``."""
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self.trainee.load_state_dict(state["trainee"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Go on from what ``save`` wrote; return its ``lessons``.
+
+        Raises:
+            ModelError: it is damaged, or of another network.
+        """
+        state = read_kept(path, self.device)
+        try:
+            self.trainee.load_state_dict(state["trainee"])
+            self.ema.load_state_dict(state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, RuntimeError, ValueError) as exc:
+            raise ModelError(
+                f"{path}: of a network with other sizes: give the command that it was made with, "
+                "or another folder by --out"
+            ) from exc
         for i, group in enumerate(self.optimizer.param_groups):
             group["lr"] = self.lrs[i // 2]  # that of the file is another tensor
         self.step = state["step"]

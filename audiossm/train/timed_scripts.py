@@ -53,8 +53,10 @@ def read_timed_scripts(path: Path) -> Iterator[TimedScript]:
     """Read what ``write_timed_scripts`` wrote.
 
     Raises:
-        ManifestError: not such a file.
+        ManifestError: not such a file, or none.
     """
+    if not path.exists():
+        raise ManifestError(f"{path}: no such file: recipes/generate/time_scripts.py makes it")
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):

@@ -44,7 +44,7 @@ from audiossm.train.phones import Phones, read_phones
 from audiossm.train.ranks import ALONE, Ranks
 from audiossm.train.run import Run
 from audiossm.train.scoring import greedy_wer
-from audiossm.train.settings import adopt_sets
+from audiossm.train.settings import adopt_sets, check_settings
 from audiossm.train.sounds import load_sounds
 from audiossm.train.spectral import SpectralLoss
 from audiossm.train.spoken import load_spoken
@@ -153,6 +153,8 @@ def main() -> None:
     parser.add_argument("--tensorboard", action="store_true", help="events in OUT/tensorboard")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
+    if args.compile and not args.device.startswith("cuda"):
+        parser.error(f"--compile needs a CUDA device, but --device is {args.device}")
     began = time.monotonic()
     ranks = Ranks.join(args.device)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -164,6 +166,7 @@ def main() -> None:
     table["data"] = adopt_sets(table["data"], args.data)
     for change in args.set:
         change_value(table, change)
+    check_settings(table, HERE / "config.toml", ("data", "train"))
     config = from_dict(CodecConfig, table["codec"], "codec")
     data, hp = table["data"], table["train"]
     shapes = batch_shapes(data, ranks)

@@ -37,6 +37,7 @@ from audiossm.train.decoder_trainee import DecoderTrainee
 from audiossm.train.duel import Duel
 from audiossm.train.journal import Journal
 from audiossm.train.ranks import Ranks
+from audiossm.train.settings import check_settings
 from audiossm.train.sounds import load_sounds
 from audiossm.train.spectral import SpectralLoss
 from audiossm_apps.recipe import run_recipe
@@ -114,6 +115,7 @@ def main() -> None:
         table["second_stage"] |= SMOKE_TRAIN
     for change in args.set:
         change_value(table, change)
+    check_settings(table, HERE / "config.toml", ("data", "second_stage"))
     data, hp = table["data"], table["second_stage"]
     data |= {name: hp[name] for name in ("crop_s", "crop_rows", "long_s", "long_rows")}
     batch_shapes(data, ranks)  # refuses what can't be shared, before anything is decoded

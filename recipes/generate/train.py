@@ -36,7 +36,7 @@ from audiossm.train.losses import send
 from audiossm.train.ranks import Ranks
 from audiossm.train.recitals import Recitals
 from audiossm.train.run import Run
-from audiossm.train.settings import adopt_sets
+from audiossm.train.settings import adopt_sets, check_settings
 from audiossm.train.takes import find_voices, load_takes, usual_frames
 from audiossm.train.talker import Talker, capture, compile_layers, score_talker
 from audiossm.train.text_card import write_text_card
@@ -83,6 +83,8 @@ def main() -> None:
     parser.add_argument("--tensorboard", action="store_true", help="events in OUT/tensorboard")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
+    if args.compile and not args.device.startswith("cuda"):
+        parser.error(f"--compile needs a CUDA device, but --device is {args.device}")
     began = time.monotonic()
     ranks = Ranks.join(args.device)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -94,6 +96,7 @@ def main() -> None:
     table["data"] = adopt_sets(table["data"], args.data)
     for change in args.set:
         change_value(table, change)
+    check_settings(table, HERE / "config.toml", ("data", "train"))
     data, hp = table["data"], table["train"]
     config = from_dict(GeneratorConfig, table["generator"], "generator")
     codec = load_codec(args.codec)

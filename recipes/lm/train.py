@@ -27,9 +27,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiossm.config import change_value, load_toml
+from audiossm.models import choose_device
 from audiossm.models.language_model import LanguageModel, LanguageModelConfig
 from audiossm.train.pieces import BORDER, Pieces
 from audiossm.train.run import Run
+from audiossm.train.settings import check_settings
 from audiossm.train.text_model import TextModel, piece_loss
 
 HERE = Path(__file__).parent
@@ -53,11 +55,13 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="CUDA: compile the layers")
     parser.add_argument("--smoke", action="store_true", help="a tiny network")
     args = parser.parse_args()
+    args.device = str(choose_device(args.device))
     began = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
     table = load_toml(args.config)
     for change in args.set:
         change_value(table, change)
+    check_settings(table, HERE / "config.toml", ("data", "train"))
     sizes, data, hp = table["network"], table["data"], table["train"]
     if args.smoke:
         sizes = sizes | SMOKE_NETWORK | {"ssm_cfg": sizes["ssm_cfg"] | SMOKE_SSM}

@@ -1,15 +1,17 @@
 """Make a table and a picture of what train.py found.
 
     python recipes/periodicity/make_table.py DIR
+    python recipes/periodicity/make_table.py recipes/periodicity/results.json
 
 DIR/table.json has best and median of the seeds of each figure, table.md the figures that README.md
-shows, picture.png the same for the eye.
+shows, picture.png the same for the eye. Of such a .json file the picture is drawn anew, beside it.
 """
 
 import argparse
 import json
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from audiossm.errors import DependencyError
 from audiossm.pictures import load_pyplot
@@ -35,6 +37,13 @@ SHOWN = {
     "speech": ("rpa", "voicing"),
 }
 LOWER = ("nmse", "drift")
+# what the axis of a figure says, by how the figure's name begins, and where it ends
+AXES = {
+    "scaled": ("accuracy, scaled", (-0.15, 1.05)),
+    "rpa": ("share right", (0, 1.05)),
+    "mod": ("share counted right", (0, 1.05)),
+    "nmse": ("error over variance (lower is better)", (0, 2)),
+}
 
 
 def collect(folder: Path) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
@@ -65,6 +74,23 @@ def collect(folder: Path) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
     return table
 
 
+def read_table(path: Path) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """Return what ``collect`` did and a file keeps.
+
+    Raises:
+        SystemExit: it isn't such a file.
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        if any(task in table for task in SHOWN):
+            return table
+    except OSError as exc:
+        raise SystemExit(f"{path}: {exc.strerror}") from exc
+    except (ValueError, TypeError):
+        pass  # the same is wrong with it
+    raise SystemExit(f"{path}: expected a table.json of this script")
+
+
 def write_markdown(table: dict) -> str:
     """Return a row for each task and figure and a column for each arm: median (best)."""
     arms = [arm for arm in ARMS if any(arm in cells for cells in table.values())]
@@ -80,8 +106,8 @@ def write_markdown(table: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(table: dict, path: Path) -> None:
-    """Draw a panel for each task.
+def draw(table: dict) -> Any:
+    """Return a figure with a panel for each task: medians, and dashed what the paper has.
 
     Raises:
         DependencyError: matplotlib is not installed.
@@ -91,44 +117,57 @@ def draw(table: dict, path: Path) -> None:
     columns = min(len(tasks), 5)
     count = -(-len(tasks) // columns)
     figure, axes = plt.subplots(
-        count, columns, figsize=(3.2 * columns, 2.8 * count), squeeze=False, layout="constrained"
+        count, columns, figsize=(3.2 * columns, 3 * count), squeeze=False, layout="constrained"
     )
     for panel in axes.flat[len(tasks) :]:
         panel.set_visible(False)
+    handles: dict = {}
     for panel, task in zip(axes.flat, tasks, strict=False):
         arms = [arm for arm in ARMS if arm in table[task]]
         names = [name for name in SHOWN[task] if not name.startswith("drift")]
         for i, arm in enumerate(arms):
-            places = [j + (i - len(arms) / 2 + 0.5) * 0.8 / len(arms) for j in range(len(names))]
-            values = [min(table[task][arm].get(n, {}).get("median", 0), 2) for n in names]
-            panel.bar(places, values, 0.8 / len(arms), color=f"C{ARMS.index(arm)}", label=arm)
-        panel.set_xticks(range(len(names)), names, fontsize=7)
+            cells = table[task][arm]
+            found = [(at, cells[name]["median"]) for at, name in enumerate(names) if name in cells]
+            places = [at + (i - len(arms) / 2 + 0.5) * 0.8 / len(arms) for at, _ in found]
+            bars = panel.bar(
+                places, [x for _, x in found], 0.8 / len(arms), color=f"C{ARMS.index(arm)}"
+            )
+            handles.setdefault(arm, bars)
+        # a line for each part of a name: names as wide as "mod2_128" would overlap
+        panel.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names], fontsize=8)
+        panel.set_xlim(-0.6, len(names) - 0.4)
+        panel.axhline(0, color="k", lw=0.8)
         if task in PAPER:
-            panel.axhline(PAPER[task][0], color="k", lw=0.8, ls="--")
-        panel.set_title(f"{task}, lower is better" if "loops" in task else task, fontsize=9)
-    handles: dict = {}
-    for panel in axes.flat:
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    labels = [arm for arm in ARMS if arm in handles]
+            handles["paper"] = panel.axhline(PAPER[task][0], color="k", lw=0.8, ls="--")
+        axis = next(axis for start, axis in AXES.items() if names[0].startswith(start))
+        panel.set_ylabel(axis[0], fontsize=8)
+        panel.set_ylim(*axis[1])
+        panel.set_title(task, fontsize=9)
+    labels = [label for label in (*ARMS, "paper") if label in handles]
     figure.legend(
-        [handles[arm] for arm in labels], labels, ncols=len(labels), loc="outside lower center"
+        [handles[label] for label in labels],
+        [label if label in ARMS else "the paper's, published" for label in labels],
+        ncols=len(labels),
+        loc="outside lower center",
     )
-    figure.savefig(path, dpi=110)
+    return figure
 
 
 def main() -> None:
     """Read, write, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("place", type=Path, metavar="DIR|FILE.json")
     args = parser.parse_args()
-    table = collect(args.folder)
-    (args.folder / "table.json").write_text(json.dumps(table, indent=1) + "\n")
+    saved = args.place.suffix == ".json"
+    folder = args.place.parent if saved else args.place
+    table = read_table(args.place) if saved else collect(folder)
     text = write_markdown(table)
-    (args.folder / "table.md").write_text(text)
+    if not saved:
+        (folder / "table.json").write_text(json.dumps(table, indent=1) + "\n")
+        (folder / "table.md").write_text(text)
     print(text, end="")
     try:
-        draw(table, args.folder / "picture.png")
+        draw(table).savefig(folder / "picture.png", dpi=110)
     except DependencyError as exc:
         print(f"no picture.png: {exc}")
 

@@ -23,6 +23,7 @@ from torch.func import functional_call
 from audiossm.codec import LoadedCodec
 from audiossm.config import change_value, from_dict, load_toml
 from audiossm.errors import AudioSSMError
+from audiossm.models import choose_device
 from audiossm.nn import Block, Mamba3Config, RMSNorm
 
 HERE = Path(__file__).parent
@@ -220,7 +221,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
     parser.add_argument("--tasks", nargs="+", help="of config.toml; all by default")
     parser.add_argument("--arms", nargs="+", help="of config.toml, or lstm; all by default")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=int, help="0, 1 and 2 by default")
     parser.add_argument("--codec", help="of the tasks on codec frames: a name or a folder")
     parser.add_argument("--speech", type=Path, help="what make_pitch.py made, for that task")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -239,23 +240,27 @@ def train(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
 
     table = load_toml(args.config)
+    if args.smoke:
+        for name, task in table["tasks"].items():
+            table["tasks"][name] = task | SMOKE_SIZES
+        table["layer"] |= SMOKE_LAYER
+        table["train"] |= SMOKE_TRAIN
     for change in args.set:
         change_value(table, change)
     tasks, arms, hp = table["tasks"], table["arms"], table["train"]
-    chosen, others = args.tasks or [*tasks], args.arms or [*arms, "lstm"]
-    if args.smoke:
-        chosen, others, args.seeds = SMOKE_TASKS, ["published", "still"], [0]
-        tasks = {name: tasks[name] | SMOKE_SIZES for name in chosen}
-        table["layer"], hp = table["layer"] | SMOKE_LAYER, hp | SMOKE_TRAIN
-    for name in [*chosen, *others]:
-        if name not in tasks and name not in arms and name != "lstm":
-            parser.error(f"{name}: there are tasks {[*tasks]} and arms {[*arms, 'lstm']}")
+    chosen = args.tasks or (SMOKE_TASKS if args.smoke else [*tasks])
+    others = args.arms or (["published", "still"] if args.smoke else [*arms, "lstm"])
+    wanted = args.seeds or ([0] if args.smoke else [0, 1, 2])
+    if strange := [name for name in chosen if name not in tasks]:
+        parser.error(f"{strange[0]}: there are tasks {[*tasks]}")
+    if strange := [name for name in others if name not in arms and name != "lstm"]:
+        parser.error(f"{strange[0]}: there are arms {[*arms, 'lstm']}")
     if args.speech is None and "speech" in chosen:
         if args.tasks:
             parser.error("the task 'speech' needs --speech: a file that make_pitch.py made")
-        chosen.remove("speech")
+        chosen = [name for name in chosen if name != "speech"]
     torch.set_float32_matmul_precision("highest")  # states are to be kept exactly
-    device = torch.device(args.device)
+    device = choose_device(args.device)
     codec = None
     if any(name.startswith("coded") for name in chosen):
         codec = LoadedCodec.load(args.codec, device=device, backend="torch")
@@ -265,7 +270,7 @@ def train(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         for arm in others:
             path = args.out / f"{name}-{arm}.jsonl"
             lines = path.read_text().splitlines() if path.exists() else []
-            seeds = [s for s in args.seeds if s not in [json.loads(line)["seed"] for line in lines]]
+            seeds = [s for s in wanted if s not in [json.loads(line)["seed"] for line in lines]]
             if not seeds:
                 continue
             layer = table["layer"] | tasks[name].get("layer", {}) | arms.get(arm, {})

@@ -20,10 +20,11 @@ import torch
 from audiossm.config import change_value, from_dict, load_toml
 from audiossm.evaluate.pronounce import score_pronunciations
 from audiossm.lexicon import Lexicon, read_pronunciations
-from audiossm.models import Sounder, SounderConfig, save_sounder, sound_out
+from audiossm.models import Sounder, SounderConfig, choose_device, save_sounder, sound_out
 from audiossm.train.curves import draw_curves
 from audiossm.train.pronunciations import WordBatches, fits, hold_out_words, sounding_loss
 from audiossm.train.run import Run
+from audiossm.train.settings import check_settings
 from audiossm.train.text_card import write_text_card
 
 HERE = Path(__file__).parent
@@ -74,12 +75,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on a few words")
     args = parser.parse_args()
+    args.device = str(choose_device(args.device))
     began = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
 
     table = load_toml(args.config)
     for change in args.set:
         change_value(table, change)
+    check_settings(table, HERE / "config.toml", ("data", "train"))
     sizes, data, hp = table["sounder"], table["data"], table["train"]
     if args.smoke:
         sizes = sizes | SMOKE_SOUNDER | {"backbone": sizes["backbone"] | SMOKE_BACKBONE}

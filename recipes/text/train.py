@@ -18,12 +18,13 @@ import torch
 from audiossm.config import change_value, from_dict, load_toml
 from audiossm.evaluate.writing import find_logits, read_lines, score_forms, true_forms
 from audiossm.marks import STOP, MarkedWord, read_marks
-from audiossm.models import Writer, WriterConfig, choose_forms, save_writer
+from audiossm.models import Writer, WriterConfig, choose_device, choose_forms, save_writer
 from audiossm.train.curves import draw_curves
 from audiossm.train.dictation import Dictation, writing_loss
 from audiossm.train.offsets import find_offsets
 from audiossm.train.run import Run
 from audiossm.train.sentences import Sentences, hold_out, leave_out
+from audiossm.train.settings import check_settings
 from audiossm.train.text_card import write_text_card
 
 HERE = Path(__file__).parent
@@ -59,12 +60,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after, to be resumed")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on a few sentences")
     args = parser.parse_args()
+    args.device = str(choose_device(args.device))
     began = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
 
     table = load_toml(args.config)
     for change in args.set:
         change_value(table, change)
+    check_settings(table, HERE / "config.toml", ("data", "train"))
     sizes, data, hp = table["writer"], table["data"], table["train"]
     if args.smoke:
         sizes = sizes | SMOKE_WRITER | {"backbone": sizes["backbone"] | SMOKE_BACKBONE}

@@ -37,7 +37,7 @@ from audiossm.train.phones import Phones, read_phones
 from audiossm.train.ranks import Ranks
 from audiossm.train.run import Run
 from audiossm.train.scoring import greedy_wer, transducer_wer
-from audiossm.train.settings import adopt_sets
+from audiossm.train.settings import adopt_sets, check_settings
 from audiossm.train.spoken import load_spoken
 from audiossm.train.trainee import Trainee
 from audiossm_apps.recipe import StepBar, run_recipe
@@ -85,6 +85,8 @@ def main() -> None:
     parser.add_argument("--tensorboard", action="store_true", help="events in OUT/tensorboard")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
+    if (args.compile or args.capture) and not args.device.startswith("cuda"):
+        parser.error(f"--compile and --capture need a CUDA device, but --device is {args.device}")
     began = time.monotonic()
     ranks = Ranks.join(args.device)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -96,6 +98,7 @@ def main() -> None:
     table["data"] = adopt_sets(table["data"], args.data)
     for change in args.set:
         change_value(table, change)
+    check_settings(table, HERE / "config.toml", ("data", "train"))
     begun = None
     if args.init and "recogniser" not in table:  # fine-tuning: sizes and codec are the model's
         begun = ModelFolder.open(args.init).config

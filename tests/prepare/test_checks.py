@@ -117,3 +117,6 @@ def test_a_piece_of_a_file_is_that_piece(tmp_path):
     assert clip.speech_s == pytest.approx(2, abs=0.03)
     beyond = look(tmp_path / "a.wav", audio, start_s=2.0, end_s=6.5)
     assert beyond.fault == "can't be read (to its end)" and "before its piece does" in beyond.detail
+    # as much as borders are rounded by
+    rounded = look(tmp_path / "a.wav", audio, start_s=2.0, end_s=len(audio) / 16000 + 0.4)
+    assert rounded.fault == "" and rounded.source_s == pytest.approx(len(audio) / 16000 - 2.0)

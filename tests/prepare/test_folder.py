@@ -103,6 +103,27 @@ def test_dev_is_whole_speakers_where_two_are_known():
     assert len(choose_dev(recordings({"": 2}), 0.01)) == 1
     assert choose_dev(recordings({"": 1}), 0.5) == set()
     assert choose_dev(recordings(speakers), 0) == set()
+    # whoever says nearly all is for training, whatever the hashes of the names
+    for one, other in (("ann", "ben"), ("ben", "ann"), ("s1", "s2"), ("s2", "s1")):
+        assert choose_dev(recordings({one: 99, other: 1}), 0.05) == {f"{other}0"}
+    # nor does what nobody knows the speaker of part speakers
+    assert {key[:2] for key in choose_dev(recordings(speakers | {"": 5}), 0.05)} < {*speakers}
+    assert len(choose_dev(recordings({"ann": 1, "ben": 1, "": 98}), 0.05)) == 5
+
+
+def test_manifests_that_are_not_prepared_are_never_overwritten(folder, tmp_path, capsys):
+    row = {"key": "a", "path": "speaker0/river.flac", "text": "What is said"}
+    (folder / "train.jsonl").write_text(json.dumps(row))
+    assert main(["prepare", str(folder), "-o", str(folder), "--workers", "1"]) == 1
+    assert "has a train.jsonl that isn't prepared: choose another" in capsys.readouterr().err
+    assert json.loads((folder / "train.jsonl").read_text()) == row
+    # but what a run left that was stopped
+    (tmp_path / "out").mkdir()
+    for name in ("train.jsonl", "left-out.jsonl"):
+        (tmp_path / "out" / name).write_text("{")
+    command = ["prepare", str(folder), "-o", str(tmp_path / "out"), "--layout", "pairs"]
+    assert main([*command, "--workers", "1"]) == 0
+    assert len(read_manifest(tmp_path / "out" / "train.jsonl")) > 1
 
 
 def test_texts_that_an_aligner_refuses_are_left_out(folder, tmp_path):

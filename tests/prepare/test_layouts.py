@@ -87,16 +87,42 @@ def test_kaldi(tmp_path):
     assert third.fault == "no line in segments"
 
 
+@pytest.mark.parametrize(
+    ("segment", "end_s", "fault"),
+    [
+        ("rec1 0.5 -1", None, ""),  # to the end, as Kaldi has it
+        ("rec1 2 0.5", None, "its segment doesn't end after it starts"),
+        ("rec1 -1 2", None, "its segment doesn't end after it starts"),
+        ("rec1 0.5 inf", None, "its segment doesn't end after it starts"),
+        ("rec1 nan 2", None, "its segment doesn't end after it starts"),
+        ("rec1 a b", None, "its line in segments isn't 'recording start end'"),
+    ],
+)
+def test_segments_that_are_none_are_left_out(segment, end_s, fault, tmp_path):
+    files = {"wav.scp": "rec1 one.wav\n", "segments": f"u1 {segment}\n", "text": "u1 HELLO\n"}
+    put(tmp_path, files | {"one.wav": ""})
+    (only,) = read_layout(tmp_path, "kaldi")
+    assert (only.end_s, only.fault) == (end_s, fault)
+
+
 def test_pairs(tmp_path):
     files = {"ann/a b.wav": "", "ann/a b.txt": "Hello\nthere\n", "c.flac": "", "c.lab": "\ufeffSo"}
-    put(tmp_path, files | {"lonely.wav": "", ".hidden/x.wav": "", "bad.wav": ""})
+    files |= {"lonely.wav": "", ".hidden/x.wav": "", "bad.wav": "", "gone.lab": "So what"}
+    put(tmp_path, files)
     (tmp_path / "bad.txt").write_bytes(b"Caf\xe9")
     assert listed(tmp_path) == [
         ("ann_a_b", "ann/a b.wav", "Hello there", "ann", ""),
         ("bad", "bad.wav", "", "", "its text isn't UTF-8"),
         ("c", "c.flac", "So", "", ""),
+        ("gone", "gone.lab", "", "", "no recording beside it"),
         ("lonely", "lonely.wav", "", "", "no text beside it"),
     ]
+
+
+def test_pairs_whose_suffix_is_in_capitals(tmp_path):
+    put(tmp_path, {"A.WAV": "", "A.txt": "Hello"})
+    assert find_layout(tmp_path) == "pairs"
+    assert listed(tmp_path) == [("A", "A.WAV", "Hello", "", "")]
 
 
 def test_manifests(tmp_path):

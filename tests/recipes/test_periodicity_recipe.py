@@ -1,6 +1,8 @@
 """The recipe of turning states runs on a CPU, leaves out what is done, and makes its table."""
 
+import itertools
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from recipe_run import load_recipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "periodicity"
+RESULTS = json.loads((RECIPE / "results.json").read_text())
 TINY = ("layer.d_model=8", "layer.d_state=8", "layer.head_dim=8", "train.warmup=5")
 TINY += ("train.fills=2", "train.test_rows=32")
 
@@ -61,10 +64,38 @@ def test_the_table_has_best_and_median(folder, patch, capsys):
     assert (folder / "picture.png").stat().st_size > 1000
 
 
+def test_the_picture_is_drawn_anew_from_the_table(folder, tmp_path, patch, capsys):
+    pytest.importorskip("matplotlib")
+    run(patch, "make_table", folder)
+    shutil.copy(folder / "table.json", tmp_path / "results.json")
+    run(patch, "make_table", tmp_path / "results.json")
+    text = (folder / "table.md").read_text()
+    assert capsys.readouterr().out == 2 * text
+    assert (tmp_path / "picture.png").read_bytes() == (folder / "picture.png").read_bytes()
+
+
+def test_no_two_labels_of_the_picture_overlap():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    figure = load_recipe("periodicity", "make_table").draw(RESULTS)
+    figure.draw_without_rendering()
+    assert len(figure.axes) == 10
+    for panel in figure.axes:
+        boxes = [label.get_window_extent() for label in panel.get_xticklabels()]
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    pyplot.close(figure)
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
         ("train", ["--out", "OUT", "--tasks", "singing"], "singing: there are tasks ['parity',"),
+        (
+            "train",
+            ["--out", "OUT", "--tasks", "published"],
+            "published: there are tasks ['parity',",
+        ),
+        ("train", ["--smoke", "--out", "OUT", "--arms", "parity"], "parity: there are arms ['pub"),
+        ("train", ["--out", "OUT", "--device", "nix"], "train.py: error: device 'nix' is not one"),
         ("train", ["--out", "OUT", "--tasks", "speech"], "the task 'speech' needs --speech"),
         (
             "train",
@@ -72,6 +103,7 @@ def test_the_table_has_best_and_median(folder, patch, capsys):
             "train.py: error: 'layer.width=3': expected TABLE.KEY=VALUE",
         ),
         ("make_table", ["OUT"], "no TASK-ARM.jsonl"),
+        ("make_table", ["nothing.json"], "nothing.json: No such file"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(script, arguments, message, tmp_path, patch, capsys):

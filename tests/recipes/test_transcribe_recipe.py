@@ -87,6 +87,49 @@ def test_a_run_that_was_stopped_goes_on_exactly(tmp_path, monkeypatch, recipe):
         assert early != straight
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "OUT"], "has no manifest.jsonl: expected what 'audiossm prepare' makes"),
+        (["--device", "nix"], "device 'nix' is not one of cpu, cuda"),
+        (["--set", "train.lr='fast'"], "train.lr is 'fast', expected a number, as 0.001"),
+        (["--set", "data.rows=3"], "data.rows is 3, but must be even"),
+        (["--set", "data.rows=400"], "don't fill a batch of 400 rows of 20.48 s: take more speech"),
+    ],
+)
+def test_what_a_run_cannot_do_is_told_in_one_line(options, message, recipe, patch_argv, capsys):
+    patch_argv(options)
+    assert recipe.run_recipe(recipe.main) == 1
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1 and message in told[0]
+
+
+def test_only_a_card_compiles(recipe, patch_argv, capsys):
+    patch_argv(["--compile"])
+    with pytest.raises(SystemExit, match="2"):
+        recipe.main()
+    assert "need a CUDA device, but --device is cpu" in capsys.readouterr().err
+
+
+@pytest.fixture
+def patch_argv(tmp_path, monkeypatch):
+    def patch(options: list[str]) -> None:
+        command = ["train.py", "--smoke", "--workers", "1", "--out", tmp_path, "--device", "cpu"]
+        options = [str(tmp_path) if option == "OUT" else option for option in options]
+        monkeypatch.setattr(sys, "argv", [*map(str, command), *options])
+
+    return patch
+
+
+def test_a_run_goes_on_with_as_many_rows_only(recipe, patch_argv, monkeypatch, capsys):
+    monkeypatch.setattr(recipe, "SMOKE_TRAIN", recipe.SMOKE_TRAIN | {"steps": 1})
+    patch_argv([])
+    assert recipe.run_recipe(recipe.main) == 0
+    patch_argv(["--set", "data.rows=4"])
+    assert recipe.run_recipe(recipe.main) == 1
+    assert "began with 2 rows a batch, but data.rows says 4" in capsys.readouterr().err
+
+
 def test_a_transducer_learns_beside_ctc_and_the_model_is_a_recogniser(
     tmp_path, monkeypatch, recipe, capsys
 ):

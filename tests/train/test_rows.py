@@ -65,5 +65,5 @@ def test_too_little_speech_for_a_batch_is_refused():
     corpus = make_corpus([50], [""])
     data = {"row_s": 100 / 16000, "rows": 2, "synthetic_share": 0.0}
     hp = {"seed": 0, "consistency_weight": 0.0, "consistency_from": 0}
-    with pytest.raises(ManifestError, match="not enough speech for a batch of 2 rows"):
+    with pytest.raises(ManifestError, match="don.t fill a batch of 2 rows of"):
         next(batches([corpus], data, hp, 0))
