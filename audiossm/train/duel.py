@@ -12,6 +12,7 @@ from audiossm.train.adversarial import fooling_loss, matching_loss, telling_loss
 from audiossm.train.consistency import ConsistencyLoss
 from audiossm.train.decoder_trainee import DecoderTrainee, Said
 from audiossm.train.discriminators import Discriminators
+from audiossm.train.kept import read_kept, write_kept
 from audiossm.train.loudness import LoudnessLoss
 from audiossm.train.run import Run
 from audiossm.train.spectral import SpectralLoss
@@ -185,16 +186,21 @@ class Duel:
         self.counts.clear()
         return means
 
-    def save(self, folder: Path) -> None:
-        """Write all that the next step depends on."""
-        self.judges.save(folder / "judges.pt", ranks=self.ranks)
-        self.voice.save(folder / "decoder.pt", ranks=self.ranks)
+    def save(self, path: Path) -> None:
+        """Write all that the next step depends on: both sides at once, so they are of one step."""
+        if self.ranks.leads:
+            write_kept({"voice": self.voice.state_dict(), "judges": self.judges.state_dict()}, path)
 
-    def load(self, folder: Path) -> bool:
-        """Go on from what ``save`` wrote; return whether there was anything."""
-        if not (folder / "decoder.pt").exists():
+    def load(self, path: Path) -> bool:
+        """Go on from what ``save`` wrote; return whether there was anything.
+
+        Raises:
+            ModelError: it is damaged, or of another network.
+        """
+        if not path.exists():
             return False
-        self.judges.load(folder / "judges.pt")
-        self.voice.load(folder / "decoder.pt")
+        state = read_kept(path, self.voice.device)
+        for name, run in (("judges", self.judges), ("voice", self.voice)):
+            run.load_state_dict(state.get(name, {}), path)
         self.graphs.clear()  # they write to the optimizers' old states
         return True

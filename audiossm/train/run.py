@@ -150,10 +150,12 @@ class Run(Generic[Product]):
         Of several processes, in which everything is the same, only the first one writes.
         ``lessons`` are tensors beside the weights, as ``Lessons.state_dict()`` has them.
         """
-        if not ranks.leads:
-            return
+        if ranks.leads:
+            write_kept(self.state_dict() | {"lessons": lessons or {}}, path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next step depends on."""
         state = {
-            "lessons": lessons or {},
             "trainee": self.trainee.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -162,7 +164,7 @@ class Run(Generic[Product]):
         }
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        write_kept(state, path)
+        return state
 
     def load(self, path: Path) -> dict[str, Tensor]:
         """Go on from what ``save`` wrote; return its ``lessons``.
@@ -171,6 +173,16 @@ class Run(Generic[Product]):
             ModelError: it is damaged, or of another network.
         """
         state = read_kept(path, self.device)
+        self.load_state_dict(state, path)
+        lessons: dict[str, Tensor] = state["lessons"]
+        return lessons
+
+    def load_state_dict(self, state: dict[str, Any], path: Path) -> None:
+        """Go on from what ``state_dict`` returned, which ``path`` has kept.
+
+        Raises:
+            ModelError: it is of another network.
+        """
         try:
             self.trainee.load_state_dict(state["trainee"])
             self.ema.load_state_dict(state["ema"])
@@ -186,5 +198,3 @@ class Run(Generic[Product]):
         torch.set_rng_state(state["rng"].cpu())
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
-        lessons: dict[str, Tensor] = state["lessons"]
-        return lessons

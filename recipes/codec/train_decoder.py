@@ -7,7 +7,7 @@
 
 The encoder stays as it is, so what stands on the frames keeps working; with train_codes = false
 codes keep their meaning too. DIR holds the manifests and shards that config.toml names. A run that
-was stopped goes on from its last checkpoints with the same command, on any number of processes,
+was stopped goes on from its last checkpoint with the same command, on any number of processes,
 which share the rows of a batch. README.md has the rest.
 """
 
@@ -138,7 +138,8 @@ def main() -> None:
 
     trainee = DecoderTrainee(codec, hp["skip_frames"], train_codes=hp["train_codes"], ranks=ranks)
     duel = Duel(trainee.to(ranks.device), hp, captured=args.compile)
-    duel.load(args.out)
+    checkpoint = args.out / "decoder.pt"
+    duel.load(checkpoint)
     if ranks.leads:
         print(f"begins at step {duel.step}, {time.monotonic() - began:.0f} s", flush=True)
 
@@ -159,10 +160,10 @@ def main() -> None:
                 row |= measure(duel.voice.ema, dev_audio, duel.spectral)
             journal.write(row)
         if minutes - saved > args.save_minutes:
-            duel.save(args.out)
+            duel.save(checkpoint)
             saved = minutes
 
-    duel.save(args.out)
+    duel.save(checkpoint)
     journal.close()
     ranks.leave()  # only the first one goes on
     reached = measure(duel.voice.ema, dev_audio, duel.spectral)
