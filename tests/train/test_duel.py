@@ -129,14 +129,14 @@ def test_a_rehearsal_does_not_count(audio):
 
 
 def test_a_duel_that_was_stopped_goes_on_exactly(audio, tmp_path):
-    straight, stopped = make_duel(), make_duel()
-    assert not stopped.load(tmp_path)
+    straight, stopped, path = make_duel(), make_duel(), tmp_path / "decoder.pt"
+    assert not stopped.load(path)
     for _ in range(3):
         straight.advance(audio, ALL)
         stopped.advance(audio, ALL)
-    stopped.save(tmp_path)
+    stopped.save(path)
     resumed = make_duel()
-    assert resumed.load(tmp_path) and resumed.step == 3
+    assert resumed.load(path) and resumed.step == 3
     for duel in (straight, resumed):
         duel.read()
         duel.advance(audio, ALL, pace=0.5)
