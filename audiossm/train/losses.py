@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from audiossm_kernels.choice import triton_wanted
+
 __all__ = ["consistency", "ctc", "ctc_of_heads", "send"]
 
 NEVER = -1e4  # the logarithm of no probability, finite: infinite ones break the gradient
@@ -49,7 +51,7 @@ def ctc_of_heads(
     """Return ``ctc`` of each of several heads over the same frames.
 
     Their rows are put below each other: a device, which goes through the frames one by one, does
-    so once for all heads, and is waited for once.
+    so once for all heads. Triton's form doesn't wait for it, torch's does.
 
     Args:
         log_probs: of each head, (rows, frames, its pieces).
@@ -61,16 +63,45 @@ def ctc_of_heads(
     padded = torch.nn.utils.rnn.pad_sequence(
         [torch.tensor(row, dtype=torch.int64) for row in told], batch_first=True
     )
-    padded = send(padded, log_probs[0].device)
     pieces = max(x.shape[2] for x in log_probs)
-    rows = [F.pad(x, (0, pieces - x.shape[2]), value=NEVER) for x in log_probs]
-    losses = F.ctc_loss(
-        torch.cat(rows).transpose(0, 1),
-        padded,
-        frames.repeat(len(rows)),
-        lengths,
-        reduction="none",
-        zero_infinity=True,
-    )
+    rows = torch.cat([F.pad(x, (0, pieces - x.shape[2]), value=NEVER) for x in log_probs])
+    given = (frames.repeat(len(log_probs)), padded, lengths)
+    if fits_triton(rows, padded):
+        sent = [send(x.int(), rows.device) for x in given]
+        losses = _Ctc.apply(rows, *sent)  # type: ignore[no-untyped-call]
+    else:
+        frames, padded, lengths = given
+        losses = F.ctc_loss(
+            rows.transpose(0, 1), send(padded, rows.device), frames, lengths,
+            reduction="none", zero_infinity=True,
+        )  # fmt: skip
     counts = [max(sum(map(len, head)), 1) for head in labels]
-    return [loss.sum() / count for loss, count in zip(losses.chunk(len(rows)), counts, strict=True)]
+    return [
+        loss.sum() / count for loss, count in zip(losses.chunk(len(labels)), counts, strict=True)
+    ]
+
+
+def fits_triton(rows: Tensor, labels: Tensor) -> bool:
+    """Return whether CTC of these is Triton's matter."""
+    if rows.device.type != "cuda" or not triton_wanted():
+        return False
+    from audiossm_kernels.triton_ctc import MOST_LABELS
+
+    return labels.shape[1] <= MOST_LABELS
+
+
+class _Ctc(torch.autograd.Function):
+    """CTC in Triton; a row that its frames have no room for costs nothing, as in torch's form."""
+
+    @staticmethod
+    def forward(ctx, log_probs, frames, labels, counts):  # type: ignore[no-untyped-def]
+        from audiossm_kernels.triton_ctc import ctc as triton_ctc
+
+        costs, shares = triton_ctc(log_probs, frames, labels, counts)
+        ctx.save_for_backward(shares)
+        return costs.nan_to_num(posinf=0.0)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        (shares,) = ctx.saved_tensors
+        return shares * -grad.view(-1, 1, 1), None, None, None
