@@ -63,8 +63,13 @@ class StepBar:
             self._bar.stop()
 
 
-def run_recipe(main: Callable[[], None]) -> int:
-    """Run a recipe; return its exit code, 1 with a line on standard error if it can't go on."""
+def run_recipe(main: Callable[[], None], *, resumes: bool = True) -> int:
+    """Run a recipe; return its exit code, 1 with a line on standard error if it can't go on.
+
+    Args:
+        main: the recipe's.
+        resumes: whether its command, given again, goes on where it was stopped.
+    """
     try:
         main()
     except AudioSSMError as exc:
@@ -74,6 +79,7 @@ def run_recipe(main: Callable[[], None]) -> int:
         complain(f"{exc.filename or 'standard output'}: {exc.strerror or exc}")
         return 1
     except KeyboardInterrupt:
-        complain("stopped; the same command goes on from the last checkpoint", kind="")
+        more = "; the same command goes on from the last checkpoint" if resumes else ""
+        complain(f"stopped{more}", kind="")
         return 130
     return 0

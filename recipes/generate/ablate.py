@@ -12,6 +12,7 @@ import gc
 import json
 import math
 import os
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +26,10 @@ from audiossm.models.generator import Generator, GeneratorConfig
 from audiossm.train.depth_talker import DepthTalker
 from audiossm.train.recitals import Recital, Recitals
 from audiossm.train.run import Run
+from audiossm.train.settings import check_settings
 from audiossm.train.takes import find_voices, load_takes, usual_frames
 from audiossm.train.talker import Talker, capture, score_talker
+from audiossm_apps.recipe import run_recipe
 
 HERE = Path(__file__).parent
 ARMS = ("delay", "depth", "unrotated", "again")
@@ -56,6 +59,7 @@ def main() -> None:
     table["train"] |= {"steps": args.steps, "warmup": 200, "ema": 0.998, "dev_every": 200}
     for change in args.set:
         change_value(table, change)
+    check_settings(table, HERE / "config.toml", ("data", "train"))
     data, hp = table["data"], table["train"]
     codec = LoadedCodec.load(args.codec)
     config = from_dict(GeneratorConfig, table["generator"], "generator")
@@ -145,4 +149,4 @@ def train_arm(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

@@ -20,6 +20,7 @@ import json
 import lzma
 import math
 import os
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -43,8 +44,10 @@ from audiossm.train.phones import Phones, read_phones
 from audiossm.train.pieces import BEGIN, Pieces
 from audiossm.train.run import Run
 from audiossm.train.scoring import greedy_wer, utterances
+from audiossm.train.settings import check_settings
 from audiossm.train.spoken import load_spoken
 from audiossm.train.trainee import Trainee
+from audiossm_apps.recipe import run_recipe
 
 HERE = Path(__file__).parent
 WIDTHS = 8  # the feed-forward layers' width is a multiple of it
@@ -123,6 +126,7 @@ def main() -> None:
     table["train"] |= short | {"log_every": 250}
     for change in args.set:
         change_value(table, change)
+    check_settings(table, HERE / "config.toml", ("data", "train"))
     data, hp = table["data"], table["train"]
     torch.set_float32_matmul_precision("high")
     phones = read_phones(args.data / "phones.json")
@@ -392,4 +396,4 @@ def keep(path: Path, dev: Corpus, frames_of: dict[str, dict[int, Tensor]]) -> No
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

@@ -24,6 +24,8 @@ def test_errors_end_in_one_line_and_a_code(capsys):
     ):
         assert run_recipe(fail(error)) == code
         assert capsys.readouterr().err.startswith(line)
+    assert run_recipe(fail(KeyboardInterrupt()), resumes=False) == 130
+    assert capsys.readouterr().err == "audiossm: stopped\n"
     assert run_recipe(lambda: None) == 0
     with pytest.raises(ZeroDivisionError):  # a fault of ours keeps its traceback
         run_recipe(fail(ZeroDivisionError()))
