@@ -6,9 +6,9 @@
     torchrun --nproc_per_node 2 --max-restarts 3 recipes/codec/train_decoder.py ...
 
 The encoder stays as it is, so what stands on the frames keeps working; with train_codes = false
-codes keep their meaning too. DIR holds the manifests and shards that config.toml names. A run that
-was stopped goes on from its last checkpoint with the same command, on any number of processes,
-which share the rows of a batch. README.md has the rest.
+codes keep their meaning too. DIR holds the manifests and shards that its data.toml, or config.toml,
+names. A run that was stopped goes on from its last checkpoint with the same command, on any number
+of processes, which share the rows of a batch. README.md has the rest.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from audiossm.train.decoder_trainee import DecoderTrainee
 from audiossm.train.duel import Duel
 from audiossm.train.journal import Journal
 from audiossm.train.ranks import Ranks
-from audiossm.train.settings import check_settings
+from audiossm.train.settings import adopt_sets, check_settings
 from audiossm.train.sounds import load_sounds
 from audiossm.train.spectral import SpectralLoss
 from audiossm_apps.recipe import run_recipe
@@ -113,6 +113,7 @@ def main() -> None:
     if args.smoke:
         table["data"] |= SMOKE_DATA
         table["second_stage"] |= SMOKE_TRAIN
+    table["data"] = adopt_sets(table["data"], args.data)
     for change in args.set:
         change_value(table, change)
     check_settings(table, HERE / "config.toml", ("data", "second_stage"))

@@ -12,7 +12,7 @@ import torch
 from audiossm.checkpoint import save_model
 from audiossm.codec import Codec, CodecConfig, LoadedCodec
 from audiossm.config import to_dict
-from audiossm.errors import ConfigError
+from audiossm.errors import ConfigError, ManifestError
 from audiossm.train.ranks import Ranks
 from recipe_run import StepClock, load_recipe
 
@@ -69,6 +69,14 @@ def test_without_training_codes_they_keep_their_meaning(monkeypatch, recipe, fir
     after, before = train("a"), first_stage
     assert after.codes_hash == LoadedCodec.load(before).codes_hash
     assert after.hash != LoadedCodec.load(before).hash
+
+
+def test_sets_have_the_names_that_the_folder_tells(monkeypatch, recipe, tmp_path):
+    (tmp_path / "data.toml").write_text('[data]\ntrain = ["ours"]\ndev = ["mine"]\n')
+    command = ["train_decoder.py", "--smoke", "--device", "cpu", "--data", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*command, "--out", str(tmp_path / "out")])
+    with pytest.raises(ManifestError, match="has no mine.jsonl"):
+        recipe.main()
 
 
 def test_without_a_first_stage_there_is_no_second(capsys, monkeypatch, recipe, tmp_path):
