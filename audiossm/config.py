@@ -9,7 +9,15 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from audiossm.errors import ConfigError
 
-__all__ = ["change_value", "dump_toml", "from_dict", "later", "load_toml", "to_dict"]
+__all__ = [
+    "change_value",
+    "dump_toml",
+    "from_dict",
+    "later",
+    "load_toml",
+    "tell_differences",
+    "to_dict",
+]
 
 C = TypeVar("C")
 
@@ -101,6 +109,36 @@ def to_dict(config: Any) -> dict[str, Any]:
         elif value is not None:
             table[field.name] = list(value) if isinstance(value, tuple) else value
     return table
+
+
+def tell_differences(theirs: Any, ours: Any) -> str:
+    """Tell in which keys two configs of one kind differ: ``motor.power is 2.0 (here 1.0), ...``."""
+    return ", ".join(find_differences(theirs, ours, ""))
+
+
+def find_differences(theirs: Any, ours: Any, where: str) -> list[str]:
+    """Return a text for each key that differs; ``where`` goes before its name."""
+    found = []
+    for name in (field.name for field in dataclasses.fields(theirs)):
+        pair = getattr(theirs, name), getattr(ours, name)
+        if all(map(dataclasses.is_dataclass, pair)):
+            found += find_differences(*pair, f"{where}{name}.")
+        elif pair[0] != pair[1]:
+            there, here = map(brief, pair)
+            found.append(f"{where}{name} is {there} (here {here})")
+    return found
+
+
+def brief(value: Any) -> str:
+    """Write a config's value in few characters."""
+    if value is None:
+        return "none"
+    if dataclasses.is_dataclass(value):
+        return "a table"
+    if isinstance(value, tuple):
+        return str(list(value)) if len(value) <= 8 else f"a list of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def dump_toml(table: dict[str, Any], prefix: str = "") -> str:

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiossm.config import change_value, dump_toml, from_dict, later, load_toml, to_dict
+from audiossm.config import (
+    change_value,
+    dump_toml,
+    from_dict,
+    later,
+    load_toml,
+    tell_differences,
+    to_dict,
+)
 from audiossm.errors import ConfigError
 
 
@@ -53,6 +61,17 @@ def test_a_change_that_cannot_be_made_is_refused(change):
     with pytest.raises(ConfigError, match="expected TABLE.KEY=VALUE|not valid TOML"):
         change_value(table, change)
     assert table == {"train": {"lr": 1.0}, "top": 1}
+
+
+def test_two_configs_differ_in_the_keys_that_are_told_with_both_values():
+    theirs = Car(motor=Motor(power=2.0, gears=tuple(range(9)), limit=3))
+    ours = Car(motor=Motor(power=1.0, name="x" * 99), doors=3)
+    told = tell_differences(theirs, ours)
+    name = f"motor.name is 'plain' (here '{'x' * 56}...)"
+    gears = "motor.gears is a list of 9 (here [1, 2])"
+    limit = "motor.limit is 3 (here none)"
+    assert told == f"motor.power is 2.0 (here 1.0), {name}, {gears}, {limit}, doors is 4 (here 3)"
+    assert tell_differences(ours, ours) == ""
 
 
 def test_an_int_serves_as_a_float():

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from audiossm.checkpoint import ModelFolder
 from audiossm.codec import Codec, CodecConfig, LoadedCodec
+from audiossm.config import tell_differences
 from audiossm.errors import ConfigError
 from audiossm.models import LoadedRecogniser
 from audiossm.nn import Block, Mamba3Config, RMSNorm
@@ -82,8 +83,8 @@ class CodecTrainee(nn.Module):
             theirs: Any = LoadedCodec.load(name).network
         else:
             ours, theirs = self.codec.encoder, LoadedRecogniser.load(name).network.encoder
-        if ours.config != theirs.config:
-            raise ConfigError(f"model {name!r} has {theirs.config}, but this one is {ours.config}")
+        if told := tell_differences(theirs.config, ours.config):
+            raise ConfigError(f"model {name!r} has other sizes: {told}")
         ours.load_state_dict(theirs.state_dict())
 
 

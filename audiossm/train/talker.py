@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +13,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from audiossm.checkpoint import ModelFolder, load_weights
-from audiossm.errors import ConfigError
+from audiossm.config import from_dict, tell_differences
+from audiossm.errors import ConfigError, ModelError
 from audiossm.models.generator import Generator, GeneratorConfig, delay_codes
 from audiossm.train.ranks import ALONE, Ranks
 from audiossm.train.recitals import UNTOLD, Recital
@@ -97,7 +99,16 @@ class Talker(nn.Module):
             ModelError: there is no such model.
         """
         folder = ModelFolder.open(name)
-        load_weights(folder, self.generator)
+        try:
+            load_weights(folder, self.generator)
+        except ModelError as exc:
+            if folder.kind != "generator":
+                raise
+            config = from_dict(GeneratorConfig, folder.config.get("generator", {}), "generator")
+            pair = (replace(c, dropout=0.0) for c in (config, self.generator.config))
+            if told := tell_differences(*pair):
+                raise ConfigError(f"model {name!r} has other sizes: {told}") from exc
+            raise
         beside = folder.path.parent / VOICES_FILE
         if not beside.exists():
             return

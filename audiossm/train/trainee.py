@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from audiossm.config import tell_differences
 from audiossm.errors import ConfigError
 from audiossm.models import LoadedRecogniser, Recogniser, RecogniserConfig, RecogniserState
 from audiossm.nn import AnyLayer, GatedConv, map_state, where_state
@@ -82,8 +83,8 @@ class Trainee(nn.Module):
             ModelError: there is no such model.
         """
         ours, theirs = self.recogniser, LoadedRecogniser.load(name).network
-        if sizes(ours.config) != sizes(theirs.config):
-            raise ConfigError(f"model {name!r} has {theirs.config}, but this one is {ours.config}")
+        if told := tell_differences(sizes(theirs.config), sizes(ours.config)):
+            raise ConfigError(f"model {name!r} has other sizes: {told}")
         weights = theirs.state_dict()
         heads = [(c.phones, c.middle_after) for c in (theirs.config, ours.config)]
         anew = [] if heads[0] == heads[1] else ["phones."]

@@ -12,7 +12,7 @@ from torch import Tensor
 from audiossm.checkpoint import ModelFolder, read_weights
 from audiossm.codec import LoadedCodec
 from audiossm.config import from_dict
-from audiossm.errors import ModelError
+from audiossm.errors import ConfigError
 from audiossm.models.generator import GeneratorConfig, delay_codes
 from audiossm.models.loaded_generator import save_generator
 from audiossm.train.recitals import UNTOLD, Recital
@@ -179,7 +179,7 @@ def test_it_begins_from_another_one_and_its_voices(tmp_path):
     for name, weight in ours.generator.state_dict().items():
         assert torch.equal(weight, theirs.generator.state_dict()[name].half().float()), name
     wider = Talker(replace(CONFIG, d_unit=24), 2)
-    with pytest.raises(ModelError):
+    with pytest.raises(ConfigError, match=r"model' has other sizes: d_unit is \d+ \(here 24\)$"):
         wider.begin_from(str(tmp_path / "model"), [])
 
 

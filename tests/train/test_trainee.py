@@ -169,7 +169,7 @@ def test_a_run_begins_from_another_models_weights(tmp_path):
     x = torch.randn(1, 4 * TINY.frame_size) * 0.1
     assert torch.equal(longer.recogniser.eval()(x), bare.recogniser.eval()(x))
     larger = Trainee(dataclasses.replace(TINY, stack=4))
-    with pytest.raises(ConfigError, match="but this one is"):
+    with pytest.raises(ConfigError, match=r"old' has other sizes: stack is 2 \(here 4\)$"):
         larger.begin_from(str(tmp_path / "old"))
 
 
