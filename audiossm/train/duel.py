@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from audiossm.codec import Codec
+from audiossm.errors import ModelError
 from audiossm.train.adversarial import fooling_loss, matching_loss, telling_loss
 from audiossm.train.consistency import ConsistencyLoss
 from audiossm.train.decoder_trainee import DecoderTrainee, Said
@@ -195,11 +196,17 @@ class Duel:
         """Go on from what ``save`` wrote; return whether there was anything.
 
         Raises:
-            ModelError: it is damaged, or of another network.
+            ModelError: it is damaged, of another network, or of a version with two files.
         """
         if not path.exists():
             return False
         state = read_kept(path, self.voice.device)
+        if "trainee" in state:
+            raise ModelError(
+                f"{path}: an older version kept it, with the judges in judges.pt beside it; this "
+                "one keeps both in one file and can't go on from it: delete both, or give another "
+                "folder by --out"
+            )
         for name, run in (("judges", self.judges), ("voice", self.voice)):
             run.load_state_dict(state.get(name, {}), path)
         self.graphs.clear()  # they write to the optimizers' old states

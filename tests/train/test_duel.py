@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from audiossm.codec import Codec, CodecConfig, DetailConfig
 from audiossm.config import load_toml
+from audiossm.errors import ModelError
 from audiossm.train.decoder_trainee import DecoderTrainee
 from audiossm.train.duel import Duel
 from tiny_model import read_speech
@@ -143,6 +144,15 @@ def test_a_duel_that_was_stopped_goes_on_exactly(audio, tmp_path):
         duel.advance(audio, ALL, pace=0.25)
     assert changed(resumed, weights(straight)) == set()
     assert resumed.read() == straight.read()
+
+
+def test_a_checkpoint_of_the_version_with_two_files_is_told_apart(tmp_path):
+    duel, path = make_duel(), tmp_path / "decoder.pt"
+    duel.voice.save(path)
+    with pytest.raises(
+        ModelError, match="decoder.pt: an older version kept it, with the judges in"
+    ):
+        duel.load(path)
 
 
 def test_decoder_and_codes_are_clipped_and_paced_apart(audio):
