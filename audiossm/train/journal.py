@@ -1,6 +1,7 @@
 """What a run logs: lines of log.jsonl, and TensorBoard's events beside them."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from audiossm.errors import DependencyError
 from audiossm.train.ranks import ALONE, Ranks
 
-__all__ = ["Journal", "Means"]
+__all__ = ["Journal", "Means", "append_row", "read_rows"]
 
 
 class Journal:
@@ -76,6 +77,31 @@ class Means:
         means = {name: total / count for name, (total, count) in self._sums.items()}
         self._sums = {}
         return means
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Append a line of JSON and wait until the disk has it; one that was broken off stays alone."""
+    with path.open("ab+") as file:
+        begun = file.tell() > 0
+        if begun:
+            file.seek(-1, os.SEEK_END)
+            begun = file.read() != b"\n"
+        file.write(b"\n" * begun + json.dumps(row).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file, without lines that a run was killed in the middle of."""
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
 
 
 def is_before(line: str, step: int) -> bool:

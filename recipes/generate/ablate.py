@@ -24,6 +24,7 @@ from audiossm.codec import LoadedCodec
 from audiossm.config import change_value, from_dict, load_toml
 from audiossm.models.generator import Generator, GeneratorConfig
 from audiossm.train.depth_talker import DepthTalker
+from audiossm.train.journal import append_row
 from audiossm.train.recitals import Recital, Recitals
 from audiossm.train.run import Run
 from audiossm.train.settings import check_settings
@@ -79,8 +80,7 @@ def main() -> None:
         longest = max(longest, time.monotonic() - at)
         row["seconds"] = round(time.monotonic() - at)
         print(json.dumps(row), flush=True)
-        with (args.out / "arms.jsonl").open("a") as file:
-            print(json.dumps(row), file=file)
+        append_row(args.out / "arms.jsonl", row)
         gc.collect()
         if args.device.startswith("cuda"):
             torch.cuda.empty_cache()

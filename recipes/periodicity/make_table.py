@@ -15,6 +15,7 @@ from typing import Any
 
 from audiossm.errors import DependencyError
 from audiossm.pictures import load_pyplot
+from audiossm.train.journal import read_rows
 
 ARMS = ("published", "still", "fixed", "bank25", "bank50", "wide", "lstm")
 # what the paper has for the published layer, without rotation, and for Mamba-2
@@ -54,8 +55,7 @@ def collect(folder: Path) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
     """
     rows: dict[str, dict[str, list[dict]]] = {}
     for path in sorted(folder.glob("*-*.jsonl")):
-        for line in path.read_text().splitlines():
-            row = json.loads(line)
+        for row in read_rows(path):
             rows.setdefault(row["task"], {}).setdefault(row["arm"], []).append(row)
     if not rows:
         raise SystemExit(f"{folder}: no TASK-ARM.jsonl of train.py is there")

@@ -4,8 +4,8 @@
     python recipes/periodicity/train.py --smoke --out DIR      # a minute on a CPU
     python recipes/periodicity/make_table.py DIR                 # table.md, table.json, picture.png
 
-DIR/TASK-ARM.jsonl gets a line for each seed; seeds that stand there already are left out. README.md
-has the numbers.
+DIR/TASK-ARM.jsonl gets a line for each seed; seeds that stand there already are left out, and a
+line that a kill broke off counts for none. README.md has the numbers.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from audiossm.config import change_value, from_dict, load_toml
 from audiossm.errors import AudioSSMError
 from audiossm.models import choose_device
 from audiossm.nn import Block, Mamba3Config, RMSNorm
+from audiossm.train.journal import append_row, read_rows
 
 HERE = Path(__file__).parent
 SMOKE_TASKS = ["parity", "beats", "loops", "coded-tones"]
@@ -269,8 +270,8 @@ def train(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     for name in chosen:
         for arm in others:
             path = args.out / f"{name}-{arm}.jsonl"
-            lines = path.read_text().splitlines() if path.exists() else []
-            seeds = [s for s in wanted if s not in [json.loads(line)["seed"] for line in lines]]
+            done = [row["seed"] for row in read_rows(path)] if path.exists() else []
+            seeds = [seed for seed in wanted if seed not in done]
             if not seeds:
                 continue
             layer = table["layer"] | tasks[name].get("layer", {}) | arms.get(arm, {})
@@ -287,8 +288,7 @@ def train(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
                 size = sum(p.numel() for p in trainer.network.parameters())
                 for found in trainer.run(args.minutes, captured=device.type == "cuda" and not lstm):
                     row = {"task": name, "arm": arm, "parameters": size} | found
-                    with path.open("a") as results:
-                        print(json.dumps(row), file=results)
+                    append_row(path, row)
                     print(json.dumps(row), flush=True)
 
 

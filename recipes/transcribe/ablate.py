@@ -38,6 +38,7 @@ from audiossm.models import BackboneConfig, LoadedRecogniser, Recogniser, Recogn
 from audiossm.nn import AnyLayer
 from audiossm.text import BLANK, CHARACTERS, WORD_BREAK, Vocabulary, normalise_text
 from audiossm.train.corpus import Corpus
+from audiossm.train.journal import append_row
 from audiossm.train.lessons import Lessons
 from audiossm.train.losses import ctc
 from audiossm.train.phones import Phones, read_phones
@@ -163,8 +164,7 @@ def main() -> None:
         row |= score(row.pop("network"), asked, args.out / f"{name}.npz" if args.keep else None)
         row["seconds"] = round(time.monotonic() - at)
         print(json.dumps(row), flush=True)
-        with (args.out / "arms.jsonl").open("a") as file:
-            print(json.dumps(row), file=file)
+        append_row(args.out / "arms.jsonl", row)
         longest = max(longest, time.monotonic() - at)
         gc.collect()
         if args.device.startswith("cuda"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from audiossm.train.journal import read_rows
 from recipe_run import load_recipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "periodicity"
@@ -51,6 +52,22 @@ def test_each_seed_learns_and_has_a_row(folder):
             assert row["losses"][-1] < 0.8 * row["losses"][0]
             assert row["scaled_256"] == pytest.approx(2 * row["accuracy_256"] - 1, abs=1e-3)
         assert rows[0]["losses"] != rows[1]["losses"]
+
+
+def test_a_seed_whose_line_was_broken_off_is_learnt_again(folder, tmp_path, patch, monkeypatch):
+    path = tmp_path / "parity-lstm.jsonl"
+    first, second = (folder / path.name).read_text().splitlines()
+    path.write_text(f"{first}\n{second[:40]}")
+    recipe = load_recipe("periodicity", "train")
+
+    def learn(trainer, *_, **__):
+        return [{"seed": seed, "steps": 9} for seed in trainer.seeds]
+
+    monkeypatch.setattr(recipe.Trainer, "run", learn)
+    command = ["train.py", "--out", tmp_path, "--tasks", "parity", "--arms", "lstm"]
+    monkeypatch.setattr(sys, "argv", [*map(str, command), "--seeds", "0", "1", "--device", "cpu"])
+    recipe.main()
+    assert [(r["seed"], r["steps"]) for r in read_rows(path)] == [(0, 80), (1, 9)]
 
 
 def test_the_table_has_best_and_median(folder, patch, capsys):

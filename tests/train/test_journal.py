@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from audiossm.errors import DependencyError
-from audiossm.train.journal import Journal, Means
+from audiossm.train.journal import Journal, Means, append_row, read_rows
 
 
 def read_steps(folder):
@@ -25,6 +25,24 @@ def test_rows_beyond_the_checkpoint_go_and_come_again(tmp_path):
     assert read_steps(tmp_path) == [10, 20]
     journal.write({"step": 30, "ctc": 0.5})
     assert read_steps(tmp_path) == [10, 20, 30]
+
+
+def test_rows_survive_a_line_that_was_broken_off_anywhere(tmp_path):
+    path, rows = tmp_path / "rows.jsonl", [{"seed": 0}, {"seed": 1, "said": "naïve"}, {"seed": 2}]
+    for row in rows:
+        append_row(path, row)
+    assert read_rows(path) == rows
+    whole = path.read_bytes()
+    assert whole.count(b"\n") == 3
+    begun = whole.rindex(b"{")
+    for end in range(begun, len(whole) + 1):
+        path.write_bytes(whole[:end])
+        kept = rows if end >= len(whole) - 1 else rows[:2]  # whole but for its line's end is whole
+        assert read_rows(path) == kept
+        append_row(path, {"seed": 3})
+        assert read_rows(path) == [*kept, {"seed": 3}]
+    path.write_bytes(whole[:begun] + b'{"se' + whole[begun:])  # what older versions made of it
+    assert read_rows(path) == rows[:2]
 
 
 def test_tensorboard_that_is_missing_is_named(tmp_path, monkeypatch):
