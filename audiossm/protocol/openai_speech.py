@@ -2,7 +2,7 @@
 
 | field | what it does |
 |---|---|
-| ``input`` | the text |
+| ``input`` | the text, 100000 characters (some two hours) at most; OpenAI's limit is 4096 |
 | ``voice`` | a name, or an object with an ``id``; OpenAI's own names are the model's own voice |
 | ``model`` | nothing: there is one |
 | ``response_format`` | ``mp3`` (the default), ``opus``, ``flac``, ``wav`` or ``pcm``; no ``aac`` |
@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from audiossm.errors import ProtocolError
-from audiossm.protocol.speak import HOTTEST, MAX_TEXT, SPEEDS
+from audiossm.protocol.speak import HOTTEST, SPEEDS
 
 __all__ = [
+    "MAX_INPUT",
     "MEDIA_TYPES",
     "OPENAI_VOICES",
     "PCM_RATE",
@@ -45,6 +46,7 @@ MEDIA_TYPES: dict[SoundForm, str] = {
     "pcm": "audio/pcm; rate=24000",
 }
 PCM_RATE = 24000
+MAX_INPUT = 100_000  # characters of one request, by default
 MAX_SEED = 2**53
 # names that clients have built in
 OPENAI_VOICES = frozenset(
@@ -72,14 +74,14 @@ class SpeechRequest:
 
     @staticmethod
     def parse(
-        body: bytes, voices: frozenset[str] = frozenset(), max_text: int = MAX_TEXT
+        body: bytes, voices: frozenset[str] = frozenset(), max_input: int = MAX_INPUT
     ) -> "SpeechRequest":
         """Read the body of a request.
 
         Args:
             body: JSON.
             voices: names that the model has, which go before OpenAI's.
-            max_text: characters at most.
+            max_input: characters at most.
 
         Raises:
             ProtocolError: ``code`` names the field that is wrong.
@@ -98,9 +100,11 @@ class SpeechRequest:
             text.encode()
         except UnicodeEncodeError:
             raise ProtocolError("'input' has half a pair of surrogates", "input") from None
-        if len(text) > max_text:
+        if len(text) > max_input:
             raise ProtocolError(
-                f"'input' has {len(text)} characters; {max_text} are the limit", "input"
+                f"'input' has {len(text)} characters; {max_input} are the limit: longer texts are "
+                "for /v1/speak, in pieces, or for audiossm generate",
+                "input",
             )
         form = _choose(fields, "response_format", FORMS, "mp3")
         if fields.get("instructions"):

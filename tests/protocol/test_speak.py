@@ -130,6 +130,13 @@ def test_a_request_that_can_not_be_names_its_field(fields, name):
     assert caught.value.code == name and len(str(caught.value)) < 200
 
 
+def test_a_text_that_is_too_long_is_told_where_it_can_go():
+    longest = json.dumps({"input": "x" * openai_speech.MAX_INPUT}).encode()
+    assert len(openai_speech.SpeechRequest.parse(longest).text) == 100_000
+    with pytest.raises(ProtocolError, match="100001 characters; 100000 are the limit: .*/v1/speak"):
+        openai_speech.SpeechRequest.parse(longest.replace(b"xx", b"xxx", 1))
+
+
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b"[" * 100_000, b'"input"'])
 def test_a_body_that_is_no_request_is_refused(body):
     with pytest.raises(ProtocolError):

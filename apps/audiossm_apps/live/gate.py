@@ -20,7 +20,8 @@ class Caps:
     max_message: int = 1_000_000  # bytes
     max_messages_s: float = 500.0  # messages a second, on average
     max_audio_s: float = 12 * 3600.0  # of one stream
-    max_text: int = 1_000_000  # characters that are said for one request
+    max_text: int = 1_000_000  # characters that /v1/speak says from a start to the next one
+    max_input: int = 100_000  # characters of a POST to /v1/audio/speech
     max_upload: int = 100_000_000  # bytes of a file
     idle_s: float = 300.0  # without any message
 

@@ -75,7 +75,7 @@ async def _answer(request: Request, service: Service, leave: Callable[[], None])
     speaker = engine.speaker
     try:
         voices = frozenset(await asyncio.to_thread(lambda: speaker.voices))
-        asked = SpeechRequest.parse(body, voices, service.gate.caps.max_text)
+        asked = SpeechRequest.parse(body, voices, service.gate.caps.max_input)
     except ProtocolError as exc:
         return _refuse(400, str(exc), exc.code)
     order = SpeechOrder(

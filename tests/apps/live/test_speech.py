@@ -126,7 +126,7 @@ def test_refusals_say_which_field_is_wrong_and_what_there_is():
             assert (found, error["param"]) == (status, param) and words in error["message"], error
         assert not service.speech.saying
 
-    run_live(test, speech=SPEAKS, gate=Gate(caps=Caps(max_text=2000, max_message=10_000)))
+    run_live(test, speech=SPEAKS, gate=Gate(caps=Caps(max_input=2000, max_message=10_000)))
 
 
 def test_ten_clients_at_once_each_get_their_own_speech_and_an_eleventh_is_told_when_to_come():
