@@ -1,8 +1,6 @@
 """A convolution's step in place: the convolution of the whole, slot by slot; torch and Triton."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,19 +12,6 @@ from audiossm_kernels.conv import conv_step_
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
-
-
-@pytest.mark.skipif(INTERPRETED or DEVICE == "cuda", reason="Triton runs here anyway")
-def test_this_file_in_the_interpreter():
-    pytest.importorskip("triton")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def step(x, tail, weight, bias, slots, *, gated, norm, options) -> Tensor:

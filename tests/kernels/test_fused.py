@@ -1,8 +1,6 @@
 """What stands between a layer's products: plain torch, and Triton on a card or interpreted."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -17,18 +15,6 @@ DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
 with_triton = pytest.mark.skipif(
     not INTERPRETED and DEVICE == "cpu", reason="runs in the interpreter's process"
 )
-
-
-@pytest.mark.skipif(INTERPRETED or DEVICE == "cuda", reason="Triton runs here anyway")
-def test_this_file_in_the_interpreter():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -2,8 +2,6 @@
 
 import itertools
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -20,18 +18,6 @@ with_triton = pytest.mark.skipif(
 cases = pytest.mark.parametrize(
     ("order", "joint"), [(2, ()), (2, (1,)), (3, ()), (3, (1,))], ids=str
 )
-
-
-@pytest.mark.skipif(INTERPRETED or DEVICE == "cuda", reason="Triton runs here anyway")
-def test_this_file_in_the_interpreter():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def sum_by_hand(log_probs: torch.Tensor, grammar: Grammar) -> float:

@@ -1,14 +1,11 @@
 """The scan's Triton kernels against float64: on a card, else in Triton's interpreter.
 
-Triton has to know before it is imported that it interprets, so without a card the whole file runs
-again in a process of its own.
+Without a card test_interpreter.py runs the whole file again.
 """
 
 import dataclasses
 import importlib
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -94,19 +91,6 @@ def assert_close(y: Tensor, state: SsmState, expected_y: Tensor, expected: SsmSt
         part = getattr(state, name)
         assert part.dtype == torch.float32
         assert error(part, getattr(expected, name)) <= state_tolerance, name
-
-
-def test_the_kernels_in_tritons_interpreter():
-    if INTERPRETED or DEVICE == "cuda":
-        return
-    pytest.importorskip("triton")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @with_triton

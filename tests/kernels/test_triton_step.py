@@ -1,7 +1,6 @@
 """The step's Triton kernel against float64: on a card, else in Triton's interpreter.
 
-Triton has to know before it is imported that it interprets, so without a card the whole file runs
-again in a process of its own.
+Without a card test_interpreter.py runs the whole file again.
 """
 
 import dataclasses
@@ -73,19 +72,6 @@ def assert_close(y: Tensor, state: SsmState, expected_y: Tensor, expected: SsmSt
 
 def copy(state: SsmState) -> SsmState:
     return SsmState._make(part.clone() for part in state)
-
-
-def test_the_kernel_in_tritons_interpreter():
-    if INTERPRETED or DEVICE == "cuda":
-        return
-    pytest.importorskip("triton")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @with_triton

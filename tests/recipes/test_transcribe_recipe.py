@@ -136,6 +136,7 @@ def test_a_transducer_learns_beside_ctc_and_the_model_is_a_recogniser(
     monkeypatch.setattr(recipe, "SMOKE_TRAIN", recipe.SMOKE_TRAIN | {"steps": 10})
     command = ["train.py", "--smoke", "--device", "cpu", "--workers", "1", "--out", str(tmp_path)]
     command += ["--set", "train.transducer_weight=1.0", "--anneal", "--minutes", "60"]
+    command += ["--set", "data.row_s=7.0"]  # its lattice is as long as rows times their letters
     monkeypatch.setattr(sys, "argv", command)
     recipe.main()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
