@@ -40,6 +40,12 @@ def decoder() -> BeamDecoder:
     return BeamDecoder(LETTERS, make_ngrams())
 
 
+@pytest.fixture(scope="module")
+def narrow() -> BeamDecoder:
+    """Return what takes a quarter of the time, for what holds of any search."""
+    return BeamDecoder(LETTERS, make_ngrams(), BeamConfig(width=32))
+
+
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_what_is_heard_clearly_is_written(decoder, sentence):
     frames = ".".join(sentence.replace(" ", "_"))
@@ -117,8 +123,8 @@ def test_all_states_have_the_same_shapes_and_small_types(decoder):
 
 @few
 @given(seed=st.integers(0, 1000), scale=st.sampled_from([0.0, 0.3, 1.0, 3.0, 10.0]))
-def test_tokens_come_in_order_and_words_hold_them_all(decoder, seed, scale):
-    found = decode(decoder, make_noise(300, seed, scale))
+def test_tokens_come_in_order_and_words_hold_them_all(narrow, seed, scale):
+    found = decode(narrow, make_noise(300, seed, scale))
     frames = [frame for _, frame in tokens_of(found)]
     assert all(a < b for a, b in itertools.pairwise(frames))
     letters = "".join(piece for piece, _ in tokens_of(found)).replace(WORD_BREAK, "")
