@@ -350,7 +350,7 @@ def test_what_a_client_may_not_do_is_said_before_the_end(messages, code, closes)
             await stream.finish()
             assert await read(stream) == alone(SPEECH[:9000])
 
-    run_live(test, gate=Gate(caps=Caps(max_audio_s=0.6, max_messages_s=20)))
+    run_live(test, retry_s=0.2, gate=Gate(caps=Caps(max_audio_s=0.6, max_messages_s=20)))
 
 
 def test_a_message_too_large_ends_the_connection():
