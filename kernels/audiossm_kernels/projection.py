@@ -53,14 +53,24 @@ def make_steps(
 
 
 def fused(*given: Tensor) -> bool:
-    """Return whether a Triton launch takes these: not under a compiler, which fuses by itself."""
+    """Return whether a Triton launch takes these.
+
+    Not under a compiler, which fuses by itself, nor under torch.func's transforms, such as vmap:
+    their tensors are no memory that a launch could read.
+    """
     return (
         given[0].is_cuda
         and all(x.dtype in INPUT_DTYPES for x in given)
         and triton_wanted()
         and not operators.exporting()
         and not torch.compiler.is_compiling()
+        and not transformed()
     )
+
+
+def transformed() -> bool:
+    """Return whether one of torch.func's transforms is under way."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def norm_vectors(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:

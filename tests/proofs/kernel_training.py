@@ -60,6 +60,9 @@ def main() -> int:
     if args.again:
         noise = differ(means["again"], means["torch"])
         print("torch once more:", ", ".join(f"{100 * off:.2f}" for off in noise), "% apart")
+    for name, rows in runs.items():
+        windows = ", ".join(f"{1e3 * window:.1f}" for window in time_windows(rows))
+        print(f"{name}: {windows} ms a step, of {MEAN_OVER} steps each but the first ones")
     good = max(apart) <= args.max_apart and faster >= args.min_faster
     print(
         f"{torch.cuda.get_device_name()}: {1e3 * seconds['torch']:.0f} ms a step with torch, "
@@ -72,6 +75,7 @@ def main() -> int:
     if args.json is not None:
         how = "compile" if args.compile else "capture" if args.capture else "eager"
         report = {"how": how, "apart": apart, "seconds": seconds, "means": means}
+        report["windows"] = {name: time_windows(rows) for name, rows in runs.items()}
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0 if good else 1
 
@@ -100,6 +104,12 @@ def train(args: argparse.Namespace, kernels: str, out: Path) -> list[dict[str, A
 def differ(ours: list[float], theirs: list[float]) -> list[float]:
     """Return by what part each number differs from the other's."""
     return [abs(a / b - 1) for a, b in zip(ours, theirs, strict=True)]
+
+
+def time_windows(rows: list[dict[str, Any]]) -> list[float]:
+    """Return seconds a step between each two lines of the log."""
+    times = [60 * row["minutes"] for row in rows]
+    return [(b - a) / MEAN_OVER for a, b in zip(times[:-1], times[1:], strict=True)]
 
 
 def time_step(rows: list[dict[str, Any]]) -> float:
