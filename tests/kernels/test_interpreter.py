@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 # of about the same length
 SHARES = (
     ("triton_scan", "conv_step", "fused", "triton_partition"),
-    ("triton_scan_grad", "triton_step"),
+    ("triton_scan_grad", "triton_step", "triton_ctc"),
 )
 
 

@@ -1,8 +1,6 @@
 """CTC in Triton: the losses and gradients of torch's own form."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -18,18 +16,6 @@ IMPOSSIBLE = 4
 with_triton = pytest.mark.skipif(
     not INTERPRETED and DEVICE == "cpu", reason="runs in the interpreter's process"
 )
-
-
-@pytest.mark.skipif(INTERPRETED or DEVICE == "cuda", reason="Triton runs here anyway")
-def test_this_file_in_the_interpreter():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def make(symbols: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
