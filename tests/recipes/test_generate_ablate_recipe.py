@@ -68,24 +68,3 @@ def test_arms_train_and_are_scored(recipe, tmp_path, monkeypatch):
         assert row["steps"] == 2 and 5 < row["dev_bits_0_alone"] < 15
         assert {"dev_bits_1", "dev_bits_1_untold", "dev_ends", "params", "seconds"} <= set(row)
     assert len({row["dev_bits_0"] for row in rows}) == 3
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--set", "train.speed=1"], "'train.speed=1': expected TABLE.KEY=VALUE with a key of"),
-        (["--set", "train.lr='fast'"], "train.lr is 'fast', expected a number, as 0.001"),
-        (["--config", "CONFIG"], "unknown key train.'speed'; there are ["),
-    ],
-)
-def test_settings_that_are_none_are_refused_in_one_line(
-    recipe, options, message, tmp_path, monkeypatch, capsys
-):
-    config = (recipe.HERE / "config.toml").read_text()
-    (tmp_path / "config.toml").write_text(config.replace("[train]\n", "[train]\nspeed = 1\n"))
-    options = [str(tmp_path / "config.toml") if x == "CONFIG" else x for x in options]
-    command = ["ablate.py", "--data", str(tmp_path), "--out", str(tmp_path), *options]
-    monkeypatch.setattr(sys, "argv", command)
-    assert recipe.run_recipe(recipe.main) == 1
-    told = capsys.readouterr().err.strip().splitlines()
-    assert len(told) == 1 and message in told[0]
