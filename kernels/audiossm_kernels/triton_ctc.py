@@ -29,7 +29,8 @@ def add_logs(a, b):
     return high + tl.log(1 + tl.exp(tl.minimum(a, b) - high))
 
 
-@triton.jit
+# "most" changes from batch to batch: each that 16 divides would be compiled for by itself
+@triton.jit(do_not_specialize=["most"])
 def walk_kernel(e, labels, counts, frames, states, cost, length, symbols, most, n: tl.constexpr):
     """Walk over a row: states (2, rows, length, 2, n) of each frame, it included; cost (rows,)."""
     row, back = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -76,7 +77,7 @@ def walk_kernel(e, labels, counts, frames, states, cost, length, symbols, most, 
         tl.store(cost + row, tl.where(ended > 0.5 * NEVER, -(total + ended), float("inf")))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["most"])
 def share_kernel(
     e, labels, counts, frames, states, cost, gamma, length, symbols, most,
     n: tl.constexpr, block: tl.constexpr,
