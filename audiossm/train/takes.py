@@ -99,8 +99,8 @@ def load_takes(
     more = [take for others in takes.values() for take in others]
     if data["untold"]:
         rest = read_manifests(folder, data["untold"])
-        heard = load_codes(rest, codec, cache / "codes-untold.pt", workers, device)
-        more += take_untold(rest, heard)
+        heard = load_codes(rest, codec, cache / "codes-untold.pt", workers, device, speeds)
+        more += [take for speed in speeds for take in take_untold(rest, heard, speed)]
     return train + [take for take in more if not is_held_out(take.utterance.key, share)], dev
 
 
@@ -177,19 +177,19 @@ def stretch_script(script: TimedScript, num_frames: int) -> TimedScript | None:
 
 
 def take_untold(
-    utterances: Iterable[Utterance], codes: Mapping[str, NDArray[np.int16]]
+    utterances: Iterable[Utterance], codes: Mapping[str, NDArray[np.int16]], speed: float = 1.0
 ) -> list[Take]:
-    """Take recordings of which nobody knows when what is said."""
-    return [
-        Take(
-            utterance,
-            TimedScript(utterance.key, (Unit("_", 0, 0, 0),), (len(codes[utterance.key]),)),
-            codes[utterance.key],
-            has_script=False,
-        )
-        for utterance in utterances
-        if utterance.key in codes
-    ]
+    """Take recordings of which nobody knows when what is said; ``codes`` by keys at this speed."""
+    takes = []
+    for utterance in utterances:
+        heard = codes.get(name_at(utterance.key, speed))
+        if heard is None:
+            continue
+        script = TimedScript(utterance.key, (Unit("_", 0, 0, 0),), (len(heard),))
+        if utterance.speaker:
+            utterance = replace(utterance, speaker=name_at(utterance.speaker, speed))
+        takes.append(Take(utterance, script, heard, has_script=False))
+    return takes
 
 
 def hold_out_takes(takes: Iterable[Take], share: float) -> tuple[list[Take], list[Take]]:
