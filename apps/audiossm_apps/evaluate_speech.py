@@ -10,6 +10,7 @@ from audiossm_apps.options import count, positive, share, thread_count
 
 if TYPE_CHECKING:
     from audiossm.evaluate.speech import SpeechEvaluation
+    from audiossm.evaluate.speech_continuation import CodeBits
     from audiossm.evaluate.speech_takes import Take
     from audiossm.manifest import Utterance
 
@@ -37,8 +38,8 @@ def add_task(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
             "voices: median pitch, and mel-cepstral distance from the voice's own recordings of "
             "the same sentences, against that of nobody's voice (needs --voices-manifest); "
             "continuation: bits a frame without text, against the codes' frequencies and a "
-            "--control, and how free runs of a minute end; streaming: do the pieces that a text "
-            "comes in change what is said?"
+            "--control, of all frames and of those after 3 s, and how free runs of a minute end; "
+            "streaming: do the pieces that a text comes in change what is said?"
         ),
     )
     parser.add_argument("manifest", metavar="MANIFEST.jsonl", help="sentences, with recordings")
@@ -258,15 +259,7 @@ def _print(found: "SpeechEvaluation") -> None:
             )
         print_table(table)
     if found.bits is not None:
-        for name, groups in (
-            ("model", found.bits.model),
-            (f"control {found.control}", found.bits.control),
-            ("unigram", found.bits.unigram),
-        ):
-            if groups is not None:
-                parts = " + ".join(f"{value:.2f}" for value in groups)
-                print(f"{name}: {sum(groups):.2f} bits a frame ({parts})")
-        print(f"over {found.bits.frames} frames, without text and voice")
+        _print_bits(found.bits, found.control)
     for run in found.runs:
         print(
             f"a minute after {run.key}: RMS {run.early_rms:.4f}, at its end {run.late_rms:.4f}; "
@@ -287,6 +280,27 @@ def _print(found: "SpeechEvaluation") -> None:
     if found.rtf is not None:
         print(f"{found.said_s:.1f} s were said at {found.rtf:.3f} s a second")
     print_machine(found.machine)
+
+
+def _print_bits(bits: "CodeBits", control: str | None) -> None:
+    from audiossm.evaluate.speech_continuation import PROMPT_S
+
+    for name, groups in (
+        ("model", bits.model),
+        (f"control {control}", bits.control),
+        ("unigram", bits.unigram),
+    ):
+        if groups is not None:
+            parts = " + ".join(f"{value:.2f}" for value in groups)
+            print(f"{name}: {sum(groups):.2f} bits a frame ({parts})")
+    print(f"over {bits.frames} frames, without text and voice")
+    if bits.later is None:
+        return
+    sums = f"model {sum(bits.later.model):.2f}"
+    if bits.later.control is not None and bits.later.saved is not None:
+        fewer = f"{100 * bits.later.saved:.1f} % fewer"
+        sums += f", control {sum(bits.later.control):.2f} ({fewer})"
+    print(f"of these the {bits.later.frames} behind a prompt of {PROMPT_S:g} s: {sums}")
 
 
 def _print_words(found: "SpeechEvaluation") -> None:

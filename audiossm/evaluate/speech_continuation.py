@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -36,13 +36,15 @@ class CodeBits:
     """Bits per frame that codes of speech cost, of each group.
 
     ``control`` is another model's; ``unigram`` are the codes as often as they come in the other
-    recordings.
+    recordings. ``later`` are those of the frames behind as much as a free run's prompt, if there
+    are any: before them a model has heard little that it could go on with.
     """
 
     frames: int
     model: tuple[float, ...]
     unigram: tuple[float, ...]
     control: tuple[float, ...] | None = None
+    later: "CodeBits | None" = None
 
     @property
     def saved(self) -> float | None:
@@ -59,6 +61,8 @@ class CodeBits:
                 found[f"{name}_bits_of_groups"] = list(groups)
         if self.saved is not None:
             found["fewer_than_control"] = self.saved
+        if self.later is not None:
+            found["after_prompt"] = self.later.to_json()
         return found
 
 
@@ -99,6 +103,8 @@ def count_bits(
 ) -> CodeBits:
     """Have models guess each code of recordings from those before it, with neither text nor voice.
 
+    All frames count, the first one too, of which nothing was heard before.
+
     Raises:
         AudioError: a recording can't be read.
         ConfigError: the control is one of other codes; or no recording has a frame.
@@ -125,14 +131,24 @@ def count_bits(
             on_utterance()
     if not coded:
         raise ConfigError("the recordings have no frame whose codes could be guessed")
-    means = [tuple(np.concatenate(found, axis=1).mean(axis=1).tolist()) for found in bits]
-    guessed = count_unigram(coded, generator.config.num_codes)
-    return CodeBits(
-        frames=sum(codes.shape[1] for codes in coded),
-        model=means[0],
-        unigram=tuple(np.concatenate(guessed, axis=1).mean(axis=1).tolist()),
-        control=None if control is None else means[1],
+    bits.append(count_unigram(coded, generator.config.num_codes))
+    prompt = round(PROMPT_S * generator.sample_rate / generator.frame_size)
+    whole, later = (
+        average([[codes[:, first:] for codes in found] for found in bits]) for first in (0, prompt)
     )
+    assert whole is not None
+    return replace(whole, later=later)
+
+
+def average(bits: Sequence[Sequence[Floats]]) -> CodeBits | None:
+    """Return the means over recordings' frames: the model's, a control's if any, the unigram's."""
+    joined = [np.concatenate(found, axis=1) for found in bits]
+    frames = joined[0].shape[1]
+    if not frames:
+        return None
+    model, *control, unigram = [tuple(found.mean(axis=1).tolist()) for found in joined]
+    control_bits = control[0] if control else None
+    return CodeBits(frames=frames, model=model, unigram=unigram, control=control_bits)
 
 
 def encode(generator: LoadedGenerator, recording: Recording) -> Codes:

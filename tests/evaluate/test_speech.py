@@ -155,6 +155,21 @@ def test_a_control_is_compared_on_the_same_codes(utterances, folder):
         count_bits(speaker, utterances, speaker_of_other_codes())
 
 
+def test_bits_behind_a_prompt_are_told_too(utterances, monkeypatch):
+    speaker = make_speaker()
+    found = [guess_codes(speaker, encode(speaker, read_recording(item))) for item in utterances]
+    monkeypatch.setattr("audiossm.evaluate.speech_continuation.PROMPT_S", 0.1)
+    bits = count_bits(speaker, utterances, speaker)
+    later = np.concatenate([item[:, 5:] for item in found], axis=1)
+    assert bits.frames == sum(item.shape[1] for item in found)
+    assert bits.later is not None and bits.later.frames == later.shape[1]
+    assert bits.later.model == pytest.approx(later.mean(axis=1), rel=1e-6)
+    assert bits.later.saved == pytest.approx(0.0)
+    assert bits.to_json()["after_prompt"]["frames"] == later.shape[1]
+    monkeypatch.setattr("audiossm.evaluate.speech_continuation.PROMPT_S", 1000.0)
+    assert count_bits(speaker, utterances).later is None  # nobody speaks so long
+
+
 def speaker_of_other_codes():
     return Speaker(make_generator(), make_audio_codec(4), name="else", model_hash="0")
 
@@ -232,6 +247,7 @@ def test_the_command_line(folder, tmp_path, monkeypatch, capsys):
     assert not found["passed"] and found["manner"]["sampling"]["top_k"] == 40
     assert main([*argv, "--free-temperature", "1"]) == 1
     printed = capsys.readouterr().out
+    assert "behind a prompt of 3 s: model " in printed
     assert "word errors over recordings'" in printed and "FAIL: anna: " in printed
     assert "pass: frames changed by cuts 0.000" in printed
 
