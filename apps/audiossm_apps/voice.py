@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from audiossm.models import Voice, save_voice
     from audiossm.models.voices import check_voice
     from audiossm.streaming import Speaker
+    from audiossm.train.voice_level import level_voice
     from audiossm.train.voice_tuner import tune_voice
 
     speaker = Speaker.load(args.model, backend="torch")
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
             "began with; give more speech, or check that the texts are right"
         )
     try:
-        print(save_voice(speaker, tuned.voice, args.output))
+        print(save_voice(speaker, level_voice(speaker, tuned.voice), args.output))
     except OSError as exc:
         raise OutputError(f"{exc.filename}: can't be written: {exc.strerror or exc}") from exc
     return 0

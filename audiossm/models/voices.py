@@ -3,7 +3,8 @@
 ``NAME.safetensors`` in the folder ``voices`` of a model holds, as float16, ``vector`` (d_voice,),
 ``pace`` (1,), and the state that the voice begins from, if it was tuned: tensors called ``state.``
 and their name in ``GeneratorState``. A JSON object under the metadata key ``audiossm-voice`` says
-whose it is: ``version``, ``name``, ``model`` (the generator's hash), ``origin`` and ``licence``.
+whose it is: ``version``, ``name``, ``model`` (the generator's hash), ``origin`` and ``licence``;
+and ``gain_db``, by how much its samples are made louder, 0 where it isn't said.
 """
 
 import json
@@ -36,7 +37,7 @@ __all__ = [
 VOICE_FORMAT, VOICE_VERSION = "audiossm-voice", 1
 FOLDER, SUFFIX = "voices", ".safetensors"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-MAX_PACE = 3.0
+MAX_PACE, MAX_GAIN_DB = 3.0, 24.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,7 @@ class Voice:
         state: what the generator begins from; zeros without one.
         origin: one line: whose voice it is, and of which recordings.
         licence: one line: on what terms it may be used.
+        gain_db: by how much the samples of a text that it says are louder than the codec's.
     """
 
     name: str
@@ -58,6 +60,11 @@ class Voice:
     state: GeneratorState | None = None
     origin: str = ""
     licence: str = ""
+    gain_db: float = 0.0
+
+    def amplify(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Make samples as loud as the voice is to be, each by itself: pieces give what all give."""
+        return samples * np.float32(10 ** (self.gain_db / 20)) if self.gain_db else samples
 
 
 def make_nobody(generator: LoadedGenerator) -> Voice:
@@ -107,6 +114,7 @@ def load_voice(generator: LoadedGenerator, path: Path) -> Voice:
         fields = json.loads(metadata[VOICE_FORMAT])
         version, name, model = fields["version"], str(fields["name"]), fields["model"]
         origin, licence = str(fields["origin"]), str(fields["licence"])
+        gain_db = float(fields.get("gain_db", 0.0))
     except KeyError as exc:
         raise ModelError(f"{path}: not a voice (no {exc} in it)") from exc
     except (OSError, SafetensorError, ValueError, TypeError) as exc:
@@ -130,7 +138,8 @@ def load_voice(generator: LoadedGenerator, path: Path) -> Voice:
         raise ModelError(f"{path}: its tensors aren't those of a voice of {generator.name!r}")
     whole = {name: tensor.float() for name, tensor in tensors.items()}
     pace = float(whole["pace"])
-    if not all(bool(tensor.isfinite().all()) for tensor in whole.values()) or abs(pace) > MAX_PACE:
+    finite = all(bool(tensor.isfinite().all()) for tensor in whole.values())
+    if not finite or abs(pace) > MAX_PACE or not abs(gain_db) <= MAX_GAIN_DB:
         raise ModelError(f"{path}: has values that no voice has: the file is damaged")
     state = None
     if len(whole) > 2:
@@ -143,6 +152,7 @@ def load_voice(generator: LoadedGenerator, path: Path) -> Voice:
         state=state,
         origin=origin,
         licence=licence,
+        gain_db=gain_db,
     )
 
 
@@ -186,6 +196,8 @@ def save_voice(generator: LoadedGenerator, voice: Voice, path: Path | None = Non
         "origin": voice.origin,
         "licence": voice.licence,
     }
+    if voice.gain_db:
+        fields["gain_db"] = voice.gain_db
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(save_tensors(halves, {VOICE_FORMAT: json.dumps(fields)}))
     return path

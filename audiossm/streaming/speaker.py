@@ -186,7 +186,8 @@ class Speaker(LoadedGenerator):
             samples: (samples,) float32 in [-1, 1]: the prompt, of any rate.
             sample_rate: Hz.
             seconds: how much to add, in whole frames.
-            voice: what the network is told of whoever speaks; nobody's by default.
+            voice: what the network is told of whoever speaks; nobody's by default. What is added
+                is as loud as the prompt: a voice's gain is for texts.
             seed: the same one goes on in the same way.
             temperature: of codes, 1 by default: all as the network says.
             sampling: all that can be said of it, instead of the temperature.
@@ -209,7 +210,7 @@ class Speaker(LoadedGenerator):
         )
 
     def as_codes(self, speech: Speech) -> Codes:
-        """Return what was said as a recording of codes, for a file of them."""
+        """Return what was said as a recording of codes, which have no place for a voice's gain."""
         form = self.codec.describe(num_groups=len(speech.codes))
         return Codes(form=form, codes=speech.codes[np.newaxis], num_samples=len(speech.samples))
 

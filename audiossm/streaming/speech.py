@@ -338,7 +338,7 @@ class SpeechSession:
 
     def _put(self, samples: NDArray[np.float32], codes: NDArray[np.int64]) -> None:
         self.num_samples += len(samples)
-        self.pending.append(Sound(samples, codes))
+        self.pending.append(Sound(self.voice.amplify(samples), codes))
 
     def _end(self) -> None:
         """Bring out what the decoder holds back, to the end of the last frame."""
@@ -375,7 +375,10 @@ class SpeechSession:
                 "restart": self.restart,
                 "frames_per_step": self.decoder.frames_per_step,
             },
-            "voice": [voice.name, voice.pace, voice.origin, voice.licence, voice.state is not None],
+            "voice": [
+                *(voice.name, voice.pace, voice.origin, voice.licence),
+                *(voice.state is not None, voice.gain_db),
+            ],
             "counters": {name: getattr(self, name) for name in COUNTERS},
             "text": self.text[self.at :],
             "reader": [reader.rest, reader.num_words, reader.pause, reader.before],

@@ -66,8 +66,8 @@ class SeatedSpeech:
         woken: is called in the seats' thread.
     """
 
-    def __init__(self, seats: "SpeechSeats", plan: SpeechPlan) -> None:
-        self.seats, self.plan = seats, plan
+    def __init__(self, seats: "SpeechSeats", plan: SpeechPlan, voice: Voice) -> None:
+        self.seats, self.plan, self.voice = seats, plan, voice
         self.woken: Callable[[], None] = lambda: None
         self.failure: Exception | None = None
         self.ended = self.closed = False
@@ -181,7 +181,7 @@ class SeatedSpeech:
         drop = min(self._to_drop, len(samples))
         self._to_drop -= drop
         self._num_samples += len(samples) - drop
-        self._pending.append(Sound(samples[drop:], self.seats.no_codes))
+        self._pending.append(Sound(self.voice.amplify(samples[drop:]), self.seats.no_codes))
 
     def _end_unit(self, sentence: Sentence, now: int) -> None:
         unit = sentence.units[self._cursor]
@@ -261,7 +261,7 @@ class SpeechSeats:
             sampling=sampling,
             seed=seed,
         )
-        return SeatedSpeech(self, plan)
+        return SeatedSpeech(self, plan, voice)
 
     def tell(self, session: SeatedSpeech) -> None:
         """Look at a session before the next turn: it has more text, more room, or is closed."""

@@ -27,7 +27,8 @@ def unpack_voice(generator: LoadedGenerator, fields: list[Any], arrays: Arrays) 
     Raises:
         SnapshotError: its arrays are missing, or don't fit the model.
     """
-    name, pace, origin, licence, has_state = fields
+    name, pace, origin, licence, has_state, *rest = fields
+    gain_db = float(rest[0]) if rest else 0.0  # which older snapshots don't have
     first = generator.network.init_state(1)
     fresh = Voice(
         name=name,
@@ -41,5 +42,11 @@ def unpack_voice(generator: LoadedGenerator, fields: list[Any], arrays: Arrays) 
         state = fill_state(first, "voice.state", parts)
     vector = np.asarray(parts["voice.vector"], np.float32)
     return Voice(
-        name=name, vector=vector, pace=float(pace), state=state, origin=origin, licence=licence
+        name=name,
+        vector=vector,
+        pace=float(pace),
+        state=state,
+        origin=origin,
+        licence=licence,
+        gain_db=gain_db,
     )

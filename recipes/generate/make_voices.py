@@ -1,10 +1,12 @@
 """Make voice files of what a generator was trained with.
 
     python recipes/generate/make_voices.py OUT/model [OUT/voices.safetensors] [--only NAME,...]
+    python recipes/generate/make_voices.py OUT/model --level
 
 Writes ``voices/NAME.safetensors`` into the model's folder for those speakers of the training whose
-recordings are licensed for it (VOICES below). The model's weights, and with them its hash, must be
-those that are shipped: voices belong to them.
+recordings are licensed for it (VOICES below). Each says some sentences and gets the gain by which
+all are equally loud; ``--level`` does that again with the files that there are. The model's
+weights, and with them its hash, must be those that are shipped: voices belong to them.
 """
 
 import argparse
@@ -15,8 +17,10 @@ from pathlib import Path
 from safetensors import safe_open
 
 from audiossm.errors import ModelError
-from audiossm.models import LoadedGenerator, Voice
+from audiossm.models import Voice
 from audiossm.models.voices import save_voice
+from audiossm.streaming import Speaker as Model
+from audiossm.train.voice_level import level_voice
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,13 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="its folder")
     parser.add_argument("voices", type=Path, nargs="?", help="default: the file beside the folder")
     parser.add_argument("--only", metavar="NAME,...", help=f"of {', '.join(VOICES)}")
+    parser.add_argument("--level", action="store_true", help="measure how loud they are, anew")
     args = parser.parse_args()
-    generator = LoadedGenerator.load(args.model)
+    generator = Model.load(args.model)
+    if args.level:
+        for name in generator.voices:
+            write(generator, generator.voice(name))
+        return
     path = args.voices or args.model.parent / "voices.safetensors"
     with safe_open(path, "pt") as file:
         names = json.loads(file.metadata()["names"])
@@ -74,7 +83,13 @@ def main() -> None:
             origin=whose.origin,
             licence=whose.licence,
         )
-        print(f"{name}: {save_voice(generator, voice)}")
+        write(generator, voice)
+
+
+def write(generator: Model, voice: Voice) -> None:
+    """Level a voice, write its file and tell."""
+    louder = level_voice(generator, voice)
+    print(f"{voice.name}: {save_voice(generator, louder)}, {louder.gain_db:+.1f} dB")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The generator as it is loaded: folders, its codec, voices, and a frame told in few sums."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -132,7 +133,10 @@ def test_a_voice_is_a_small_file_of_its_model(folder, with_state):
     assert path == folder / "voices" / "anna.safetensors"
     save_voice(generator, make_voice(generator, "bert", seed=2))
     assert list_voices(generator) == ["anna", "bert"]
+    assert find_voice(generator, "anna").gain_db == 0.0
+    save_voice(generator, replace(voice, gain_db=-2.5))
     for found in (find_voice(generator, "anna"), find_voice(generator, path)):
+        assert found.gain_db == -2.5
         assert (found.name, found.pace) == ("anna", 0.125)
         assert (found.origin, found.licence) == ("made up", "CC0-1.0")
         np.testing.assert_array_equal(found.vector, voice.vector)
@@ -183,6 +187,9 @@ def test_a_damaged_or_foreign_voice_is_refused(folder):
         ({}, good | {"more": torch.zeros(2)}, "aren't those of a voice"),
         ({}, good | {"vector": torch.zeros(CONFIG.d_voice).long()}, "aren't those of a voice"),
         ({}, good | {"pace": torch.full((1,), float("nan"))}, "values that no voice has"),
+        ({"gain_db": 25.0}, good, "values that no voice has"),
+        ({"gain_db": float("nan")}, good, "values that no voice has"),
+        ({"gain_db": "loud"}, good, "can't read this voice"),
     ):
         save_file(tensors, path, {"audiossm-voice": json.dumps(fields | change)})
         with pytest.raises(ModelError, match=message):

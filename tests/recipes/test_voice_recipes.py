@@ -1,6 +1,7 @@
 """Voices of a training become files, and recordings that it held out a manifest."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from safetensors.torch import save_file
 
 from audiossm.checkpoint import save_model
 from audiossm.config import to_dict
-from audiossm.models import save_generator
+from audiossm.models import save_generator, save_voice
 from audiossm.streaming import Speaker
 from audiossm.train.takes import is_held_out
 from recipe_run import RECIPES, load_recipe
@@ -43,6 +44,21 @@ def test_each_voice_gets_its_row(folder, monkeypatch, capsys):
     voice = speaker.voice("bdl")
     assert torch.from_numpy(voice.vector).allclose(voices[1], atol=1e-3)
     assert voice.pace == pytest.approx(0.375) and "2003 Carnegie" in voice.licence
+
+
+def test_voices_are_levelled_anew(folder, monkeypatch, capsys):
+    recipe = load_recipe("generate", "make_voices")
+    save_table(folder, ["lj"], 8)
+    monkeypatch.setattr("sys.argv", ["make_voices.py", str(folder)])
+    recipe.main()
+    voice = Speaker.load(folder).voice("lj")
+    assert voice.gain_db
+    save_voice(Speaker.load(folder), replace(voice, gain_db=1.5))
+    monkeypatch.setattr("sys.argv", ["make_voices.py", str(folder), "--level"])
+    recipe.main()
+    again = Speaker.load(folder).voice("lj")
+    assert again.gain_db == voice.gain_db and (again.vector == voice.vector).all()
+    assert f"{voice.gain_db:+.1f} dB" in capsys.readouterr().out
 
 
 def test_a_table_of_another_model_is_refused(folder, monkeypatch):

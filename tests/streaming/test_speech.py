@@ -3,6 +3,7 @@
 import gc
 import random
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from audiossm.models import Voice
 from audiossm.nn import map_state
 from audiossm.streaming import Skipped, Sound, SpeechSession, SpokenWord
 from audiossm.streaming import speech as module
+from audiossm.streaming.speech_snapshot import unpack_voice
 from audiossm.units import Unit
 from contract import random_split
 from tiny_model import read_speech
@@ -62,7 +64,9 @@ def make_voice(seed=1):
         SPEAKER.network.init_state(1),
     )
     vector = np.random.default_rng(seed).normal(size=SPEAKER.config.d_voice).astype(np.float32)
-    return Voice(name="anna", vector=vector, pace=0.1, state=state, origin="o", licence="l")
+    return Voice(
+        name="anna", vector=vector, pace=0.1, state=state, origin="o", licence="l", gain_db=3.5
+    )
 
 
 @pytest.mark.parametrize("restart", [True, False])
@@ -81,6 +85,22 @@ def test_a_snapshot_anywhere_goes_on_exactly():
     text = "Hello ☃ there. It's 9! Go"
     whole = run(SPEAKER.session(**options), text)
     assert_same(run(SPEAKER.session(**options), text, [7, 3, 9, 6], restore=True), whole)
+
+
+def test_a_voice_s_gain_changes_samples_and_no_codes():
+    louder = make_voice()
+    codes, samples = join(run(SPEAKER.session(voice=louder), TEXT))
+    bare_codes, bare = join(run(SPEAKER.session(voice=replace(louder, gain_db=0.0)), TEXT))
+    np.testing.assert_array_equal(codes, bare_codes)
+    np.testing.assert_array_equal(samples, bare * np.float32(10 ** (3.5 / 20)))
+    assert samples.dtype == np.float32
+
+
+def test_an_older_snapshot_has_no_gain():
+    session = SPEAKER.session(voice=replace(make_voice(), gain_db=0.0))
+    fields = [*session._fields()["voice"]]
+    assert fields.pop() == 0.0
+    assert unpack_voice(SPEAKER, fields, session._arrays()).gain_db == 0.0
 
 
 def test_a_fork_goes_on_by_itself():

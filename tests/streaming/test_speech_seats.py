@@ -1,6 +1,7 @@
 """Texts in seats: said together, and each as it is said alone."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,6 +87,14 @@ def test_texts_together_are_said_as_each_alone(seats):
     for reader, text, option in zip(readers, TEXTS, options, strict=True):
         check(reader, alone(text, **option))
     assert seats.num_frames > seats.num_steps  # some steps made several
+
+
+def test_a_voice_s_gain_is_heard_in_a_seat(seats):
+    louder = replace(SPEAKER.voice(None), name="loud", gain_db=6.0)
+    reader = Reader(seats.session(voice=louder))
+    reader.events += [*reader.session.push(SHORT), *reader.session.finish()]
+    reader.read()
+    check(reader, alone(SHORT, voice=louder))
 
 
 def test_a_text_in_pieces_is_said_as_it_comes_and_as_a_whole_one(seats):
