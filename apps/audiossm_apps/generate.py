@@ -69,8 +69,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         type=positive,
         default=1.0,
         metavar="X",
-        help="0.25 to 4: below 1 slower, above it faster; what comes is nearer to 1, some 0.7 for "
-        "0.5 and 1.5 for 2 (default: %(default)s)",
+        help="0.25 to 4: below 1 slower, above it faster; beyond 1.5 more and more words are lost "
+        "(default: %(default)s)",
     )
     how.add_argument(
         "--seed",
@@ -343,6 +343,8 @@ def _check_usage(args: argparse.Namespace) -> None:
             parser.error("a server sends no codes: give another suffix than .ssma")
     if args.voices:
         return
+    if args.speed != 1.0 and args.output is not None and args.output.lower().endswith(".ssma"):
+        parser.error("codes have no --speed: give another suffix than .ssma")
     if args.play == (args.output is not None):
         parser.error("say where it goes: either -o FILE, -o - or --play")
     if args.prompt is not None and args.text is not None:

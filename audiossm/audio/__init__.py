@@ -4,6 +4,7 @@ from audiossm.audio.buffer import FrameBuffer, FrameBufferState
 from audiossm.audio.channels import mix
 from audiossm.audio.reader import AudioReader, open_audio
 from audiossm.audio.resample import Resampler, ResamplerState, resample
+from audiossm.audio.stretch import Stretch
 from audiossm.audio.wav_writer import WavWriter
 from audiossm.audio.writer import write_audio
 
@@ -13,6 +14,7 @@ __all__ = [
     "FrameBufferState",
     "Resampler",
     "ResamplerState",
+    "Stretch",
     "WavWriter",
     "mix",
     "open_audio",

@@ -81,7 +81,7 @@ class Speaker(LoadedGenerator):
 
         Args:
             voice: its name or its file; the model's own by default.
-            speed: 0.25 to 4. What comes is nearer to 1: see ``SpeechSession``.
+            speed: 0.25 to 4, from slow to fast.
             seed: the same one says the same.
             temperature: of codes, 0.7 by default: below, speech varies less; 0 draws no codes.
             sampling: all that can be said of it, instead of the temperature.
@@ -210,9 +210,13 @@ class Speaker(LoadedGenerator):
         )
 
     def as_codes(self, speech: Speech) -> Codes:
-        """Return what was said as a recording of codes, which have no place for a voice's gain."""
+        """Return what was said as a recording of codes, which know no gain and no speed."""
         form = self.codec.describe(num_groups=len(speech.codes))
-        return Codes(form=form, codes=speech.codes[np.newaxis], num_samples=len(speech.samples))
+        return Codes(
+            form=form,
+            codes=speech.codes[np.newaxis],
+            num_samples=speech.codes.shape[1] * self.frame_size,
+        )
 
     def _join(self, events: Iterable[SpeechEvent]) -> Speech:
         samples = [np.zeros(0, np.float32)]

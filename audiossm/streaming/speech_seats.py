@@ -1,7 +1,6 @@
 """Seats for speech: sessions whose frames are made together, in slots on one device."""
 
 import logging
-import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from audiossm.errors import ConfigError, SessionError
 from audiossm.models import Voice
 from audiossm.streaming.code_maker import check_seed
 from audiossm.streaming.speaker import Speaker
-from audiossm.streaming.speech import check_speed, ends_word
+from audiossm.streaming.speech import check_speed, ends_word, make_stretch
 from audiossm.streaming.speech_events import Skipped, Sound, SpeechEvent, SpokenWord
 from audiossm.streaming.speech_plan import Sentence, SpeechPlan
 from audiossm.streaming.speech_slots import SlotScript, SpeechSlots
@@ -66,8 +65,9 @@ class SeatedSpeech:
         woken: is called in the seats' thread.
     """
 
-    def __init__(self, seats: "SpeechSeats", plan: SpeechPlan, voice: Voice) -> None:
-        self.seats, self.plan, self.voice = seats, plan, voice
+    def __init__(self, seats: "SpeechSeats", plan: SpeechPlan, voice: Voice, speed: float) -> None:
+        self.seats, self.plan, self.voice, self.speed = seats, plan, voice, speed
+        self.stretch = make_stretch(seats.speaker, speed)
         self.woken: Callable[[], None] = lambda: None
         self.failure: Exception | None = None
         self.ended = self.closed = False
@@ -166,8 +166,8 @@ class SeatedSpeech:
         sentence = made.sentence
         if sentence is None:
             left = self._since * self.seats.speaker.frame_size - self._num_samples
-            self._sound(made.samples[made.sounds].reshape(-1)[: max(left, 0)])
             self.ended = made.is_end
+            self._sound(made.samples[made.sounds].reshape(-1)[: max(left, 0)])
             return
         if sentence is not self._told:
             self._told, self._cursor, self._begun = sentence, 0, self._since
@@ -181,7 +181,12 @@ class SeatedSpeech:
         drop = min(self._to_drop, len(samples))
         self._to_drop -= drop
         self._num_samples += len(samples) - drop
-        self._pending.append(Sound(self.voice.amplify(samples[drop:]), self.seats.no_codes))
+        samples = self.voice.amplify(samples[drop:])
+        if self.stretch is not None:
+            samples = self.stretch.push(samples)
+            if self.ended:
+                samples = np.concatenate([samples, self.stretch.finish()])
+        self._pending.append(Sound(samples, self.seats.no_codes))
 
     def _end_unit(self, sentence: Sentence, now: int) -> None:
         unit = sentence.units[self._cursor]
@@ -190,7 +195,7 @@ class SeatedSpeech:
         self._cursor, self._since = self._cursor + 1, now
         follows = sentence.units[self._cursor] if self._cursor < len(sentence.units) else None
         if self._word_start is not None and ends_word(unit, follows):
-            frame_s = self.seats.speaker.frame_size / self.seats.speaker.sample_rate
+            frame_s = self.seats.speaker.frame_size / self.seats.speaker.sample_rate / self.speed
             span = self._word_start * frame_s, now * frame_s
             self._pending.append(SpokenWord(self.plan.words.pop(unit.word), *span))
             self._word_start = None
@@ -257,11 +262,11 @@ class SpeechSeats:
             self.speaker,
             self.speaker.pronouncer,
             voice,
-            pace=voice.pace - math.log(speed),
+            pace=voice.pace,
             sampling=sampling,
             seed=seed,
         )
-        return SeatedSpeech(self, plan, voice)
+        return SeatedSpeech(self, plan, voice, speed)
 
     def tell(self, session: SeatedSpeech) -> None:
         """Look at a session before the next turn: it has more text, more room, or is closed."""

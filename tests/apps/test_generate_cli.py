@@ -150,10 +150,12 @@ def test_json_tells_the_words_and_how_it_was_made(generate, expected, tmp_path, 
 def test_the_options_reach_the_voice(generate, folder, tmp_path):
     speaker = Speaker.load(folder)
     path = tmp_path / "a.ssma"
-    argv = ["--speed", "0.5", "--seed", "3", "--temperature", "1.1", "--voice", "anna"]
+    argv = ["--seed", "3", "--temperature", "1.1", "--voice", "anna"]
     assert generate("--text", "Hello.", "-o", path, *argv) == 0
-    said = speaker.say("Hello.", speed=0.5, seed=3, temperature=1.1, voice="anna")
+    said = speaker.say("Hello.", seed=3, temperature=1.1, voice="anna")
     np.testing.assert_array_equal(read_codes(path).codes[0], said.codes)
+    assert generate("--text", "Hello.", "-o", tmp_path / "a.wav", *argv, "--speed", "0.5") == 0
+    assert soundfile.info(tmp_path / "a.wav").frames == 2 * len(said.samples)
 
 
 def test_the_voices_are_listed(generate, capsys):
@@ -213,6 +215,7 @@ def test_text_that_is_no_text_is_refused(generate, tmp_path, monkeypatch, capsys
     [
         (["--text", "a"], "say where it goes"),
         (["--text", "a", "-o", "a.wav", "--play"], "say where it goes"),
+        (["--text", "a", "-o", "a.ssma", "--speed", "2"], "codes have no --speed"),
         (["--text", "a", "--prompt", "b.wav", "--seconds", "1", "-o", "a.wav"], "either --text"),
         (["--prompt", "b.wav", "-o", "a.wav"], "--prompt needs --seconds"),
         (["--text", "a", "--seconds", "1", "-o", "a.wav"], "--prompt needs --seconds"),

@@ -160,15 +160,40 @@ def test_words_are_told_as_written_with_their_times():
 def test_the_options_change_what_is_said():
     base = SPEAKER.say("Hello there.")
     np.testing.assert_array_equal(SPEAKER.say("Hello there.").codes, base.codes)
-    for options in ({"seed": 1}, {"temperature": 2.0}, {"speed": 0.5}, {"voice": make_voice()}):
+    for options in ({"seed": 1}, {"temperature": 2.0}, {"voice": make_voice()}):
         found = SPEAKER.say("Hello there.", **options).codes
         assert found.shape != base.codes.shape or (found != base.codes).any(), options
 
 
-def test_the_speed_and_the_voices_pace_are_what_the_network_is_told():
+def test_the_network_is_told_the_voices_pace():
     told = SPEAKER.session(voice=make_voice(), speed=2.0).maker.who
-    expected = SPEAKER.tell_voice(make_voice().vector, 0.1 - np.log(2.0))
-    np.testing.assert_array_equal(told, expected)
+    np.testing.assert_array_equal(told, SPEAKER.tell_voice(make_voice().vector, 0.1))
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.3, 3.0])
+def test_at_another_speed_the_same_is_said_in_another_time(speed):
+    plain, other = SPEAKER.say(TEXT, seed=2), SPEAKER.say(TEXT, seed=2, speed=speed)
+    np.testing.assert_array_equal(other.codes, plain.codes)
+    assert len(other.samples) == round(len(plain.samples) / speed)
+    for a, b in zip(plain.words, other.words, strict=True):
+        assert a.word == b.word
+        assert (b.start_s, b.end_s) == pytest.approx((a.start_s / speed, a.end_s / speed))
+    sizes = random_split(len(TEXT), random.Random(5))
+    session = SPEAKER.session(seed=2, speed=speed)
+    codes, samples = join(run(session, TEXT, sizes))
+    np.testing.assert_array_equal(samples, other.samples)
+    np.testing.assert_array_equal(codes, other.codes)
+
+
+def test_a_fork_at_another_speed_goes_on_by_itself():
+    session = SPEAKER.session(seed=1, speed=1.5)
+    begun = session.push(TEXT)
+    first = [next(begun) for _ in range(20)]
+    fork = session.fork()
+    rest = [*session.events(), *session.finish()]
+    assert_same([*fork.events(), *fork.finish()], rest)
+    assert_same([*first, *rest], run(SPEAKER.session(seed=1, speed=1.5), TEXT))
+    assert session.seconds == fork.seconds == len(join([*first, *rest])[1]) / 16000
 
 
 def test_every_unit_lasts_a_frame_at_least_and_none_for_ever(monkeypatch):
