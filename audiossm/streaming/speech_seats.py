@@ -18,7 +18,7 @@ from audiossm.errors import ConfigError, SessionError
 from audiossm.models import Voice
 from audiossm.streaming.code_maker import check_seed
 from audiossm.streaming.speaker import Speaker
-from audiossm.streaming.speech import check_speed, ends_word, make_stretch
+from audiossm.streaming.speech import check_speed, ends_word, make_stretch, share_speed
 from audiossm.streaming.speech_events import Skipped, Sound, SpeechEvent, SpokenWord
 from audiossm.streaming.speech_plan import Sentence, SpeechPlan
 from audiossm.streaming.speech_slots import SlotScript, SpeechSlots
@@ -65,9 +65,11 @@ class SeatedSpeech:
         woken: is called in the seats' thread.
     """
 
-    def __init__(self, seats: "SpeechSeats", plan: SpeechPlan, voice: Voice, speed: float) -> None:
-        self.seats, self.plan, self.voice, self.speed = seats, plan, voice, speed
-        self.stretch = make_stretch(seats.speaker, speed)
+    def __init__(
+        self, seats: "SpeechSeats", plan: SpeechPlan, voice: Voice, stretched: float
+    ) -> None:
+        self.seats, self.plan, self.voice, self.stretched = seats, plan, voice, stretched
+        self.stretch = make_stretch(seats.speaker, stretched)
         self.woken: Callable[[], None] = lambda: None
         self.failure: Exception | None = None
         self.ended = self.closed = False
@@ -195,7 +197,9 @@ class SeatedSpeech:
         self._cursor, self._since = self._cursor + 1, now
         follows = sentence.units[self._cursor] if self._cursor < len(sentence.units) else None
         if self._word_start is not None and ends_word(unit, follows):
-            frame_s = self.seats.speaker.frame_size / self.seats.speaker.sample_rate / self.speed
+            frame_s = (
+                self.seats.speaker.frame_size / self.seats.speaker.sample_rate / self.stretched
+            )
             span = self._word_start * frame_s, now * frame_s
             self._pending.append(SpokenWord(self.plan.words.pop(unit.word), *span))
             self._word_start = None
@@ -254,6 +258,7 @@ class SpeechSeats:
             ConfigError: a number that can't be, or another ``top_k`` than the slots have.
         """
         check_speed(speed)
+        slower, stretched = share_speed(speed)
         check_seed(seed)
         sampling = sampling or Sampling()
         if sampling.top_k != self.slots.sampling.top_k:
@@ -262,11 +267,11 @@ class SpeechSeats:
             self.speaker,
             self.speaker.pronouncer,
             voice,
-            pace=voice.pace,
+            pace=voice.pace + slower,
             sampling=sampling,
             seed=seed,
         )
-        return SeatedSpeech(self, plan, voice, speed)
+        return SeatedSpeech(self, plan, voice, stretched)
 
     def tell(self, session: SeatedSpeech) -> None:
         """Look at a session before the next turn: it has more text, more room, or is closed."""

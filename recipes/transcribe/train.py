@@ -96,14 +96,14 @@ def main() -> None:
         table["data"] |= SMOKE_DATA
         table["train"] |= SMOKE_TRAIN
     table["data"] = adopt_sets(table["data"], args.data)
-    for change in args.set:
-        change_value(table, change)
-    check_settings(table, HERE / "config.toml", ("data", "train"))
     begun = None
     if args.init and "recogniser" not in table:  # fine-tuning: sizes and codec are the model's
         begun = ModelFolder.open(args.init).config
         table["recogniser"] = begun["recogniser"]
         args.codec = args.codec or begun.get("codec", {}).get("name")
+    for change in args.set:
+        change_value(table, change)
+    check_settings(table, HERE / "config.toml", ("data", "train"))
     if "recogniser" not in table:
         parser.error(f"{args.config} has no table [recogniser]: name a model with --init")
     config = from_dict(RecogniserConfig, table["recogniser"], "recogniser")
