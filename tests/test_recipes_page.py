@@ -27,7 +27,7 @@ TOY = {
     "evaluate": ["--limit", "1", "--decoder", "greedy"],
     "transcribe": ["--decoder", "greedy", "--raw"],
     "train.py": "--workers 1 --device cpu --set train.steps=1 --set train.log_every=1".split(),
-    "fine_tune": ["--set", "data.rows=1", "--set", "data.speeds=[1.0]"],
+    "fine_tune": "--set data.rows=1 --set data.speeds=[1.0] --set recogniser.dropout=0.3".split(),
     "recipes/generate/train.py": ["--set", "data.dev_share=0.5"],
 }
 
@@ -73,7 +73,7 @@ def test_the_commands_of_the_page_run(toy, monkeypatch, capsys):
         ran.append(words[1])
     assert len(ran) == 8 and ran[0] == "prepare"
     begun, mine = (ModelFolder.open(toy / name) for name in ("first-light", "runs/mine/model"))
-    assert mine.config["recogniser"] == begun.config["recogniser"]
+    assert mine.config["recogniser"] == begun.config["recogniser"] | {"dropout": 0.3}
     old, new = (LoadedRecogniser.load(f.path).network.state_dict() for f in (begun, mine))
     moved = {name for name in old if not torch.equal(old[name], new[name])}
     assert any(name.startswith("phones.") for name in moved)

@@ -70,8 +70,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code; wrong usage raises ``SystemExit(2)``."""
     _open_streams()
-    # torch's threads spin a while before they sleep: two commands at once on few cores would take
-    # each other's time, twenty times over. It is read when torch is loaded, which is later.
+    # torch's threads spin before they sleep: two commands at once on two cores take each other's
+    # time, and over ten times as long. It is read when torch is loaded, which is later.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     args = make_parser().parse_args(argv)
     code = _run(args)

@@ -50,8 +50,8 @@ class Stretch:
         self.kept = np.zeros(0, np.float32)
         self.tail = np.zeros(self.hop, np.float32)  # of the newest window
 
-    def push(self, samples: Samples) -> Samples:
-        """Take samples (samples,) and return those that are made of all until now."""
+    def push(self, samples: Samples, *, last: bool = False) -> Samples:
+        """Take samples (samples,); return what is made of all so far, or at the ``last`` of all."""
         self.kept = np.concatenate([self.kept, samples])
         made = [np.zeros(0, np.float32)]
         while (place := self._place(self.num_windows)) is not None:
@@ -61,7 +61,7 @@ class Stretch:
             self.kept, self.begin = self.kept[keep:], self.begin + min(keep, len(self.kept))
         result = np.concatenate(made)
         self.num_out += len(result)
-        return result
+        return np.concatenate([result, self.finish()]) if last else result
 
     def finish(self) -> Samples:
         """Return the rest: in all a ``speed``-th of the samples that came."""

@@ -32,7 +32,7 @@ SENTENCE_ENDS = (".", "?")
 # frames of a unit at most, whatever the network says, and of the pause before a sentence
 LONGEST_PHONE, LONGEST_PAUSE, LONGEST_LEAD = 40, 75, 10
 SLOWEST, FASTEST = 0.25, 4.0
-FOLLOWED = 0.32  # of a slower pace, in logarithms, by what the network says
+FOLLOWED = 0.32  # the network told to be a half as fast is 0.5 ** 0.32 = 0.8 as fast
 
 
 # arrays of a snapshot whose sizes change
@@ -352,9 +352,7 @@ class SpeechSession:
         self.num_samples += len(samples)
         samples = self.voice.amplify(samples)
         if self.stretch is not None:
-            samples = self.stretch.push(samples)
-            if self.ended:
-                samples = np.concatenate([samples, self.stretch.finish()])
+            samples = self.stretch.push(samples, last=self.ended)
         self.pending.append(Sound(samples, codes))
 
     def _end(self) -> None:
@@ -448,7 +446,8 @@ def check_speed(speed: float) -> None:
 def share_speed(speed: float) -> tuple[float, float]:
     """Return what the network's pace is told, and by how much its speech is stretched after that.
 
-    Both together make slow speech ``speed`` times as fast, as nearly as the network follows.
+    Both together make slow speech ``speed`` times as fast, as nearly as the network does what it
+    is told: some per cent.
     """
     return (-math.log(speed), speed ** (1 - FOLLOWED)) if speed < 1 else (0.0, speed)
 

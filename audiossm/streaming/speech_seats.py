@@ -185,9 +185,7 @@ class SeatedSpeech:
         self._num_samples += len(samples) - drop
         samples = self.voice.amplify(samples[drop:])
         if self.stretch is not None:
-            samples = self.stretch.push(samples)
-            if self.ended:
-                samples = np.concatenate([samples, self.stretch.finish()])
+            samples = self.stretch.push(samples, last=self.ended)
         self._pending.append(Sound(samples, self.seats.no_codes))
 
     def _end_unit(self, sentence: Sentence, now: int) -> None:

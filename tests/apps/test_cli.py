@@ -567,3 +567,12 @@ def test_garbage_is_looked_for_again_after_a_model_was_loaded_or_refused(talk, t
     assert main(["transcribe", "--model", str(tmp_path), str(talk)]) == 1
     assert "not a model folder" in capsys.readouterr().err
     assert gc.isenabled() and gc.get_freeze_count() > 0
+
+
+@pytest.mark.parametrize("given", [None, "7"])
+def test_threads_spin_little_unless_told(given, monkeypatch, capsys):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    if given:
+        monkeypatch.setenv("GOMP_SPINCOUNT", given)
+    assert main(["models"]) == 0
+    assert os.environ["GOMP_SPINCOUNT"] == (given or "1000")

@@ -7,8 +7,8 @@ trained from one seed, with Triton once and with AUDIOSSM_KERNELS=torch --times 
 too, as torch sums CTC's gradient in no fixed order: the run that Triton's is nearest to is what it
 is compared with, and what the others differ from it by is told. The exit code is 1 if a mean over
 20 steps of the loss is more than --max-apart away, or if a step isn't --min-faster times as fast.
-A step's time is the median of 20-step windows of the second half: a kernel that is compiled for a
-size met for the first time takes as long as twenty steps, but once. Needs a CUDA device.
+A step's time is the median of 20-step windows of the second half: where Triton has compiled nothing
+before, one of them has a stall as long as twenty steps. Needs a CUDA device.
 """
 
 import argparse
