@@ -5,7 +5,8 @@
     python recipes/periodicity/make_table.py DIR                 # table.md, table.json, picture.png
 
 DIR/TASK-ARM.jsonl gets a line for each seed; seeds that stand there already are left out, and a
-line that a kill broke off counts for none. README.md has the numbers.
+line that a kill broke off counts for none. DIR/TASK-ARM-SEED.safetensors has what was learnt.
+README.md has the numbers.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from tasks import Setting, Task, make_task
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -26,6 +28,7 @@ from audiossm.errors import AudioSSMError
 from audiossm.models import choose_device
 from audiossm.nn import Block, Mamba3Config, RMSNorm
 from audiossm.train.journal import append_row, read_rows
+from audiossm_apps.recipe import StepBar
 
 HERE = Path(__file__).parent
 SMOKE_TASKS = ["parity", "beats", "loops", "coded-tones"]
@@ -33,6 +36,7 @@ SMOKE_SIZES = {"rows": 16, "frames": 40, "steps": 60, "pool": 64, "fills": 2, "t
 SMOKE_TRAIN = {"warmup": 10}
 SMOKE_LAYER = {"d_model": 16, "d_state": 8, "head_dim": 8}
 EVERY = 20  # steps between two looks at the clock
+LINES = 20  # of losses, while an arm learns
 
 
 class LstmLayer(nn.Module):
@@ -174,16 +178,18 @@ class Trainer:
         self.total.zero_()
         return graph
 
-    def run(self, minutes: float, captured: bool) -> list[dict]:
-        """Train, and return a row for each seed; the schedule ends by then at the latest.
+    def run(self, minutes: float, captured: bool, path: Path) -> list[dict]:
+        """Train, write each seed's weights to ``PATH-SEED.safetensors``, and return its row.
 
-        It has half of the minutes at least, however long a compiler takes.
+        The schedule ends with the minutes at the latest, but it has half of them at least, however
+        long a compiler takes.
         """
         end = time.monotonic() + 60 * minutes
         graph = self.capture() if captured else None
         began = time.monotonic()  # a compiler may have taken a minute
         lasting = max(end - began, 30 * minutes)
         losses, steps, done, place, refilled = [], self.hp["steps"], 0, 0, 0
+        bar, told = StepBar(steps, 0), 0
         while place < steps:
             late = int((time.monotonic() - began) / lasting * steps)
             if late > place:  # slower than asked for: the schedule goes on with the clock
@@ -201,6 +207,13 @@ class Trainer:
             done, place = done + EVERY, place + EVERY
             losses.append([round(total / EVERY, 4) for total in self.total.tolist()])
             self.total.zero_()
+            bar.show(place, dict(zip(map(str, self.seeds), losses[-1], strict=True)))
+            if place * LINES // steps > told:
+                told = place * LINES // steps
+                spent = round(time.monotonic() - began, 1)
+                line = {"step": place, "done": done, "of": steps, "seconds": spent}
+                print(json.dumps(line | {"losses": losses[-1]}), flush=True)
+        bar.close()
         seconds, thin = round(time.monotonic() - began, 1), max(len(losses) // 20, 1)
         rows = []
         for i, seed in enumerate(self.seeds):
@@ -208,6 +221,7 @@ class Trainer:
             with torch.no_grad():
                 for name, weight in self.network.named_parameters():
                     weight.copy_(self.weights[name][i])
+                save_file(self.network.state_dict(), f"{path}-{seed}.safetensors")
                 scores = self.task.score(self.network, self.hp["frames"], self.hp["test_rows"])
             row |= {name: round(value, 4) for name, value in scores.items()}
             rows.append(row | {"losses": [some[i] for some in losses[thin - 1 :: thin]]})
@@ -286,7 +300,8 @@ def train(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
                 if args.compile:
                     trainer.losses = torch.compile(trainer.losses, dynamic=False)
                 size = sum(p.numel() for p in trainer.network.parameters())
-                for found in trainer.run(args.minutes, captured=device.type == "cuda" and not lstm):
+                captured = device.type == "cuda" and not lstm
+                for found in trainer.run(args.minutes, captured, path.with_suffix("")):
                     row = {"task": name, "arm": arm, "parameters": size} | found
                     append_row(path, row)
                     print(json.dumps(row), flush=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from audiossm.train.journal import read_rows
 from recipe_run import load_recipe
@@ -52,6 +53,9 @@ def test_each_seed_learns_and_has_a_row(folder):
             assert row["losses"][-1] < 0.8 * row["losses"][0]
             assert row["scaled_256"] == pytest.approx(2 * row["accuracy_256"] - 1, abs=1e-3)
         assert rows[0]["losses"] != rows[1]["losses"]
+        kept = [load_file(folder / f"parity-{arm}-{seed}.safetensors") for seed in (0, 1)]
+        assert kept[0]["head.weight"].shape == (5, 8)
+        assert not kept[0]["head.weight"].equal(kept[1]["head.weight"])
 
 
 def test_a_seed_whose_line_was_broken_off_is_learnt_again(folder, tmp_path, patch, monkeypatch):
