@@ -9,7 +9,7 @@ from torch import Tensor
 from audiossm_kernels.errors import KernelError
 from audiossm_kernels.state import SsmInputs
 
-__all__ = ["refuse_tensors", "triton_wanted"]
+__all__ = ["exact_too", "refuse_tensors", "transformed", "triton_wanted"]
 
 INPUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -20,12 +20,30 @@ def triton_wanted() -> bool:
     """Return whether "auto" may choose Triton: not with ``AUDIOSSM_KERNELS=torch`` set.
 
     Raises:
-        KernelError: the variable is neither "auto" nor "torch".
+        KernelError: the variable is neither "auto" nor "torch" nor "triton".
     """
+    return chosen() != "torch"
+
+
+def exact_too() -> bool:
+    """Return whether "auto" is Triton also where torch is usual: ``AUDIOSSM_KERNELS=triton``."""
+    return chosen() == "triton"
+
+
+def chosen() -> str:
+    """Return what the environment says, "auto" if nothing."""
     value = os.environ.get(VARIABLE, "auto")
-    if value not in ("auto", "torch"):
-        raise KernelError(f"{VARIABLE} is {value!r}, must be 'auto' or 'torch'")
-    return value == "auto"
+    if value not in ("auto", "torch", "triton"):
+        raise KernelError(f"{VARIABLE} is {value!r}, must be 'auto', 'torch' or 'triton'")
+    return value
+
+
+def transformed() -> bool:
+    """Return whether one of torch.func's transforms, such as vmap, is under way.
+
+    Its tensors are no memory that a launch could read.
+    """
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def refuse_tensors(x: SsmInputs, given: Iterable[Tensor]) -> str | None:

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiossm_kernels import operators
-from audiossm_kernels.choice import INPUT_DTYPES, triton_wanted
+from audiossm_kernels.choice import INPUT_DTYPES, transformed, triton_wanted
 from audiossm_kernels.errors import KernelError
 from audiossm_kernels.state import RawParams, SsmInputs
 
@@ -55,8 +55,7 @@ def make_steps(
 def fused(*given: Tensor) -> bool:
     """Return whether a Triton launch takes these.
 
-    Not under a compiler, which fuses by itself, nor under torch.func's transforms, such as vmap:
-    their tensors are no memory that a launch could read.
+    Not under a compiler, which fuses by itself, nor under torch.func's transforms.
     """
     return (
         given[0].is_cuda
@@ -66,11 +65,6 @@ def fused(*given: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not transformed()
     )
-
-
-def transformed() -> bool:
-    """Return whether one of torch.func's transforms is under way."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def norm_vectors(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:

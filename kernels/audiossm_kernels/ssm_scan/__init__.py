@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from audiossm_kernels.choice import refuse_tensors, triton_wanted
+from audiossm_kernels.choice import exact_too, refuse_tensors, transformed, triton_wanted
 from audiossm_kernels.errors import KernelError
 from audiossm_kernels.ssm_scan.chunked import scan_chunked
 from audiossm_kernels.ssm_scan.packed import run_packed, sequence_lengths
@@ -73,8 +73,9 @@ def ssm_scan(
             ``state`` then has n rows. A sequence may be empty.
         chunk_size: frames of a chunk of the chunked form; a good one for the rank by default.
         impl: "auto", "triton", "chunked" or "reference"; a named one never falls back. "auto" is
-            "triton" for 16-bit values on a CUDA device, unless ``AUDIOSSM_KERNELS=torch`` is set
-            or it doesn't take the shapes; else "chunked".
+            "triton" for 16-bit values on a CUDA device, and for float32 if
+            ``AUDIOSSM_KERNELS=triton`` is set, unless ``AUDIOSSM_KERNELS=torch`` is or it doesn't
+            take the shapes; else "chunked".
     Returns:
         y: (B, L, H, P), dtype of ``v``; and the state after the last frame.
     Raises:
@@ -125,7 +126,8 @@ def use_triton(
         KernelError: it was asked for by name and doesn't take something.
     """
     # float32 has no products on the matrix units that keep all of its digits
-    wanted = impl == "auto" and x.v.is_cuda and x.v.dtype.itemsize == 2 and triton_wanted()
+    usual = x.v.dtype.itemsize == 2 or exact_too()
+    wanted = impl == "auto" and x.v.is_cuda and usual and triton_wanted() and not transformed()
     if impl != "triton" and not wanted:
         return False
     reason = refusal(x, params, state, chunk_size)
