@@ -1,7 +1,8 @@
 """The tasks of train.py: what is drawn, what a network's outputs cost, and how they are scored."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -54,14 +55,19 @@ def encode(codec: LoadedCodec, audio: Tensor, at_once: int = 256) -> Tensor:
 
 
 class Task:
-    """What each task has: numbers of inputs (``symbols`` or ``channels``) and of outputs."""
+    """What each task has: numbers of inputs (``symbols`` or ``channels``) and of outputs.
+
+    Args:
+        setting: where it comes from.
+        hp: its table of config.toml, with what ``[train]`` has for all.
+    """
 
     symbols = 0
     channels = 0
     outputs = 0
 
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
+    def __init__(self, setting: Setting, hp: Mapping[str, Any]) -> None:
+        self.setting, self.hp = setting, hp
 
     def draw(self, rows: int, frames: int) -> Rows:
         """Draw rows to learn from."""
@@ -82,21 +88,25 @@ def ask(y: Tensor, asked: Tensor) -> Tensor:
     return torch.where(places < asked, y, NONE)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Return the mean over labels (...) that are asked for, of logits (..., classes)."""
     costs = F.cross_entropy(
-        logits.flatten(0, -2), labels.flatten(), ignore_index=NONE, reduction="sum"
+        logits.flatten(0, -2),
+        labels.flatten(),
+        ignore_index=NONE,
+        reduction="sum",
+        label_smoothing=smoothing,
     )
     return costs / (labels != NONE).sum().clamp(min=1)
 
 
 class Tracking(Task):
-    """State tracking behind a start symbol; the answer is the label of the last symbol of 256."""
+    """State tracking behind a start symbol; the answer is the label of the last symbol."""
 
-    symbols, outputs, length = 10, MODULUS, 256
+    symbols, outputs = 10, MODULUS
 
-    def __init__(self, setting: Setting, name: str) -> None:
-        super().__init__(setting)
+    def __init__(self, setting: Setting, hp: Mapping[str, Any], name: str) -> None:
+        super().__init__(setting, hp)
         self.name, self.rng = name, np.random.default_rng(0)
 
     def make(self, rng: np.random.Generator, rows: int, length: int, shortest: int | None) -> Rows:
@@ -112,11 +122,11 @@ class Tracking(Task):
         return self.make(self.rng, rows, frames - 1, 3)
 
     def loss(self, network, x, y, asked):
-        return cross_entropy(network(x), ask(y, asked))
+        return cross_entropy(network(x), ask(y, asked), self.hp["smoothing"])
 
     def score(self, network, frames, rows):
         found = {}
-        for length in (frames - 1, self.length):
+        for length in (frames - 1, self.hp["length"]):
             length -= self.name == "sums" and length % 2 == 0  # an operator would be the last
             x, y = self.make(np.random.default_rng(1), rows, length, None)
             logits = torch.cat([network(part)[:, -1] for part in x.split(256)])
@@ -285,8 +295,8 @@ class Speech(Task):
 
     channels, outputs, scale = 32, 97, SPEECH
 
-    def __init__(self, setting):
-        super().__init__(setting)
+    def __init__(self, setting, hp):
+        super().__init__(setting, hp)
         with np.load(setting.speech) as arrays:
             self.parts = {
                 part: (
@@ -323,10 +333,10 @@ class Speech(Task):
         return {"rpa": right, "voicing": told}
 
 
-def make_task(name: str, setting: Setting) -> Task:
+def make_task(name: str, setting: Setting, hp: Mapping[str, Any]) -> Task:
     """Return the task of a name in config.toml."""
     if name in ("parity", "sums", "brackets"):
-        return Tracking(setting, name)
+        return Tracking(setting, hp, name)
     kinds = {
         "tones": Tones,
         "coded-tones": CodedTones,
@@ -336,4 +346,4 @@ def make_task(name: str, setting: Setting) -> Task:
         "coded-beats": CodedBeats,
         "speech": Speech,
     }
-    return kinds[name](setting)
+    return kinds[name](setting, hp)

@@ -57,12 +57,16 @@ class LstmLayer(nn.Module):
 
 
 class Network(nn.Module):
-    """Symbols or features in, a few layers, and a linear map to what is asked for."""
+    """Symbols or features in, a few layers, and a linear map to what is asked for.
+
+    While it learns, normal noise is added behind each layer: what is to be told apart, and kept,
+    is then far apart.
+    """
 
     def __init__(self, task: Task, config: Mamba3Config, num_layers: int, lstm: bool) -> None:
         super().__init__()
         width = config.d_model
-        self.symbols = task.symbols
+        self.symbols, self.noise = task.symbols, task.hp["noise"]
         self.embed = nn.Linear(task.symbols or task.channels, width)
         self.layers = nn.ModuleList(
             LstmLayer(width) if lstm else Block(config, 2 * width) for _ in range(num_layers)
@@ -78,6 +82,8 @@ class Network(nn.Module):
         x, after = self.embed(x), []
         for layer, before in zip(self.layers, state, strict=True):
             x, new = layer.step(x, before)
+            if self.noise and torch.is_grad_enabled():
+                x = x + self.noise * torch.randn_like(x)
             after.append(new)
         return self.head(self.norm(x)), after
 
@@ -290,7 +296,8 @@ def train(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
                 continue
             layer = table["layer"] | tasks[name].get("layer", {}) | arms.get(arm, {})
             config = from_dict(Mamba3Config, layer, "layer")
-            layers, lstm, task = tasks[name]["num_layers"], arm == "lstm", make_task(name, setting)
+            layers, lstm = tasks[name]["num_layers"], arm == "lstm"
+            task = make_task(name, setting, hp | tasks[name])
 
             def make(task=task, config=config, layers=layers, lstm=lstm) -> Network:
                 return Network(task, config, layers, lstm)
