@@ -81,6 +81,8 @@ def load_takes(
     speeds, share = data["speeds"], data["dev_share"]
     if 1.0 not in speeds or min(speeds) <= 0:
         raise ConfigError(f"data.speeds is {speeds}, must be above 0 and have 1.0, dev's, in it")
+    if min(data["untold_speeds"], default=0.0) <= 0:
+        raise ConfigError(f"data.untold_speeds is {data['untold_speeds']}, must be above 0")
     utterances = read_manifests(folder, data["train"])
     codes = load_codes(utterances, codec, cache / "codes.pt", workers, device, speeds)
     said = folder / data["scripts"]
@@ -98,7 +100,7 @@ def load_takes(
     train, dev = hold_out_takes(takes.pop(1.0), share)
     more = [take for others in takes.values() for take in others]
     if data["untold"]:
-        rest = read_manifests(folder, data["untold"])
+        rest, speeds = read_manifests(folder, data["untold"]), data["untold_speeds"]
         heard = load_codes(rest, codec, cache / "codes-untold.pt", workers, device, speeds)
         more += [take for speed in speeds for take in take_untold(rest, heard, speed)]
     return train + [take for take in more if not is_held_out(take.utterance.key, share)], dev

@@ -105,17 +105,18 @@ def test_dev_is_never_heard_in_training_at_any_speed_nor_without_a_script(tmp_pa
 
     monkeypatch.setattr(module, "load_codes", load)
     data = {"train": ["told"], "untold": ["bare"], "always_told": ["told"], "dev_share": 0.3}
-    data |= {"scripts": "said.jsonl", "speeds": [1.0, 1.25]}
+    data |= {"scripts": "said.jsonl", "speeds": [1.0, 1.25], "untold_speeds": [1.0, 0.8]}
     train, dev = load_takes(tmp_path, data, None, tmp_path, 1, "cpu")  # type: ignore[arg-type]
     names = [(take.utterance.key, take.utterance.speaker) for take in train]
     assert len(names) == len(set(names)) and 60 < len(names) < 110
     assert not {key for key, _ in names} & {take.utterance.key for take in dev}
     assert {take.utterance.speaker for take in dev} == {"a", "b"}
-    assert {take.utterance.speaker for take in train} == {"a", "b", "a@1.25", "b@1.25"}
     assert all(take.has_script == take.always_told for take in train)
-    for told in (True, False):
+    for told, speed in ((True, "1.25"), (False, "0.8")):
         speakers = {take.utterance.speaker for take in train if take.has_script == told}
-        assert speakers == {"a", "b", "a@1.25", "b@1.25"}
+        assert speakers == {"a", "b", f"a@{speed}", f"b@{speed}"}
     assert all(sum(take.script.frames) == len(take.codes) for take in train)
     with pytest.raises(ConfigError, match=r"data.speeds is \[0.9\], must be above 0 and have 1.0"):
         load_takes(tmp_path, data | {"speeds": [0.9]}, None, tmp_path, 1, "cpu")  # type: ignore
+    with pytest.raises(ConfigError, match=r"data.untold_speeds is \[0.0\], must be above 0"):
+        load_takes(tmp_path, data | {"untold_speeds": [0.0]}, None, tmp_path, 1, "cpu")  # type: ignore
