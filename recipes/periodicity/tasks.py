@@ -65,6 +65,7 @@ class Task:
     symbols = 0
     channels = 0
     outputs = 0
+    drawn_aside = False  # from a generator of its own, on the CPU
 
     def __init__(self, setting: Setting, hp: Mapping[str, Any]) -> None:
         self.setting, self.hp = setting, hp
@@ -104,6 +105,7 @@ class Tracking(Task):
     """State tracking behind a start symbol; the answer is the label of the last symbol."""
 
     symbols, outputs = 10, MODULUS
+    drawn_aside = True
 
     def __init__(self, setting: Setting, hp: Mapping[str, Any], name: str) -> None:
         super().__init__(setting, hp)

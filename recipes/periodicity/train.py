@@ -14,11 +14,13 @@ import json
 import math
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tasks import Setting, Task, make_task
+from tasks import Rows, Setting, Task, make_task
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -89,6 +91,28 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.step(x, self.init_state(len(x)))[0]
+
+
+class Supply:
+    """Draws rows of a task ahead, in a thread, where that is the processor's work alone."""
+
+    def __init__(self, task: Task, rows: int, frames: int) -> None:
+        self.draw = partial(task.draw, rows, frames)
+        self.thread = ThreadPoolExecutor(1) if task.drawn_aside else None
+        self.coming = self.thread.submit(self.draw) if self.thread else None
+
+    def take(self) -> Rows:
+        """Return the next ones."""
+        if self.thread is None or self.coming is None:
+            return self.draw()
+        rows = self.coming.result()
+        self.coming = self.thread.submit(self.draw)
+        return rows
+
+    def close(self) -> None:
+        """Let the thread end."""
+        if self.thread is not None:
+            self.thread.shutdown(cancel_futures=True)
 
 
 class Trainer:
@@ -196,6 +220,7 @@ class Trainer:
         lasting = max(end - began, 30 * minutes)
         losses, steps, done, place, refilled = [], self.hp["steps"], 0, 0, 0
         bar, told = StepBar(steps, 0), 0
+        supply = Supply(self.task, *self.pool.y.shape[:2])
         while place < steps:
             late = int((time.monotonic() - began) / lasting * steps)
             if late > place:  # slower than asked for: the schedule goes on with the clock
@@ -203,7 +228,7 @@ class Trainer:
                 self.count.fill_(place)
             if place * self.hp["fills"] // steps > refilled:
                 refilled = place * self.hp["fills"] // steps
-                for old, new in zip(self.pool, self.task.draw(*self.pool.y.shape[:2]), strict=True):
+                for old, new in zip(self.pool, supply.take(), strict=True):
                     old.copy_(new)
             for _ in range(EVERY):
                 if graph is None:
@@ -219,7 +244,7 @@ class Trainer:
                 spent = round(time.monotonic() - began, 1)
                 line = {"step": place, "done": done, "of": steps, "seconds": spent}
                 print(json.dumps(line | {"losses": losses[-1]}), flush=True)
-        bar.close()
+        bar.close(), supply.close()
         seconds, thin = round(time.monotonic() - began, 1), max(len(losses) // 20, 1)
         rows = []
         for i, seed in enumerate(self.seeds):
