@@ -189,10 +189,10 @@ class BoundState(Generic[S]):
         self.bound: dict[tuple[int, int, int], _Binding] = {}
 
     def read(self) -> S:
-        """Return the state as a value of its own."""
+        """Return the state as a value of its own: who goes on from it has the same bits."""
         arrays = iter(self.sets[self.now])
         state = map_state(lambda _: torch.from_numpy(next(arrays).copy()), self.like)
-        return self.graphs.step.settle(turn_tails(state))
+        return turn_tails(state)
 
     def step(self, x: Tensor) -> tuple[Tensor, ...]:
         """Advance by ``x`` (batch, frames * unit, ...), the largest graphs first."""

@@ -131,6 +131,19 @@ class Ways(Generic[S]):
                 raise ModelError(f"{none}: {exc}") from exc
         return self._loop
 
+    def can_run(self, chosen: Chosen) -> bool:
+        """Whether steps may run so, and what they need is here."""
+        if self.backend != "auto" or chosen == "onnx-int8":
+            return self.backend == chosen
+        try:
+            if chosen == "numba":
+                self.load_loop()
+            elif chosen == "onnx":
+                self.graphs.check()
+        except (ModelError, DependencyError):
+            return False
+        return True
+
     def choose(self, num_frames: int) -> Chosen:
         """Choose for a stream whose first step has so many frames."""
         if self.backend != "auto":
@@ -204,7 +217,7 @@ class Stepper(Generic[S]):
 
     @property
     def state(self) -> S:
-        """The state now, as a value: exactly, not settled, where torch runs."""
+        """The state now, as a value: exactly, not settled."""
         return self._state if self._bound is None else self._bound.read()
 
     @state.setter
@@ -219,14 +232,11 @@ class Stepper(Generic[S]):
             self._tell(profile)
 
     def stay_with(self, profile: str) -> None:
-        """Go on with the arithmetic of ``profile``, if it may run here, whatever comes next."""
+        """Go on with the arithmetic of ``profile``, if it can run here, whatever comes next."""
         for chosen in get_args(Chosen):
-            if (
-                name_profile(chosen, self.ways.device) == profile
-                and self.ways.backend in ("auto", chosen)
-                and self.chosen is None
-            ):
-                self.chosen = chosen
+            if name_profile(chosen, self.ways.device) == profile and self.chosen is None:
+                if self.ways.can_run(chosen) and (chosen == "torch" or self.seats is None):
+                    self.chosen, self.profile = chosen, profile
 
     def fork(self) -> "Stepper[S]":
         """Return a stepper that goes on from here; neither disturbs the other."""
@@ -262,7 +272,7 @@ class Stepper(Generic[S]):
             return BoundState(self.ways.graphs, self._state)
         from audiossm.loops import LoopState
 
-        return LoopState(self.ways.load_loop(), self._state, self.ways.step.settle)
+        return LoopState(self.ways.load_loop(), self._state)
 
     def _begin(self, num_frames: int) -> None:
         self.chosen = "torch" if self.seats is not None else self.ways.choose(num_frames)

@@ -1,6 +1,5 @@
 """A stream's step by a program, and its state in one array that the program overwrites."""
 
-from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -50,14 +49,11 @@ class LoopState(Generic[S]):
     Args:
         loop: of the network.
         state: where the stream stands; it is left as it is.
-        settle: gives the state that is shown; it has the same future.
     """
 
-    def __init__(
-        self, loop: Loop[S], state: S, settle: Callable[[S], S] = lambda state: state
-    ) -> None:
+    def __init__(self, loop: Loop[S], state: S) -> None:
         state = turn_tails(state)
-        self.loop, self.like, self.settle = loop, state, settle
+        self.loop, self.like = loop, state
         parts = [tensor.float().numpy() for _, tensor in named_tensors(state)]
         self.batch = len(parts[0])
         rows = [array.reshape(self.batch, -1) for array in parts]
@@ -69,13 +65,13 @@ class LoopState(Generic[S]):
         self.fixed = (*loop.tables, loop.lines)
 
     def read(self) -> S:
-        """Return the state as a value of its own."""
+        """Return the state as a value of its own: who goes on from it has the same bits."""
         parts = iter(np.split(np.stack(self.states), self.places[1:-1], axis=1))
         state = map_state(
             lambda like: torch.from_numpy(next(parts).copy()).view(like.shape).to(like.dtype),
             self.like,
         )
-        return self.settle(turn_tails(state))
+        return turn_tails(state)
 
     def step(self, x: Tensor) -> tuple[Tensor, ...]:
         """Advance by ``x`` (batch, frames * unit, ...), frame by frame."""

@@ -75,8 +75,12 @@ class History:
         """Take note of a control and of what it did."""
         self._add(_Place(session.samples_received, seq, act, session.fork()))
 
-    def rewind(self, target: int) -> tuple[Session, int]:
+    def rewind(self, target: int, now: Session) -> tuple[Session, int]:
         """Return the session as it was at sample ``target``, and the newest event there."""
+        for place in self._places:
+            # one that had not begun goes on as the stream did, not by the size of what it is told
+            if place.session is not None and now.frames_taken:
+                place.session.stepper.stay_with(now.profile)
         first = self._places[0].position
         kept = self._join()[: target - first]
         while self._places[-1].position > target:
@@ -137,7 +141,7 @@ class History:
         except (KeyError, TypeError, ValueError, RecursionError) as exc:
             raise SnapshotError(f"the stream's history is damaged ({exc!r})") from exc
         first = data[end : end + sizes[0]]
-        history = cls(keep, Session.restore(transcriber, first), seq)
+        history = cls(keep, Session.restore(transcriber, first, same_numerics=True), seq)
         if history._places[0].position != position:
             raise SnapshotError("the stream's history is damaged: it begins elsewhere")
         history.farthest, history._first = farthest, first

@@ -40,8 +40,10 @@ class Session:
     """A stream of speech on its way to words.
 
     The words are a function of the samples and of the positions of flushes and of new hot words
-    alone: not of how the samples were cut into pushes, nor of snapshots in between. A session isn't
-    thread safe; several sessions of one transcriber may run in several threads.
+    alone: not of how the samples were cut into pushes, nor of snapshots in between. By torch, and
+    by graphs of several frames, another cut rounds otherwise, which tells only where two labels are
+    that near. A session isn't thread safe; several sessions of one transcriber may run in
+    several threads.
 
     Args:
         transcriber: the model.
@@ -317,7 +319,7 @@ class Session:
         session._load(arrays)
         if session.scribe_state is not None:
             session.scribe_state = unpack_words(words, session.scribe_state.network)
-        if same_numerics:
+        if same_numerics and session.frames_taken:  # before, no arithmetic made anything
             session.stepper.stay_with(profile)
         session.stepper.come_from(profile)
         return session

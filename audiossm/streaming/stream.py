@@ -167,7 +167,7 @@ class Stream:
                 f"can't rewind by {num_samples / rate:g} s: {(now - begin) / rate:g} s are kept"
             )
             return self._control([Refused("rewind", message)])
-        self.session, keep = self._history.rewind(target)
+        self.session, keep = self._history.rewind(target, self.session)
         return self._control([Rewound(target, keep)])
 
     def finish(self) -> list[News]:
@@ -232,7 +232,7 @@ class Stream:
             ]
         except (KeyError, TypeError, ValueError, RecursionError) as exc:
             raise SnapshotError(f"the stream's snapshot is damaged ({exc!r})") from exc
-        stream = cls(Session.restore(transcriber, data[end + size :]))
+        stream = cls(Session.restore(transcriber, data[end + size :], same_numerics=True))
         stream.keep_s = keep_s
         stream.received, stream.controls, stream.seq = counts
         stream.unconfirmed.extend(unconfirmed)

@@ -106,7 +106,8 @@ def check_graph(name: str, num_frames: int, graphs: GraphFolder) -> None:
                 assert torch.equal(a, b)
             else:
                 assert_near(a, b, output)
-    for (part, a), (_, b) in zip(named_tensors(bound.read()), named_tensors(state), strict=True):
+    ended = ways.step.settle(bound.read())
+    for (part, a), (_, b) in zip(named_tensors(ended), named_tensors(state), strict=True):
         assert_near(a, b, part)
 
 
@@ -179,6 +180,15 @@ def test_a_snapshot_moves_from_path_to_path(caplog):
             ids = hear(session, [len(SPEECH)], at=30000)
         assert [event.id for event in events if isinstance(event, Token)] + ids == whole
         assert f"profile {first}-float32-cpu goes on as {second}-float32-cpu" in caplog.text
+
+
+def test_a_restored_session_goes_on_by_graphs_to_the_bit():
+    transcriber = load_transcriber("onnx")
+    once, again = transcriber.session(), transcriber.session()
+    for piece in np.split(SPEECH[:16000], 5):
+        assert again.push(piece) == once.push(piece)
+        again = Session.restore(transcriber, again.snapshot())
+        assert again.snapshot() == once.snapshot()
 
 
 def test_a_state_that_was_read_stays_as_it_was():

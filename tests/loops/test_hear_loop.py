@@ -13,8 +13,8 @@ from audiossm.models import Recogniser, RecogniserConfig
 from audiossm.models.loops import make_hear_loop
 from audiossm.nn import named_tensors, stack_states
 from audiossm.rounding import restore_rows, round_rows
-from audiossm.streaming import Token
-from tiny_model import read_speech
+from audiossm.streaming import Stream, Token
+from tiny_model import make_transcriber, read_speech
 
 SPEECH = read_speech()
 
@@ -47,7 +47,7 @@ def make_odd(stack: int, phones: tuple[str, ...], conv_kernel: int) -> Recognise
 def test_frames_one_by_one_are_what_one_call_by_torch_gives(sizes, right):
     network = load_transcriber("torch").network if sizes is None else make_odd(*sizes)
     x = torch.from_numpy(SPEECH[: network.config.frame_size * 60].copy()).unsqueeze(0)
-    running = LoopState(make_hear_loop(network), network.init_state(1, right), network.turn_back)
+    running = LoopState(make_hear_loop(network), network.init_state(1, right))
     found = running.step(x)
     with torch.inference_mode():
         letters, phones, state = network.hear(x, network.init_state(1, right))
@@ -55,7 +55,7 @@ def test_frames_one_by_one_are_what_one_call_by_torch_gives(sizes, right):
     for ours, theirs in zip(found, expected, strict=True):
         assert (ours - theirs).abs().max() <= 1e-3
         assert (ours.exp() - theirs.exp()).abs().max() <= 2e-4
-    ended = running.read()
+    ended = network.turn_back(running.read())
     for (name, ours), (_, theirs) in zip(named_tensors(ended), named_tensors(state), strict=True):
         assert ours.dtype == theirs.dtype
         assert (ours - theirs).abs().max() <= 2e-4 * max(1.0, float(theirs.abs().max())), name
@@ -92,3 +92,32 @@ def test_rows_with_other_look_aheads_do_not_touch_each_other():
     for row in range(2):
         for together, one in zip(both, alone[row], strict=True):
             assert np.array_equal(together[row], one[0])
+
+
+def test_a_restored_stream_goes_on_by_loops_to_the_bit():
+    transcriber = load_transcriber("auto")
+    once, again = Stream(transcriber.session()), Stream(transcriber.session())
+    for at in range(0, 32000, 4000):
+        again = Stream.restore(transcriber, again.snapshot())
+        again.push(SPEECH[at : at + 4000])
+        once.push(SPEECH[at : at + 4000])
+        assert again.snapshot() == once.snapshot()
+    again = Stream.restore(transcriber, again.snapshot())
+    # a longer piece than those of live streams
+    assert again.push(SPEECH[32000:]) == once.push(SPEECH[32000:])
+    assert again.finish() == once.finish()
+    assert again.session.profile == "numba-float32-cpu"
+
+
+def test_a_stream_is_rewound_by_loops_if_it_went_on_by_them():
+    transcriber = make_transcriber(with_loop=True)
+    straight, stream = Stream(transcriber.session()), Stream(transcriber.session(), 10.0)
+    pieces = np.split(SPEECH[:32000], 8)
+    for piece in pieces:
+        straight.push(piece)
+        stream.push(piece)
+    for again in (stream, Stream.restore(transcriber, stream.snapshot())):
+        again.rewind(12000)
+        for piece in pieces[5:]:
+            again.push(piece)
+        assert again.session.snapshot() == straight.session.snapshot()
