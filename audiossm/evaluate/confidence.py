@@ -16,14 +16,7 @@ from audiossm.manifest import Utterance
 from audiossm.streaming import Transcriber, Word
 from audiossm.streaming.files import transcribe_stream
 
-__all__ = [
-    "Bin",
-    "ConfidenceEvaluation",
-    "evaluate_confidence",
-    "hear_words",
-    "list_words",
-    "measure_bins",
-]
+__all__ = ["Bin", "ConfidenceEvaluation", "evaluate_confidence", "hear_words", "measure_bins"]
 
 Floats = NDArray[np.float64]
 
@@ -113,20 +106,15 @@ def evaluate_confidence(
     )
 
 
-def list_words(transcriber: Transcriber, utterance: Utterance, lookahead_ms: int) -> list[Word]:
-    """Transcribe an utterance; its own text isn't looked at."""
-    name = f"{utterance.shard.name}:{utterance.key}" if utterance.shard else None
-    with open_audio(utterance.open(), name=name) as reader:
-        rate = reader.sample_rate
-        events = transcribe_stream(reader, lambda: transcriber.session(rate, lookahead_ms))
-        return [event for event in events if isinstance(event, Word)]
-
-
 def hear_words(
     transcriber: Transcriber, utterance: Utterance, lookahead_ms: int
 ) -> Iterator[tuple[Word, bool]]:
     """Transcribe an utterance and yield its words, and whether each is right."""
-    words = list_words(transcriber, utterance, lookahead_ms)
+    name = f"{utterance.shard.name}:{utterance.key}" if utterance.shard else None
+    with open_audio(utterance.open(), name=name) as reader:
+        rate = reader.sample_rate
+        events = transcribe_stream(reader, lambda: transcriber.session(rate, lookahead_ms))
+        words = [event for event in events if isinstance(event, Word)]
     _, written = match_words(utterance.text, " ".join(word.word for word in words))
     for number, word in enumerate(words):
         yield word, number in written

@@ -3,10 +3,7 @@
 python recipes/transcribe/split_speakers.py DIR/train-accented.jsonl --out DIR/accented
 
 Writes OUT/tune.jsonl (``--tune-minutes`` of ``--tune`` speakers, as much of each) and
-OUT/test.jsonl (everything of ``--test`` others). A hash of their names puts them in order. With
-``--least-sure MODEL`` those to tune on are whom that recogniser is least sure of, by the mean
-confidence of the words it hears: nobody has to have written down what they say. Those to test on
-stay the same.
+OUT/test.jsonl (everything of ``--test`` others). A hash of their names puts them in order.
 """
 
 import argparse
@@ -15,11 +12,7 @@ from collections import defaultdict
 from hashlib import sha256
 from pathlib import Path
 
-from audiossm.evaluate.confidence import list_words
 from audiossm.manifest import Utterance, read_manifest
-from audiossm.streaming import Transcriber
-
-LOOKAHEAD_MS = 320
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -30,7 +23,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--tune", type=int, default=10, help="speakers (%(default)s)")
     parser.add_argument("--tune-minutes", type=float, default=10, help="in all (%(default)s)")
     parser.add_argument("--test", type=int, default=20, help="speakers (%(default)s)")
-    parser.add_argument("--least-sure", metavar="MODEL", help="tune on whom it is least sure of")
     args = parser.parse_args(argv)
     said = defaultdict[str, list[Utterance]](list)
     for utterance in read_manifest(args.manifest):
@@ -46,12 +38,6 @@ def main(argv: list[str] | None = None) -> None:
             f"{args.manifest} has {len(order)} speakers, of which {len(long)} say {share_s:.0f} s "
             f"or more: not enough for {args.tune} to tune on and {args.test} to test on"
         )
-    if args.least_sure:
-        transcriber = Transcriber.load(args.least_sure)
-        free = [name for name in order if name not in others]
-        free = [name for name in free if duration_s(said[name]) >= share_s]
-        sure = {name: mean_confidence(transcriber, said[name]) for name in free}
-        long = sorted(free, key=sure.__getitem__)[: args.tune]
     args.out.mkdir(parents=True, exist_ok=True)
     chosen = {
         "tune": [u for name in long for u in first(said[name], share_s)],
@@ -67,12 +53,6 @@ def main(argv: list[str] | None = None) -> None:
 def duration_s(utterances: list[Utterance]) -> float:
     """Add up seconds."""
     return sum(utterance.seconds or 0.0 for utterance in utterances)
-
-
-def mean_confidence(transcriber: Transcriber, utterances: list[Utterance]) -> float:
-    """Return how sure a recogniser is, on average, of the words it hears; 0 if it hears none."""
-    words = [w for u in utterances for w in list_words(transcriber, u, LOOKAHEAD_MS)]
-    return sum(word.confidence for word in words) / max(len(words), 1)
 
 
 def first(utterances: list[Utterance], share_s: float) -> list[Utterance]:

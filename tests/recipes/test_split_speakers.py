@@ -1,7 +1,6 @@
 """A manifest is parted by speakers: as much of some, all of others, nobody in both."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -30,27 +29,6 @@ def test_minutes_of_some_speakers_and_all_of_others(tmp_path, capsys):
     assert len(tune) == 3 * 4 and len(test) == 4 * 12  # 20 s of each, and a minute
     assert tune[0].shard == (tmp_path / "a.tar").resolve()
     assert "tune: 1.0 min, 12 utterances, 3 speakers" in capsys.readouterr().out
-
-
-def test_those_whom_a_model_is_least_sure_of_are_tuned_on(tmp_path, monkeypatch):
-    manifest = write(tmp_path / "set.jsonl", [f"s{i}" for i in range(9)])
-    recipe = load_recipe("transcribe", "split_speakers")
-    sure = {f"s{i}": (i * 5 % 9) / 9 for i in range(9)}
-
-    def hear(model, utterance, lookahead_ms):
-        assert (model, lookahead_ms) == ("base", 320)
-        return [SimpleNamespace(confidence=sure[utterance.speaker])] * 2
-
-    monkeypatch.setattr(recipe.Transcriber, "load", lambda name: name)
-    monkeypatch.setattr(recipe, "list_words", hear)
-    options = ["--tune", "3", "--tune-minutes", "1", "--test", "4"]
-    recipe.main([manifest, "--out", str(tmp_path / "all"), *options])
-    recipe.main([manifest, "--out", str(tmp_path / "hard"), *options, "--least-sure", "base"])
-    usual, hard = ((tmp_path / out / "test.jsonl").read_text() for out in ("all", "hard"))
-    assert usual == hard
-    tested = {u.speaker for u in read_manifest(tmp_path / "hard" / "test.jsonl")}
-    tuned = {u.speaker for u in read_manifest(tmp_path / "hard" / "tune.jsonl")}
-    assert tuned == set(sorted(sure.keys() - tested, key=sure.__getitem__)[:3])
 
 
 def test_too_few_speakers_are_told(tmp_path, capsys):
