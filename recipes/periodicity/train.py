@@ -98,12 +98,12 @@ class Supply:
 
     def __init__(self, task: Task, rows: int, frames: int) -> None:
         self.draw = partial(task.draw, rows, frames)
-        self.thread = ThreadPoolExecutor(1) if task.drawn_aside else None
-        self.coming = self.thread.submit(self.draw) if self.thread else None
+        self.thread = ThreadPoolExecutor(1)
+        self.coming = self.thread.submit(self.draw) if task.drawn_aside else None
 
     def take(self) -> Rows:
         """Return the next ones."""
-        if self.thread is None or self.coming is None:
+        if self.coming is None:
             return self.draw()
         rows = self.coming.result()
         self.coming = self.thread.submit(self.draw)
@@ -111,8 +111,7 @@ class Supply:
 
     def close(self) -> None:
         """Let the thread end."""
-        if self.thread is not None:
-            self.thread.shutdown(cancel_futures=True)
+        self.thread.shutdown(cancel_futures=True)
 
 
 class Trainer:

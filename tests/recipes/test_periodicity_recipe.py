@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from audiossm.nn import Mamba3Config
 from audiossm.train.journal import read_rows
 from recipe_run import load_recipe
 
@@ -56,6 +58,25 @@ def test_each_seed_learns_and_has_a_row(folder):
         kept = [load_file(folder / f"parity-{arm}-{seed}.safetensors") for seed in (0, 1)]
         assert kept[0]["head.weight"].shape == (5, 8)
         assert not kept[0]["head.weight"].equal(kept[1]["head.weight"])
+
+
+def test_noise_and_smoothing_are_felt_while_it_learns_alone(patch):
+    recipe, tasks = (load_recipe("periodicity", name) for name in ("train", "tasks"))
+    setting = tasks.Setting(torch.device("cpu"), None, None)
+    config = Mamba3Config(d_model=8, d_state=8, head_dim=8)
+    losses = []
+    for noise, smoothing in ((0.0, 0.0), (0.5, 0.0), (0.0, 0.2)):
+        hp = {"noise": noise, "smoothing": smoothing, "length": 12}
+        task = tasks.make_task("parity", setting, hp)
+        torch.manual_seed(0)
+        network = recipe.Network(task, config, 1, lstm=False)
+        x, y = task.draw(4, 10)
+        torch.manual_seed(1)
+        losses.append(task.loss(network, x, y, torch.tensor(10)).item())
+        with torch.no_grad():
+            assert network(x).equal(network(x))
+        assert {"scaled_9", "scaled_12"} <= task.score(network, 10, 4).keys()
+    assert len(set(losses)) == 3
 
 
 def test_a_seed_whose_line_was_broken_off_is_learnt_again(folder, tmp_path, patch, monkeypatch):
