@@ -4,11 +4,13 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from audiossm.errors import ManifestError
+from audiossm.errors import ConfigError, ManifestError
 from audiossm.train.corpus import Batch, Corpus, pack_rows
 from audiossm.train.ranks import ALONE, Ranks
 
-__all__ = ["batches", "choose", "num_views"]
+__all__ = ["BESIDE", "batches", "choose", "num_views"]
+
+BESIDE = "beside"  # how the source begins of speech that isn't what is to be learnt
 
 
 def batches(
@@ -54,20 +56,30 @@ def num_views(hp: dict[str, Any], step: int) -> int:
 
 
 def choose(corpus: Corpus, data: dict[str, Any], rng: random.Random) -> list[int]:
-    """Choose the items of a pass: all real ones, and synthetic ones up to their share.
+    """Choose the items of a pass: all real ones, and others up to their shares.
 
-    Without any real ones it is all.
+    Others are synthetic ones, then those that stand beside (``load_spoken``). Without any real
+    ones it is all of the first kind that there is.
+
+    Raises:
+        ConfigError: a share is none.
     """
-    synthetic = [i for i, source in enumerate(corpus.sources) if source.startswith("synthetic")]
-    chosen = sorted(set(range(len(corpus))) - set(synthetic))
-    if not chosen:
-        return synthetic
-    share = data["synthetic_share"]
-    spare = share / (1 - share) * sum(int(corpus.sizes[i]) for i in chosen)
-    rng.shuffle(synthetic)
-    for item in synthetic:
-        spare -= int(corpus.sizes[item])
-        if spare < 0:
-            break
-        chosen.append(item)
+    kinds: dict[str, list[int]] = {"": [], "synthetic": [], BESIDE: []}
+    for i, source in enumerate(corpus.sources):
+        kinds[next((kind for kind in kinds if kind and source.startswith(kind)), "")].append(i)
+    chosen = kinds.pop("")
+    for kind, others in kinds.items():
+        if not chosen:
+            chosen = others
+            continue
+        share = data.get(f"{kind}_share", 0.0)
+        if not 0 <= share < 1:
+            raise ConfigError(f"data.{kind}_share is {share:g}, expected 0 to less than 1")
+        spare = share / (1 - share) * sum(int(corpus.sizes[i]) for i in chosen)
+        rng.shuffle(others)
+        for item in others:
+            spare -= int(corpus.sizes[item])
+            if spare < 0:
+                break
+            chosen.append(item)
     return chosen

@@ -1,5 +1,6 @@
 """The transcribed speech that a recipe's config names, decoded and labelled."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from audiossm.text import Vocabulary, normalise_text
 from audiossm.train.coded import pass_through
 from audiossm.train.corpus import Corpus, read_manifests
 from audiossm.train.phones import Phones
+from audiossm.train.rows import BESIDE
 from audiossm.train.settings import list_left_out
 
 __all__ = ["load_spoken"]
@@ -28,7 +30,8 @@ def load_spoken(
 
     Args:
         folder: of the manifests.
-        data: names of ``train``, ``dev`` and ``noise`` manifests, and ``speeds``.
+        data: names of ``train``, ``dev`` and ``noise`` manifests, perhaps of others that stand
+            ``beside`` what is to be learnt, so that it isn't all that is heard; and ``speeds``.
         vocabulary: of the letters.
         phones: of all transcripts, or none at all.
         cache: a folder that keeps what was decoded.
@@ -68,7 +71,9 @@ def load_spoken(
     faults: dict[str, str] = {}
     joints: tuple[list[int], list[int]] = ([vocabulary.word_break], [])
     labels = {"labellers": (letters, phones.label), "joints": joints}
+    beside = spoken(data.get("beside", []))
     learnt = spoken(data["train"])
+    learnt += [replace(u, source=f"{BESIDE} {u.source}") for u in beside]
     train = load("spoken", learnt, **labels)
     long = [u for u in learnt if (u.seconds or 0) > data["row_s"]]
     faults.update((u.key, f"longer than a row of {data['row_s']} s") for u in long)

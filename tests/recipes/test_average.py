@@ -1,11 +1,16 @@
 """The average of models is of their weights, however they are stored."""
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from audiossm.checkpoint import ModelFolder, read_weights, save_model, shrink_model
+from audiossm.models import Recogniser, RecogniserConfig, save_recogniser
 from recipe_run import load_recipe
+
+SPEECH = Path(__file__).parents[1] / "speech"
 
 
 def test_a_shrunk_model_can_be_averaged_with_another(tmp_path, monkeypatch):
@@ -20,3 +25,26 @@ def test_a_shrunk_model_can_be_averaged_with_another(tmp_path, monkeypatch):
     one, two, mean = (read_weights(ModelFolder.open(tmp_path / n)) for n in ("one", "two", "mean"))
     for name in ("weight", "bias"):
         torch.testing.assert_close(mean[name], (one[name] + two[name]) / 2, rtol=1e-3, atol=1e-4)
+
+
+def test_models_are_chosen_by_what_their_average_gets_wrong(tmp_path, monkeypatch, capsys):
+    # pieces that aren't letters: searched greedily, which is quick
+    config = replace(RecogniserConfig.tiny(), pieces=("<blank>", "▁", "a", "the"))
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_recogniser(tmp_path / str(seed), "a line", Recogniser(config))
+    models = [str(tmp_path / str(seed)) for seed in (0, 1)]
+    manifest = str(SPEECH / "manifest.jsonl")
+    command = ["average.py", *models, "--out", str(tmp_path / "mean"), "--choose", manifest]
+    monkeypatch.setattr(sys, "argv", [*command, "--device", "cpu", "--workers", "1"])
+    load_recipe("transcribe", "average").main()
+    *tried, last = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1] for line in tried[:2]] == models
+    rates = {line.split(": ")[1]: float(line.split()[0]) for line in tried}
+    chosen = last.removeprefix("averaged: ")
+    assert rates[chosen] == min(rates.values())
+    weights = [read_weights(ModelFolder.open(name)) for name in chosen.split(" + ")]
+    mean = read_weights(ModelFolder.open(tmp_path / "mean"))
+    for name, value in mean.items():
+        expected = sum(each[name] for each in weights) / len(weights)
+        torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiossm.errors import ManifestError
+from audiossm.errors import ConfigError, ManifestError
 from audiossm.train.corpus import Corpus
 from audiossm.train.rows import batches, choose
 
@@ -59,6 +59,15 @@ def test_a_pass_has_all_real_speech_and_a_share_of_synthetic_speech():
         assert chosen[:10] == [*range(10)]
         assert len(set(chosen)) == len(chosen) == 12  # 2 of 12: not more than a fifth
     assert passes[0] != passes[1]
+
+
+def test_what_stands_beside_is_a_share_of_a_pass():
+    corpus = make_corpus([100] * 60, ["mine"] * 8 + ["beside synthetic/flite"] * 50 + ["mine"] * 2)
+    data = {"synthetic_share": 0.2, "beside_share": 0.5}
+    chosen = choose(corpus, data, random.Random(0))
+    assert set(chosen) >= {*range(8), 58, 59} and len(chosen) == 20  # half of all
+    with pytest.raises(ConfigError, match="data.beside_share is 1, expected 0 to less than 1"):
+        choose(corpus, data | {"beside_share": 1.0}, random.Random(0))
 
 
 def test_too_little_speech_for_a_batch_is_refused():

@@ -101,6 +101,10 @@ def test_what_is_not_learnt_from_is_listed_with_the_reason(tmp_path, capsys):
         assert "broken.wav" in faults["garden"]
         assert "4 recordings are left out" in capsys.readouterr().out
     assert isinstance(train, Corpus)
+    (tmp_path / "beside").mkdir()
+    data |= {"beside": ["x"]}
+    (both,), _, _ = load_spoken(tmp_path, data, vocabulary, none, tmp_path / "beside", 1, "cpu")
+    assert both.sources == [*train.sources, *(f"beside {source}" for source in train.sources)]
 
 
 def test_phones_take_the_ids_of_another_list_of_symbols(tmp_path):

@@ -1,0 +1,138 @@
+"""Which of several tuned models to average: what helps (greedy model soups, 2203.05482)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchaudio.functional import edit_distance
+
+from audiossm.decoding import DecoderName, choose_decoder, make_decoder
+from audiossm.decoding.words import DecodedWord
+from audiossm.models import Recogniser
+from audiossm.text import Vocabulary, normalise_text
+from audiossm.train.corpus import Corpus
+from audiossm.train.scoring import utterances
+
+__all__ = ["Judge", "Weights", "average", "choose_soup"]
+
+TAIL_S = 0.24  # of silence after a recording: words come late
+Weights = Mapping[str, Tensor]
+Job = tuple[DecoderName, tuple[str, ...], tuple[str, ...], list[tuple[str, NDArray[np.float32]]]]
+
+
+def average(models: Sequence[Weights]) -> dict[str, Tensor]:
+    """Return the mean of models' weights, in their order."""
+    return {name: torch.stack([each[name] for each in models]).mean(0) for name in models[0]}
+
+
+def choose_soup(
+    models: Mapping[str, Weights],
+    wrong: Callable[[Weights], float],
+    told: Callable[[Sequence[str], float], None] = lambda names, rate: None,
+) -> list[str]:
+    """Return the names of those whose average is best: the greedy soup.
+
+    The best one comes first; then each of the others, from the better to the worse, joins if the
+    average isn't worse with it.
+
+    Args:
+        models: weights by name, of one shape.
+        wrong: how bad weights are.
+        told: is called with each average that was tried, and how bad it is.
+    """
+
+    def judge(names: Sequence[str]) -> float:
+        rate = wrong(average([models[name] for name in names]))
+        told(names, rate)
+        return rate
+
+    alone = {name: judge([name]) for name in models}
+    first, *others = sorted(alone, key=lambda name: alone[name])
+    chosen, least = [first], alone[first]
+    for name in others:
+        rate = judge([*chosen, name])
+        if rate <= least:
+            chosen, least = [*chosen, name], rate
+    return chosen
+
+
+class Judge:
+    """Tells how many words of a corpus a recogniser gets wrong, by its default search.
+
+    The network hears all recordings at once, at its longest look-ahead, and processes search what
+    it heard, so this is much faster than ``audiossm evaluate transcribe``. It has neither pauses
+    at which a session makes words final nor the calibration by which weak words aren't told.
+    """
+
+    def __init__(self, corpus: Corpus, workers: int) -> None:
+        self.corpus, self.workers = corpus, workers
+        # spawn: a forked child of a threaded torch can wait for ever
+        spawn = get_context("spawn")
+        self.pool = (
+            ProcessPoolExecutor(
+                workers, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)
+            )
+            if workers > 1
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.pool:
+            self.pool.shutdown(cancel_futures=True)
+
+    def word_error_rate(self, network: Recogniser) -> float:
+        """Return the word error rate, a fraction."""
+        config = network.config
+        heard = sorted(hear(network, self.corpus), key=lambda pair: -len(pair[1]))
+        parts = [heard[i :: 2 * self.workers] for i in range(2 * self.workers)]
+        jobs = [(choose_decoder(config), config.pieces, config.phones, part) for part in parts]
+        found = self.pool.map(read, jobs) if self.pool else map(read, jobs)
+        errors, words = np.sum(list(found), axis=0)
+        return float(errors / max(words, 1))
+
+
+@torch.no_grad()
+def hear(network: Recogniser, corpus: Corpus) -> list[tuple[str, NDArray[np.float32]]]:
+    """Return texts, and log-probabilities (label frames, pieces or also phones), of recordings."""
+    config = network.config
+    late = max(config.lookahead_frames) * config.stack
+    tail = round(TAIL_S * config.encoder.sample_rate / config.frame_size)
+    found = []
+    for items, frames, audio in utterances(corpus, config, rows=64):
+        audio = torch.nn.functional.pad(audio, (0, tail * config.frame_size))
+        letters, phones, _ = network.run(audio, network.init_state(len(items)))
+        both = letters if phones is None else torch.cat([letters, phones], dim=-1)
+        log_probs = both[:, late:].float().cpu().numpy()
+        for row, item in enumerate(items):
+            end = (frames[row] + tail) * config.stack
+            found.append((corpus.texts[item], np.ascontiguousarray(log_probs[row, :end])))
+    return found
+
+
+def read(job: Job) -> tuple[int, int]:
+    """Search some recordings; return wrong words and words."""
+    name, pieces, phones, heard = job
+    decoder = make_decoder(name, Vocabulary(pieces), phones)
+    errors = words = 0
+    for text, log_probs in heard:
+        told, state = decoder.decode(torch.from_numpy(log_probs), decoder.init_state(0))
+        told = [*told, *decoder.finish(state)]
+        hypothesis = [item.word for item in told if isinstance(item, DecodedWord)]
+        reference = normalise_text(text).split()
+        errors += edit_distance(reference, hypothesis)
+        words += len(reference)
+    return errors, words
