@@ -102,6 +102,13 @@ def add_task(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         metavar="T",
         help="of all groups in free runs, drawn from all codes (default: as --prompt does it)",
     )
+    how.add_argument(
+        "--free-runs",
+        type=count,
+        default=3,
+        metavar="N",
+        help="how many people are gone on from for a minute each (default: %(default)s)",
+    )
     how.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument(
         "--backend",
@@ -184,6 +191,7 @@ def run(args: argparse.Namespace) -> int:
         transcriber=Transcriber.load(args.recogniser) if listens else None,
         recordings=recordings,
         control=None if args.control is None else LoadedGenerator.load(args.control),
+        num_runs=args.free_runs,
         free_sampling=free_sampling,
         on_heard=progress.hear,
     )

