@@ -45,6 +45,8 @@ def continue_sound(
 ) -> Iterator[Sound]:
     """Yield what follows a recording, frame by frame, without any text.
 
+    Where a stretch of it is much quieter or louder than the prompt, the prompt is heard again.
+
     Args:
         generator: the model.
         voice: what it is told of whoever speaks.

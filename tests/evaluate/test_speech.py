@@ -245,8 +245,9 @@ def test_the_command_line(folder, tmp_path, monkeypatch, capsys):
     assert found["bits"]["control"] == "other" and found["streaming"]["passed"]
     assert len(found["free_runs"]) == 2
     assert not found["passed"] and found["manner"]["sampling"]["top_k"] == 40
-    assert main([*argv, "--free-temperature", "1"]) == 1
+    assert main([*argv, "--free-temperature", "1", "--free-runs", "1"]) == 1
     printed = capsys.readouterr().out
+    assert printed.count("louder, dB") == 1
     assert "behind a prompt of 3 s: model " in printed
     assert "word errors over recordings'" in printed and "FAIL: anna: " in printed
     assert "pass: frames changed by cuts 0.000" in printed
