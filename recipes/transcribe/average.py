@@ -9,15 +9,14 @@ result is reported on.
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from audiossm.checkpoint import ModelFolder, read_weights, save_model
 from audiossm.manifest import read_manifest
-from audiossm.models import LoadedRecogniser
+from audiossm.models import LoadedRecogniser, choose_device
 from audiossm.train.corpus import Corpus
 from audiossm.train.soup import Judge, Weights, average, choose_soup
 from audiossm_apps.recipe import run_recipe
@@ -29,7 +28,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="names or folders")
     parser.add_argument("--out", type=Path, required=True, help="the new model's folder")
     parser.add_argument("--choose", type=Path, metavar="MANIFEST", help="average what helps on it")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (auto)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     folders = [ModelFolder.open(name) for name in args.models]
@@ -50,11 +49,11 @@ def choose(
     first: ModelFolder, weights: dict[str, Any], manifest: Path, device: str, workers: int
 ) -> list[str]:
     """Return which models to average, by the words that averages get wrong."""
-    loaded = LoadedRecogniser.load(first.path)
-    network = loaded.network.to(device)
+    place = str(choose_device(device))
+    network = LoadedRecogniser.load(first.path).network.to(place)
     # one that stands on a codec's encoder is saved without it
     part = network.above_encoder() if "codec" in first.config else network
-    corpus = Corpus.load(read_manifest(manifest), (), (), workers).to(device)
+    corpus = Corpus.load(read_manifest(manifest), (), (), workers).to(place)
 
     def wrong(candidate: Weights) -> float:
         part.load_state_dict(candidate)
@@ -70,4 +69,4 @@ def choose(
 
 
 if __name__ == "__main__":
-    run_recipe(main)
+    sys.exit(run_recipe(main, resumes=False))
