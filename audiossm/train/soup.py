@@ -1,4 +1,4 @@
-"""Which of several tuned models to average: what helps (greedy model soups, 2203.05482)."""
+"""Averages of tuned models: of which (model soups, 2203.05482), and how far from their base."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,8 +19,9 @@ from audiossm.text import Vocabulary, normalise_text
 from audiossm.train.corpus import Corpus
 from audiossm.train.scoring import utterances
 
-__all__ = ["Judge", "Weights", "average", "choose_soup"]
+__all__ = ["Judge", "Weights", "average", "choose_share", "choose_soup", "mix"]
 
+SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 TAIL_S = 0.24  # of silence after a recording: words come late
 Weights = Mapping[str, Tensor]
 Job = tuple[DecoderName, tuple[str, ...], tuple[str, ...], list[tuple[str, NDArray[np.float32]]]]
@@ -60,6 +61,32 @@ def choose_soup(
         if rate <= least:
             chosen, least = [*chosen, name], rate
     return chosen
+
+
+def mix(base: Weights, tuned: Weights, share: float) -> dict[str, Tensor]:
+    """Return weights that are by ``share`` on the way from a base to what it was tuned to."""
+    return {name: torch.lerp(value, tuned[name], share) for name, value in base.items()}
+
+
+def choose_share(
+    base: Weights,
+    tuned: Weights,
+    wrong: Callable[[Weights], float],
+    told: Callable[[float, float], None] = lambda share, rate: None,
+) -> float:
+    """Return how far to go from a base towards what it was tuned to (WiSE-FT, 2109.01903).
+
+    Args:
+        base: weights.
+        tuned: others of their shapes.
+        wrong: how bad weights are.
+        told: is called with each share that was tried, and how bad it is.
+    """
+    found = {}
+    for share in SHARES:
+        found[share] = wrong(mix(base, tuned, share))
+        told(share, found[share])
+    return min(SHARES, key=lambda share: found[share])
 
 
 class Judge:

@@ -1,10 +1,11 @@
 """Average the weights of several models of one run: often a little better than each of them.
 
 python recipes/transcribe/average.py MODEL MODEL [MODEL ...] --out DIR
-python recipes/transcribe/average.py MODEL MODEL [MODEL ...] --out DIR --choose MANIFEST.jsonl
+python recipes/transcribe/average.py MODEL [MODEL ...] --out DIR --choose MANIFEST --base MODEL
 
 With --choose only those are averaged that help on a manifest, which shouldn't be the one that the
-result is reported on.
+result is reported on; with --base, too, the average is taken only so far from what the models were
+tuned from as helps there.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from audiossm.checkpoint import ModelFolder, read_weights, save_model
 from audiossm.manifest import read_manifest
 from audiossm.models import LoadedRecogniser, choose_device
 from audiossm.train.corpus import Corpus
-from audiossm.train.soup import Judge, Weights, average, choose_soup
+from audiossm.train.soup import Judge, Weights, average, choose_share, choose_soup, mix
 from audiossm_apps.recipe import run_recipe
 
 
@@ -30,25 +31,42 @@ def main() -> None:
     parser.add_argument("--choose", type=Path, metavar="MANIFEST", help="average what helps on it")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (auto)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--base", metavar="MODEL", help="what they were tuned from")
     args = parser.parse_args()
+    if args.base and not args.choose:
+        parser.error("--base needs --choose: recordings on which to see how far to go from it")
     folders = [ModelFolder.open(name) for name in args.models]
-    tables = [{k: v for k, v in f.config.items() if isinstance(v, dict)} for f in folders]
-    if any(table != tables[0] for table in tables):
+    base = [ModelFolder.open(args.base)] if args.base else []
+    if any(read_sizes(each) != read_sizes(folders[0]) for each in [*folders, *base]):
         parser.error(
             "the tables of their config.toml differ: only one run's models can be averaged"
         )
-    weights = {str(f.path): read_weights(f) for f in folders}
-    names = list(weights)
+    weights = {str(folder.path): read_weights(folder) for folder in folders}
     if args.choose:
-        names = choose(folders[0], weights, args.choose, args.device, args.workers)
-    mean = average([weights[name] for name in names])
-    save_model(args.out, folders[0].kind, folders[0].config["description"], tables[0], mean)
+        first = read_weights(base[0]) if base else None
+        mean = choose(folders[0], weights, first, args.choose, args.device, args.workers)
+    else:
+        mean = average(list(weights.values()))
+    tables = {k: v for k, v in folders[0].config.items() if isinstance(v, dict)}
+    save_model(args.out, folders[0].kind, folders[0].config["description"], tables, mean)
+
+
+def read_sizes(folder: ModelFolder) -> dict[str, Any]:
+    """Return the tables of a model's config, without dropout, which is of training alone."""
+    tables = {k: dict(v) for k, v in folder.config.items() if isinstance(v, dict)}
+    tables.get("recogniser", {}).pop("dropout", None)
+    return tables
 
 
 def choose(
-    first: ModelFolder, weights: dict[str, Any], manifest: Path, device: str, workers: int
-) -> list[str]:
-    """Return which models to average, by the words that averages get wrong."""
+    first: ModelFolder,
+    weights: dict[str, Weights],
+    base: Weights | None,
+    manifest: Path,
+    device: str,
+    workers: int,
+) -> Weights:
+    """Return the best average, judged by the words that it gets wrong."""
     place = str(choose_device(device))
     network = LoadedRecogniser.load(first.path).network.to(place)
     # one that stands on a codec's encoder is saved without it
@@ -59,13 +77,19 @@ def choose(
         part.load_state_dict(candidate)
         return judge.word_error_rate(network)
 
-    def tell(names: Sequence[str], rate: float) -> None:
-        print(f"{100 * rate:.2f} % of the words wrong: {' + '.join(names)}", flush=True)
+    def tell(what: Sequence[str] | float, rate: float) -> None:
+        told = f"{what:g} of the way" if isinstance(what, float) else " + ".join(what)
+        print(f"{100 * rate:.2f} % of the words wrong: {told}", flush=True)
 
     with Judge(corpus, workers) as judge:
         chosen = choose_soup(weights, wrong, tell)
-    print(f"averaged: {' + '.join(chosen)}")
-    return chosen
+        mean: Weights = average([weights[name] for name in chosen])
+        print(f"averaged: {' + '.join(chosen)}")
+        if base is not None:
+            share = choose_share(base, mean, wrong, tell)
+            mean = mix(base, mean, share)
+            print(f"and {share:g} of the way from the base")
+    return mean
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 from audiossm.manifest import read_manifest
 from audiossm.models import Recogniser, RecogniserConfig
 from audiossm.train.corpus import Corpus
-from audiossm.train.soup import average, choose_soup, hear, read
+from audiossm.train.soup import average, choose_share, choose_soup, hear, mix, read
 
 SPEECH = Path(__file__).parents[1] / "speech"
 
@@ -24,6 +24,16 @@ def test_the_best_comes_first_and_only_what_helps_joins_it():
     assert chosen == ["c", "b"]  # 0.25; with a 1.17, with d 3.17
     assert tried == [["a"], ["b"], ["c"], ["d"], ["c", "b"], ["c", "b", "a"], ["c", "b", "d"]]
     assert average([models["a"], models["c"]])["w"].item() == 1.0
+
+
+def test_a_base_is_left_only_as_far_as_helps():
+    tried = []
+    base, tuned = {"w": torch.tensor([2.0])}, {"w": torch.tensor([-1.0])}
+    share = choose_share(
+        base, tuned, lambda weights: abs(weights["w"].item()), lambda *each: tried.append(each)
+    )
+    assert share == 0.7 and [each[0] for each in tried] == [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    assert mix(base, tuned, 0.5)["w"].item() == 0.5
 
 
 def test_a_judge_hears_each_recording_as_it_is_alone_and_counts_all_words():
