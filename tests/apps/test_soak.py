@@ -2,8 +2,8 @@
 
 import json
 import time
+from mmap import mmap
 
-import numpy as np
 import pytest
 
 from audiossm.checkpoint import save_model
@@ -42,10 +42,12 @@ def test_two_minutes_are_flat(tiny, tmp_path, capsys):
 
 def test_a_session_that_keeps_what_it_heard_is_found_out(tiny, capsys, monkeypatch):
     class Hoarder(stream.Stream):
-        hoard: list[np.ndarray] = []
+        hoard: list[mmap] = []
 
         def push(self, samples):
-            self.hoard.append(np.ones(200_000, np.float32))
+            # not from the heap, where tests before this one may have left room
+            self.hoard.append(mmap(-1, 800_000))
+            self.hoard[-1].write(b"x" * 800_000)
             return super().push(samples)
 
     monkeypatch.setattr(stream, "Stream", Hoarder)
