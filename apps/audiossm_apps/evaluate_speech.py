@@ -105,9 +105,8 @@ def add_task(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     how.add_argument(
         "--free-runs",
         type=count,
-        default=3,
         metavar="N",
-        help="how many people are gone on from for a minute each (default: %(default)s)",
+        help="how many people are gone on from for a minute each (default: 3)",
     )
     how.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument(
@@ -140,12 +139,16 @@ def run(args: argparse.Namespace) -> int:
             measures.remove("voices")
     if "voices" in measures and args.voices_manifest is None:
         args.parser.error("voices are compared with recordings: give --voices-manifest")
-    if "continuation" not in measures and (args.control or args.free_temperature is not None):
-        args.parser.error("--control and --free-temperature are about the measure continuation")
+    if "continuation" not in measures and (
+        args.control or args.free_runs or args.free_temperature is not None
+    ):
+        args.parser.error(
+            "--control, --free-runs and --free-temperature are about the measure continuation"
+        )
     import torch
 
     from audiossm.decoding.sampling import Sampling
-    from audiossm.evaluate.speech import evaluate_speech
+    from audiossm.evaluate.speech import NUM_RUNS, evaluate_speech
     from audiossm.evaluate.speech_takes import Manner, Studio
     from audiossm.manifest import read_manifest
     from audiossm.models import LoadedGenerator
@@ -191,7 +194,7 @@ def run(args: argparse.Namespace) -> int:
         transcriber=Transcriber.load(args.recogniser) if listens else None,
         recordings=recordings,
         control=None if args.control is None else LoadedGenerator.load(args.control),
-        num_runs=args.free_runs,
+        num_runs=args.free_runs or NUM_RUNS,
         free_sampling=free_sampling,
         on_heard=progress.hear,
     )

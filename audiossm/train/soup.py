@@ -1,10 +1,9 @@
 """Averages of tuned models: of which (model soups, 2203.05482), and how far from their base."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import torch
@@ -15,14 +14,14 @@ from torchaudio.functional import edit_distance
 from audiossm.decoding import DecoderName, choose_decoder, make_decoder
 from audiossm.decoding.words import DecodedWord
 from audiossm.models import Recogniser
+from audiossm.models.loaded import TAIL_S
 from audiossm.text import Vocabulary, normalise_text
 from audiossm.train.corpus import Corpus
 from audiossm.train.scoring import utterances
 
-__all__ = ["Judge", "Weights", "average", "choose_share", "choose_soup", "mix"]
+__all__ = ["Weights", "average", "choose_share", "choose_soup", "judging", "mix"]
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-TAIL_S = 0.24  # of silence after a recording: words come late
 Weights = Mapping[str, Tensor]
 Job = tuple[DecoderName, tuple[str, ...], tuple[str, ...], list[tuple[str, NDArray[np.float32]]]]
 
@@ -89,47 +88,34 @@ def choose_share(
     return min(SHARES, key=lambda share: found[share])
 
 
-class Judge:
-    """Tells how many words of a corpus a recogniser gets wrong, by its default search.
+@contextmanager
+def judging(corpus: Corpus, workers: int) -> Iterator[Callable[[Recogniser], float]]:
+    """Have processes ready that tell the share of a corpus's words that a recogniser gets wrong.
 
-    The network hears all recordings at once, at its longest look-ahead, and processes search what
-    it heard, so this is much faster than ``audiossm evaluate transcribe``. It has neither pauses
-    at which a session makes words final nor the calibration by which weak words aren't told.
+    The network hears many recordings at once, at its longest look-ahead, and processes search what
+    it heard by its default search, so this is much faster than ``audiossm evaluate transcribe``. It
+    has neither pauses at which a session makes words final nor the calibration by which weak words
+    aren't told.
     """
 
-    def __init__(self, corpus: Corpus, workers: int) -> None:
-        self.corpus, self.workers = corpus, workers
+    def word_error_rate(network: Recogniser) -> float:
+        config = network.config
+        heard = sorted(hear(network, corpus), key=lambda pair: -len(pair[1]))
+        parts = [heard[i :: 2 * workers] for i in range(2 * workers)]
+        jobs = [(choose_decoder(config), config.pieces, config.phones, part) for part in parts]
+        errors, words = np.sum(list((pool.map if pool else map)(read, jobs)), axis=0)
+        return float(errors / max(words, 1))
+
+    pool = None
+    if workers > 1:
         # spawn: a forked child of a threaded torch can wait for ever
         spawn = get_context("spawn")
-        self.pool = (
-            ProcessPoolExecutor(
-                workers, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)
-            )
-            if workers > 1
-            else None
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.pool:
-            self.pool.shutdown(cancel_futures=True)
-
-    def word_error_rate(self, network: Recogniser) -> float:
-        """Return the word error rate, a fraction."""
-        config = network.config
-        heard = sorted(hear(network, self.corpus), key=lambda pair: -len(pair[1]))
-        parts = [heard[i :: 2 * self.workers] for i in range(2 * self.workers)]
-        jobs = [(choose_decoder(config), config.pieces, config.phones, part) for part in parts]
-        found = self.pool.map(read, jobs) if self.pool else map(read, jobs)
-        errors, words = np.sum(list(found), axis=0)
-        return float(errors / max(words, 1))
+        pool = ProcessPoolExecutor(workers, spawn, torch.set_num_threads, initargs=(1,))
+    try:
+        yield word_error_rate
+    finally:
+        if pool:
+            pool.shutdown(cancel_futures=True)
 
 
 @torch.no_grad()

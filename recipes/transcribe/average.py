@@ -19,7 +19,7 @@ from audiossm.checkpoint import ModelFolder, read_weights, save_model
 from audiossm.manifest import read_manifest
 from audiossm.models import LoadedRecogniser, choose_device
 from audiossm.train.corpus import Corpus
-from audiossm.train.soup import Judge, Weights, average, choose_share, choose_soup, mix
+from audiossm.train.soup import Weights, average, choose_share, choose_soup, judging, mix
 from audiossm_apps.recipe import run_recipe
 
 
@@ -75,13 +75,13 @@ def choose(
 
     def wrong(candidate: Weights) -> float:
         part.load_state_dict(candidate)
-        return judge.word_error_rate(network)
+        return word_error_rate(network)
 
     def tell(what: Sequence[str] | float, rate: float) -> None:
         told = f"{what:g} of the way" if isinstance(what, float) else " + ".join(what)
         print(f"{100 * rate:.2f} % of the words wrong: {told}", flush=True)
 
-    with Judge(corpus, workers) as judge:
+    with judging(corpus, workers) as word_error_rate:
         chosen = choose_soup(weights, wrong, tell)
         mean: Weights = average([weights[name] for name in chosen])
         print(f"averaged: {' + '.join(chosen)}")
