@@ -68,11 +68,11 @@ class Lessons:
                     "above 0 each row is heard twice"
                 )
             ranks.part(data["rows"] // 2)  # rows of a batch with two views
-        self.trainee, self.noise, self.hp, self.step = trainee, noise, hp, step
-        self.source = batches(train, data, hp, step, ranks)
+        self.trainee, self.train, self.noise, self.data = trainee, train, noise, data
         self.model: nn.Module = trainee
         self.fresh: RecogniserState = trainee.recogniser.init_state(rows)
-        self.ended = self.fresh
+        self.hp = hp
+        self.begin(hp["seed"], step)
         self.grammars: list[Grammar] = []
         if hp["grammar_weight"]:
             config = trainee.recogniser.config
@@ -92,6 +92,12 @@ class Lessons:
         elif captured:
             samples = round(data["row_s"] * 16000)
             self.model = capture(trainee, rows, samples, compiled=compiled)
+
+    def begin(self, seed: int, step: int) -> None:
+        """Go to a step of the rows that a seed draws; no row goes on from one before it."""
+        self.hp, self.step = self.hp | {"seed": seed}, step
+        self.source = batches(self.train, self.data, self.hp, step, self.ranks)
+        self.ended = map_state(torch.clone, self.fresh)
 
     def next_loss(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the next step and its parts."""

@@ -74,6 +74,12 @@ class Run(Generic[Product]):
         """Where the weights are."""
         return next(self.trainee.parameters()).device
 
+    def restart(self) -> None:
+        """Go back to step 0 with the weights that the trainee has now."""
+        self.ema.load_state_dict(self.product.state_dict())
+        self.optimizer.state.clear()
+        self.step = 0
+
     def advance(self, loss: Tensor, lr: float, grad_clip: float) -> Tensor:
         """Take one step down ``loss``; return the norm of the gradient. A broken one is skipped.
 

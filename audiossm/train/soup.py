@@ -8,7 +8,7 @@ from multiprocessing import get_context
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torchaudio.functional import edit_distance
 
 from audiossm.decoding import DecoderName, choose_decoder, make_decoder
@@ -19,7 +19,7 @@ from audiossm.text import Vocabulary, normalise_text
 from audiossm.train.corpus import Corpus
 from audiossm.train.scoring import utterances
 
-__all__ = ["Weights", "average", "choose_share", "choose_soup", "judging", "mix"]
+__all__ = ["Weights", "average", "blend", "choose_share", "choose_soup", "judging", "mix"]
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 Weights = Mapping[str, Tensor]
@@ -86,6 +86,44 @@ def choose_share(
         found[share] = wrong(mix(base, tuned, share))
         told(share, found[share])
     return min(SHARES, key=lambda share: found[share])
+
+
+def blend(
+    models: Mapping[str, Weights],
+    base: Weights | None,
+    network: Recogniser,
+    part: nn.Module,
+    corpus: Corpus,
+    workers: int,
+) -> Weights:
+    """Return the best average of models, by the words that it gets wrong; print what was tried.
+
+    Args:
+        models: weights by name, of one shape.
+        base: what they were tuned from; the average then goes only so far from it as is best.
+        network: is used to hear; it is left with other weights.
+        part: of it, what the weights are of.
+        corpus: what it hears, on its device.
+        workers: processes that search what was heard.
+    """
+
+    def wrong(candidate: Weights) -> float:
+        part.load_state_dict(candidate)
+        return word_error_rate(network)
+
+    def tell(what: Sequence[str] | float, rate: float) -> None:
+        told = f"{what:g} of the way" if isinstance(what, float) else " + ".join(what)
+        print(f"{100 * rate:.2f} % of the words wrong: {told}", flush=True)
+
+    with judging(corpus, workers) as word_error_rate:
+        chosen = choose_soup(models, wrong, tell)
+        mean: Weights = average([models[name] for name in chosen])
+        print(f"averaged: {' + '.join(chosen)}")
+        if base is not None:
+            share = choose_share(base, mean, wrong, tell)
+            mean = mix(base, mean, share)
+            print(f"and {share:g} of the way from the base")
+    return mean
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from audiossm_kernels.triton_math import bound
 
 __all__ = ["partition"]
 
-BLOCKS = {2: 64, 3: 32}  # symbols, the blank among them, that the states of an order have room for
+# symbols, the blank among them, that the states of an order have room for
+BLOCKS = {2: (64, 128), 3: (32,)}
 
 
 @triton.jit
@@ -138,18 +139,21 @@ def partition(
         begin: probabilities of the state before the first frame: (last,) or (before, last).
 
     Raises:
-        KernelError: more symbols than 64, or 32 where the table is of three labels in a row.
+        KernelError: more symbols than 128, or 32 where the table is of three labels in a row.
     """
     order = table.dim()
-    n, (rows, length, symbols) = BLOCKS[order], log_probs.shape
-    if symbols > n:
-        raise KernelError(f"{symbols} symbols: a grammar of order {order} has room for {n}")
+    rows, length, symbols = log_probs.shape
+    room = [n for n in BLOCKS[order] if n >= symbols]
+    if not room:
+        most = BLOCKS[order][-1]
+        raise KernelError(f"{symbols} symbols: a grammar of order {order} has room for {most}")
+    n = room[0]
     spare = n - symbols
     e = torch.nn.functional.pad(log_probs.detach().float().exp(), (0, spare))
     table = torch.nn.functional.pad(table.float(), (0, spare) * order)
     begin = torch.nn.functional.pad(begin.float(), (0, spare) * (order - 1))
     if order == 2:
-        forward, back, warps, width = pairs_kernel, pairs_back_kernel, 4, n
+        forward, back, warps, width = pairs_kernel, pairs_back_kernel, n // 16, n
         repeat = table.diagonal().contiguous()
         table = table.t().contiguous()
     else:

@@ -11,7 +11,6 @@ tuned from as helps there.
 import argparse
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from audiossm.checkpoint import ModelFolder, read_weights, save_model
 from audiossm.manifest import read_manifest
 from audiossm.models import LoadedRecogniser, choose_device
 from audiossm.train.corpus import Corpus
-from audiossm.train.soup import Weights, average, choose_share, choose_soup, judging, mix
+from audiossm.train.soup import Weights, average, blend
 from audiossm_apps.recipe import run_recipe
 
 
@@ -72,24 +71,7 @@ def choose(
     # one that stands on a codec's encoder is saved without it
     part = network.above_encoder() if "codec" in first.config else network
     corpus = Corpus.load(read_manifest(manifest), (), (), workers).to(place)
-
-    def wrong(candidate: Weights) -> float:
-        part.load_state_dict(candidate)
-        return word_error_rate(network)
-
-    def tell(what: Sequence[str] | float, rate: float) -> None:
-        told = f"{what:g} of the way" if isinstance(what, float) else " + ".join(what)
-        print(f"{100 * rate:.2f} % of the words wrong: {told}", flush=True)
-
-    with judging(corpus, workers) as word_error_rate:
-        chosen = choose_soup(weights, wrong, tell)
-        mean: Weights = average([weights[name] for name in chosen])
-        print(f"averaged: {' + '.join(chosen)}")
-        if base is not None:
-            share = choose_share(base, mean, wrong, tell)
-            mean = mix(base, mean, share)
-            print(f"and {share:g} of the way from the base")
-    return mean
+    return blend(weights, base, network, part, corpus, workers)
 
 
 if __name__ == "__main__":

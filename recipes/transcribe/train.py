@@ -1,9 +1,11 @@
-"""Train the recogniser: a Mamba-3 backbone on a codec's encoder, or together with one; CTC.
+r"""Train the recogniser: a Mamba-3 backbone on a codec's encoder, or together with one; CTC.
 
     python recipes/transcribe/train.py --data DIR --out DIR --codec MODEL
     python recipes/transcribe/train.py --smoke --out DIR      # a minute on a CPU
 
     torchrun --nproc_per_node 2 --max-restarts 3 recipes/transcribe/train.py ...
+    python recipes/transcribe/train.py --config recipes/transcribe/fine_tune.toml --init MODEL \
+        --data DIR --out DIR --models 12 --choose MANIFEST    # tune it twelve times and average
 
 DIR holds the manifests and shards that config.toml names, and phones.json by make_phones.py. A run
 that was stopped goes on from its last checkpoint with the same command, on any number of processes,
@@ -11,6 +13,7 @@ which share the rows of a batch. README.md has the numbers.
 """
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -22,10 +25,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from audiossm.checkpoint import ModelFolder
-from audiossm.codec import ForeignCodec, load_codec
+from audiossm.checkpoint import ModelFolder, read_weights
+from audiossm.codec import ForeignCodec, LoadedCodec, load_codec
 from audiossm.config import change_value, from_dict, load_toml
 from audiossm.errors import ConfigError
+from audiossm.manifest import read_manifest
 from audiossm.models import Recogniser, RecogniserConfig, save_recogniser
 from audiossm.text import Vocabulary
 from audiossm.train.card import write_card
@@ -38,6 +42,7 @@ from audiossm.train.ranks import Ranks
 from audiossm.train.run import Run
 from audiossm.train.scoring import greedy_wer, transducer_wer
 from audiossm.train.settings import adopt_sets, check_settings
+from audiossm.train.soup import average, blend
 from audiossm.train.spoken import load_spoken
 from audiossm.train.trainee import Trainee
 from audiossm_apps.recipe import StepBar, run_recipe
@@ -62,6 +67,100 @@ def errors(network: Recogniser, whole: nn.Module, dev: Corpus) -> dict[str, floa
     return found
 
 
+def learn(
+    run: Run[nn.Module],
+    lessons: Lessons,
+    seed: int,
+    out: Path,
+    dev: Corpus,
+    args: argparse.Namespace,
+) -> None:
+    """Take the steps of a run that are left, or as many as the minutes allow; ``out`` keeps it."""
+    ranks, hp, checkpoint = lessons.ranks, lessons.hp, out / "checkpoint.pt"
+    out.mkdir(parents=True, exist_ok=True)
+    before = run.load(checkpoint) if checkpoint.exists() else None
+    lessons.begin(seed, run.step)
+    if before is not None:
+        lessons.load_state_dict(before)
+        if ranks.leads:
+            print(f"resumed at step {run.step}", flush=True)
+    averaged = recogniser_of(run.ema)
+    journal = Journal(out, run.step, tensorboard=args.tensorboard, ranks=ranks)
+    means = Means()
+    bar = StepBar(hp["steps"], run.step, shown=ranks.leads)
+    saved = minutes = ranks.agree((time.monotonic() - args.began) / 60)
+    while run.step < hp["steps"] and minutes < args.minutes:
+        progress = run.step / hp["steps"]
+        if args.anneal:
+            progress = max(progress, minutes / args.minutes)
+        cosine = 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))
+        lr = hp["lr"] * min((run.step + 1) / hp["warmup"], cosine + 0.01)
+        loss, parts = lessons.next_loss()
+        norm = run.advance(loss, lr, hp["grad_clip"])
+        means.add(parts)
+        minutes = ranks.agree((time.monotonic() - args.began) / 60)
+        if run.step % hp["log_every"] == 0:
+            parts = {name: ranks.mean(part) for name, part in means.take().items()}
+            row = {"step": run.step, "minutes": round(minutes, 4), "norm": norm.item()}
+            row |= {name: part.item() for name, part in parts.items()}
+            if ranks.leads and run.step % hp["dev_every"] == 0:
+                row |= errors(averaged, run.ema, dev)
+            journal.write(row)
+            bar.show(run.step, row)
+        bar.show(run.step)
+        if minutes - saved > args.save_minutes:
+            run.save(checkpoint, lessons.state_dict(), ranks)
+            saved = minutes
+    run.save(checkpoint, lessons.state_dict(), ranks)
+    bar.close(), journal.close()
+
+
+def learn_often(
+    run: Run[nn.Module],
+    lessons: Lessons,
+    places: list[Path],
+    codec: LoadedCodec | None,
+    dev: Corpus,
+    args: argparse.Namespace,
+) -> int:
+    """Train a model into each folder, all from the same weights, then keep their average.
+
+    Returns:
+        how many are made; if the minutes end before the last one, the run is left as it is.
+    """
+    network = recogniser_of(run.ema)
+    part = network if codec is None else network.above_encoder()
+    begun = copy.deepcopy(lessons.trainee.state_dict())
+    base = {name: value.cpu().clone() for name, value in part.state_dict().items()}
+    for seed, place in enumerate(places, lessons.hp["seed"]):
+        model = place / "model"
+        if (model / "config.toml").exists():
+            continue
+        torch.manual_seed(seed)
+        lessons.trainee.load_state_dict(begun)
+        run.restart()
+        learn(run, lessons, seed, place, dev, args)
+        if run.step < lessons.hp["steps"]:
+            return places.index(place)
+        save_recogniser(model, f"seed {seed} of {len(places)} models", network, codec)
+        (place / "checkpoint.pt").unlink()  # all that is left to do with it is the average
+    made = {str(place): read_weights(ModelFolder.open(place / "model")) for place in places}
+    if args.choose:
+        corpus = Corpus.load(read_manifest(args.choose), (), (), args.workers).to(str(run.device))
+        mean = blend(made, base, network, part, corpus, args.workers)
+    else:
+        mean = average(list(made.values()))
+    part.load_state_dict(mean)
+    return len(places)
+
+
+def recogniser_of(kept: nn.Module) -> Recogniser:
+    """Return the recogniser in what a run keeps: it, or the trainee, whose transducer goes on."""
+    network = kept.recogniser if isinstance(kept, Trainee) else kept
+    assert isinstance(network, Recogniser)
+    return network
+
+
 def main() -> None:
     """Load, train, evaluate, export."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -82,13 +181,27 @@ def main() -> None:
     graphs = parser.add_mutually_exclusive_group()
     graphs.add_argument("--compile", action="store_true", help="CUDA: compile and capture")
     graphs.add_argument("--capture", action="store_true", help="CUDA: capture what isn't compiled")
+    parser.add_argument("--models", type=int, default=1, help="so many, averaged (%(default)s)")
+    parser.add_argument("--choose", type=Path, metavar="MANIFEST", help="average what helps on it")
     parser.add_argument("--tensorboard", action="store_true", help="events in OUT/tensorboard")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on the test audio")
     args = parser.parse_args()
     if (args.compile or args.capture) and not args.device.startswith("cuda"):
         parser.error(f"--compile and --capture need a CUDA device, but --device is {args.device}")
-    began = time.monotonic()
+    if args.models < 1:
+        parser.error(f"--models is {args.models}, expected 1 or more")
+    if args.models > 1 and not args.init:
+        parser.error("--models needs --init: only what began alike can be averaged")
+    if args.models > 1 and args.anneal:
+        parser.error("--models and --anneal: each model takes train.steps steps")
+    if args.choose and args.models < 2:
+        parser.error("--choose needs --models: several that it can choose from")
+    if args.choose:
+        read_manifest(args.choose)  # what is wrong with it is told now, not after an hour
+    args.began = time.monotonic()
     ranks = Ranks.join(args.device)
+    if args.models > 1 and ranks.count > 1:
+        parser.error("--models trains one after the other: without torchrun")
     args.out.mkdir(parents=True, exist_ok=True)
 
     table = load_toml(args.config)
@@ -136,9 +249,11 @@ def main() -> None:
     # one corpus for each speed: as it was spoken, or nearly
     heard = min(zip(train, data["speeds"], strict=True), key=lambda pair: abs(pair[1] - 1))[0]
     if ranks.leads:
-        print(f"{heard.hours:.2f} h, decoded in {time.monotonic() - began:.0f} s", flush=True)
+        print(f"{heard.hours:.2f} h, decoded in {time.monotonic() - args.began:.0f} s", flush=True)
 
     torch.manual_seed(hp["seed"])
+    if args.models > 1 and hp["transducer_weight"]:
+        raise ConfigError("--models averages recognisers: set train.transducer_weight to 0.0")
     trainee = Trainee(config, transducer=hp["transducer_weight"] > 0).to(ranks.device)
     if args.init:
         trainee.begin_from(args.init)
@@ -147,62 +262,38 @@ def main() -> None:
     settings = {name: hp[name] for name in ("lr", "weight_decay", "ema")}
     kept = trainee if trainee.transducer is not None else trainee.recogniser
     run: Run[nn.Module] = Run(trainee, kept, betas=(0.9, 0.98), **settings)
-    averaged = run.ema.recogniser if isinstance(run.ema, Trainee) else run.ema
-    assert isinstance(averaged, Recogniser)
-    checkpoint = args.out / "checkpoint.pt"
-    before = run.load(checkpoint) if checkpoint.exists() else None
     captured = args.compile or args.capture
     lessons = Lessons(
-        trainee, train, noise, data, hp, step=run.step, captured=captured, compiled=args.compile,
+        trainee, train, noise, data, hp, step=0, captured=captured, compiled=args.compile,
         ranks=ranks, halved=args.halve_gradients,
     )  # fmt: skip
-    if before is not None:
-        lessons.load_state_dict(before)
-        if ranks.leads:
-            print(f"resumed at step {run.step}", flush=True)
-
-    journal = Journal(args.out, run.step, tensorboard=args.tensorboard, ranks=ranks)
-    means = Means()
-    bar = StepBar(hp["steps"], run.step, shown=ranks.leads)
-    saved = minutes = ranks.agree((time.monotonic() - began) / 60)
-    while run.step < hp["steps"] and minutes < args.minutes:
-        progress = run.step / hp["steps"]
-        if args.anneal:
-            progress = max(progress, minutes / args.minutes)
-        cosine = 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))
-        lr = hp["lr"] * min((run.step + 1) / hp["warmup"], cosine + 0.01)
-        loss, parts = lessons.next_loss()
-        norm = run.advance(loss, lr, hp["grad_clip"])
-        means.add(parts)
-        minutes = ranks.agree((time.monotonic() - began) / 60)
-        if run.step % hp["log_every"] == 0:
-            parts = {name: ranks.mean(part) for name, part in means.take().items()}
-            row = {"step": run.step, "minutes": round(minutes, 4), "norm": norm.item()}
-            row |= {name: part.item() for name, part in parts.items()}
-            if ranks.leads and run.step % hp["dev_every"] == 0:
-                row |= errors(averaged, run.ema, dev)
-            journal.write(row)
-            bar.show(run.step, row)
-        bar.show(run.step)
-        if minutes - saved > args.save_minutes:
-            run.save(checkpoint, lessons.state_dict(), ranks)
-            saved = minutes
-
-    run.save(checkpoint, lessons.state_dict(), ranks)
-    bar.close(), journal.close()
+    averaged = recogniser_of(run.ema)
+    places = [args.out]
+    if args.models == 1:
+        learn(run, lessons, hp["seed"], args.out, dev, args)
+        done = f"step {run.step} of {hp['steps']}"
+    else:
+        places = [args.out / "models" / str(number) for number in range(args.models)]
+        made = learn_often(run, lessons, places, codec, dev, args)
+        if made < args.models:
+            print(f"{made} of {args.models} models are made: the same command goes on")
+            return
+        done = f"average of {made} models"
     ranks.leave()  # only the first one goes on
     final = errors(averaged, run.ema, dev)
-    print(f"step {run.step} of {hp['steps']}, dev WER {final['dev_wer']:.4f}", flush=True)
+    print(f"{done}, dev WER {final['dev_wer']:.4f}", flush=True)
     if len(final) > 1:
         print(json.dumps(final), flush=True)
     description = f"English speech to lower-case words, trained on {heard.hours:.1f} h"
+    if args.models > 1:
+        description += f", an average of {args.models} models"
     if heard_codec is not None:
         description += f", heard through {heard_codec.name}"
     save_recogniser(args.out / "model", description, averaged, codec)
     command = f"audiossm evaluate transcribe MANIFEST.jsonl --model {args.out / 'model'}"
-    log = args.out / "log.jsonl"
+    log = places[-1] / "log.jsonl"
     write_card(args.out / "model", command, averaged, heard, log, run.device, final)
-    if log.exists() and not draw_curves([args.out], args.out / "curves.png"):
+    if log.exists() and not draw_curves(places, args.out / "curves.png"):
         print("no curves.png: matplotlib isn't installed")
 
 

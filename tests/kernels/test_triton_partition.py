@@ -55,6 +55,25 @@ def test_probabilities_of_a_grammar_sum_to_one(order, joint):
 
 
 @with_triton
+def test_triton_has_room_for_a_hundred_phones_and_tells_of_more():
+    from audiossm_kernels.errors import KernelError
+    from audiossm_kernels.triton_partition import partition
+
+    torch.manual_seed(0)
+    grammar = Grammar.count([list(range(1, 100))], (), 100, 2)
+    log_probs = torch.randn(1, 5, 100).log_softmax(-1).requires_grad_()
+    frames = torch.tensor([5])
+    expected = log_partition(log_probs, frames, grammar)
+    expected.sum().backward()
+    moved = [x.to(DEVICE) for x in (log_probs.detach(), frames, grammar.table, grammar.begin)]
+    found, shares = partition(*moved)
+    torch.testing.assert_close(found.cpu(), expected.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(shares.cpu(), log_probs.grad, rtol=1e-4, atol=1e-5)
+    with pytest.raises(KernelError, match="129 symbols: a grammar of order 2 has room for 128"):
+        partition(torch.zeros(1, 5, 129), frames, torch.zeros(129, 129), torch.zeros(129))
+
+
+@with_triton
 @cases
 def test_triton_has_the_sums_and_gradients_of_torch(order, joint):
     from audiossm_kernels.triton_partition import partition

@@ -11,9 +11,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from audiossm.checkpoint import save_model
+from audiossm.checkpoint import ModelFolder, read_weights, save_model
 from audiossm.codec import Codec, CodecConfig, LoadedCodec
 from audiossm.config import to_dict
+from audiossm.models import Recogniser, RecogniserConfig, save_recogniser
 from audiossm.streaming import Transcriber
 from recipe_run import StepClock, load_recipe
 
@@ -145,3 +146,75 @@ def test_a_transducer_learns_beside_ctc_and_the_model_is_a_recogniser(
     last = json.loads(told[-1])
     assert set(last) == {"dev_wer", "dev_wer_transducer"}
     assert Transcriber.load(tmp_path / "model").name == "model"
+
+
+def test_models_of_several_seeds_are_averaged_and_a_stopped_run_makes_the_rest(
+    tmp_path, monkeypatch, recipe, capsys
+):
+    monkeypatch.setattr(recipe, "SMOKE_TRAIN", recipe.SMOKE_TRAIN | {"steps": 3, "log_every": 1})
+    torch.manual_seed(0)
+    save_recogniser(tmp_path / "begun", "a line", Recogniser(RecogniserConfig.tiny()))
+
+    def train(name: str, *options: str) -> Path:
+        command = ["train.py", "--smoke", "--device", "cpu", "--workers", "1", "--models", "2"]
+        command += ["--init", str(tmp_path / "begun"), "--out", str(tmp_path / name), *options]
+        monkeypatch.setattr(sys, "argv", command)
+        recipe.main()
+        return tmp_path / name
+
+    out = train("straight")
+    zero, one, mean = (
+        read_weights(ModelFolder.open(out / place / "model"))
+        for place in ("models/0", "models/1", ".")
+    )
+    assert any(not torch.equal(zero[name], one[name]) for name in zero)
+    for name, value in mean.items():
+        torch.testing.assert_close(value, (zero[name] + one[name]) / 2, rtol=1e-3, atol=1e-4)
+    assert "Trained to step 3" in (out / "model" / "README.md").read_text()
+
+    with monkeypatch.context() as patch:
+        StepClock(recipe, patch, steps=4)
+        stopped = train("stopped", "--minutes", "5")
+    assert "1 of 2 models are made: the same command goes on" in capsys.readouterr().out
+    assert not (stopped / "model").exists()
+    train("stopped")
+    for name in MODEL_FILES:
+        assert (stopped / "model" / name).read_bytes() == (out / "model" / name).read_bytes(), name
+
+
+def test_what_helps_on_a_manifest_is_chosen_from_several_models(tmp_path, monkeypatch, recipe):
+    monkeypatch.setattr(recipe, "SMOKE_TRAIN", recipe.SMOKE_TRAIN | {"steps": 1})
+    network = Recogniser(RecogniserConfig.tiny())
+    save_recogniser(tmp_path / "begun", "a line", network)
+    seen = {}
+
+    def blend(models, base, heard_by, part, corpus, workers):
+        seen.update(models=set(models), base=base, texts=len(corpus.texts))
+        return base
+
+    monkeypatch.setattr(recipe, "blend", blend)
+    manifest = ROOT / "tests" / "speech" / "manifest.jsonl"
+    command = ["train.py", "--smoke", "--device", "cpu", "--workers", "1", "--out", str(tmp_path)]
+    command += ["--init", str(tmp_path / "begun"), "--models", "2", "--choose", str(manifest)]
+    monkeypatch.setattr(sys, "argv", command)
+    recipe.main()
+    assert seen["models"] == {str(tmp_path / "models" / n) for n in "01"}
+    assert seen["texts"] == len(manifest.read_text().splitlines())
+    before, after = (read_weights(ModelFolder.open(tmp_path / name)) for name in ("begun", "model"))
+    assert all(torch.equal(before[name], value) for name, value in after.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--models", "0"], "--models is 0, expected 1 or more"),
+        (["--models", "2"], "--models needs --init: only what began alike can be averaged"),
+        (["--models", "2", "--init", "x", "--anneal"], "each model takes train.steps steps"),
+        (["--choose", "x.jsonl"], "--choose needs --models"),
+    ],
+)
+def test_what_several_models_need_is_told(options, message, recipe, patch_argv, capsys):
+    patch_argv(options)
+    with pytest.raises(SystemExit, match="2"):
+        recipe.main()
+    assert message in capsys.readouterr().err
