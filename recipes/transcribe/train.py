@@ -133,9 +133,9 @@ def learn_often(
     begun = copy.deepcopy(lessons.trainee.state_dict())
     base = {name: value.cpu().clone() for name, value in part.state_dict().items()}
     for seed, place in enumerate(places, lessons.hp["seed"]):
-        model = place / "model"
-        if (model / "config.toml").exists():
-            continue
+        model, checkpoint = place / "model", place / "checkpoint.pt"
+        if model.exists() and not checkpoint.exists():
+            continue  # it is made: the checkpoint goes last
         torch.manual_seed(seed)
         lessons.trainee.load_state_dict(begun)
         run.restart()
@@ -143,7 +143,7 @@ def learn_often(
         if run.step < lessons.hp["steps"]:
             return places.index(place)
         save_recogniser(model, f"seed {seed} of {len(places)} models", network, codec)
-        (place / "checkpoint.pt").unlink()  # all that is left to do with it is the average
+        checkpoint.unlink()
     made = {str(place): read_weights(ModelFolder.open(place / "model")) for place in places}
     if args.choose:
         corpus = Corpus.load(read_manifest(args.choose), (), (), args.workers).to(str(run.device))
