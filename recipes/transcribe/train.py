@@ -293,7 +293,7 @@ def main() -> None:
     command = f"audiossm evaluate transcribe MANIFEST.jsonl --model {args.out / 'model'}"
     log = places[-1] / "log.jsonl"
     write_card(args.out / "model", command, averaged, heard, log, run.device, final)
-    if log.exists() and not draw_curves(places, args.out / "curves.png"):
+    if log.exists() and not all(draw_curves([place], place / "curves.png") for place in places):
         print("no curves.png: matplotlib isn't installed")
 
 

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -171,6 +172,8 @@ def test_models_of_several_seeds_are_averaged_and_a_stopped_run_makes_the_rest(
     for name, value in mean.items():
         torch.testing.assert_close(value, (zero[name] + one[name]) / 2, rtol=1e-3, atol=1e-4)
     assert "Trained to step 3" in (out / "model" / "README.md").read_text()
+    drawn = find_spec("matplotlib") is not None
+    assert all((out / "models" / n / "curves.png").exists() == drawn for n in "01")
 
     with monkeypatch.context() as patch:
         StepClock(recipe, patch, steps=4)
