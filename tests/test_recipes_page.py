@@ -71,7 +71,7 @@ def test_the_commands_of_the_page_run(toy, monkeypatch, capsys):
         else:
             continue
         ran.append(words[1])
-    assert len(ran) == 8 and ran[0] == "prepare"
+    assert len(ran) == 9 and ran[0] == "prepare"
     begun, mine = (ModelFolder.open(toy / name) for name in ("first-light", "runs/mine/model"))
     assert mine.config["recogniser"] == begun.config["recogniser"] | {"dropout": 0.3}
     old, new = (LoadedRecogniser.load(f.path).network.state_dict() for f in (begun, mine))

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiossm_apps import (
@@ -19,11 +21,13 @@ from audiossm_apps.options import (
     count,
     load_transcriber,
 )
+from audiossm_apps.outputs import open_output, write_text
 from audiossm_apps.progress import count_progress
 
 if TYPE_CHECKING:
+    from audiossm.evaluate.bootstrap import Interval
     from audiossm.evaluate.parity import Parity
-    from audiossm.evaluate.transcribe import Evaluation, Group
+    from audiossm.evaluate.transcribe import Change, Evaluation, Group
 
 __all__ = ["add_command", "run_parity", "run_transcribe"]
 
@@ -49,6 +53,12 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     transcribe.add_argument(
         "--by", choices=GROUPS, default="source", help="group results (default: %(default)s)"
+    )
+    transcribe.add_argument(
+        "--scores", metavar="FILE", help="write each utterance's words and errors as JSON Lines"
+    )
+    transcribe.add_argument(
+        "--against", type=Path, metavar="FILE", help="compare with another model's --scores"
     )
     transcribe.set_defaults(run=run_transcribe)
     parity = tasks.add_parser(
@@ -82,27 +92,41 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run_transcribe(args: argparse.Namespace) -> int:
     """Print a table or a JSON object; return 1 if an utterance couldn't be read."""
-    from audiossm.evaluate.transcribe import evaluate_transcriber
+    from audiossm.evaluate.transcribe import Score, evaluate_transcriber, read_scores
     from audiossm.evaluate.wer import require_jiwer
     from audiossm.manifest import read_manifest
 
     require_jiwer()
     utterances = read_manifest(args.manifest)[: args.limit]
+    before = read_scores(args.against, utterances) if args.against else None
     transcriber = load_transcriber(args)
-    with count_progress(len(utterances)) as advance:
+    with ExitStack() as stack:
+        scores = stack.enter_context(open_output(args.scores)) if args.scores else None
+        advance = stack.enter_context(count_progress(len(utterances)))
+
+        def keep(score: Score) -> None:
+            if scores is not None:
+                write_text(scores, json.dumps(score.to_json(), ensure_ascii=False) + "\n")
+            advance()
+
         evaluation = evaluate_transcriber(
             transcriber,
             utterances,
             lookahead_ms=args.lookahead_ms,
             device=transcriber.device.type,
-            on_score=lambda score: advance(),
+            on_score=keep,
         )
+    change = None if before is None else evaluation.compare(before)
     for score in evaluation.failures:
         complain(f"{score.utterance.key}: {score.failure}")
     if args.json:
-        print(json.dumps(evaluation.to_json(args.by), indent=2))
+        report = evaluation.to_json(args.by)
+        report |= {} if change is None else {"against": change.to_json()}
+        print(json.dumps(report, indent=2))
     else:
         _print_table(evaluation, args.by)
+        if change is not None:
+            _print_change(change, args.against)
     return 1 if evaluation.failures else 0
 
 
@@ -173,7 +197,20 @@ def _print_table(evaluation: "Evaluation", by: str) -> None:
     for name, group in groups.items():
         table.add_row(name or "(none)", *_cells(group))
     print_table(table)
+    if interval := evaluation.interval:
+        print(f"WER's 95 % interval: {_tell(interval)}")
     print_machine(evaluation.machine, "; RTF = processing s / audio s")
+
+
+def _print_change(change: "Change", path: Path) -> None:
+    fewer = "as it was" if change.fewer is None else f"{100 * change.fewer:.1f} % fewer"
+    print(f"against {path}: {100 * change.before:.2f} -> {100 * change.now:.2f} %, {fewer}", end="")
+    print(f"; 95 % interval {_tell(change.interval)}" if change.interval else "")
+
+
+def _tell(interval: "Interval") -> str:
+    low, high = 100 * interval.low, 100 * interval.high
+    return f"{low:.1f} to {high:.1f} %, by bootstrap over {interval.size} {interval.unit}"
 
 
 def _cells(group: "Group") -> list[str]:

@@ -1,21 +1,33 @@
 """Word error rate and speed of a transcriber over a manifest."""
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from audiossm.audio import open_audio
 from audiossm.errors import AudioError, ManifestError
+from audiossm.evaluate.bootstrap import Interval, change_interval, rate_interval
 from audiossm.evaluate.machine import describe_machine
 from audiossm.evaluate.wer import WordErrors, count_word_errors, require_jiwer
 from audiossm.manifest import Utterance
 from audiossm.streaming import Transcriber, Word
 from audiossm.streaming.files import transcribe_stream
 
-__all__ = ["Evaluation", "Group", "GroupBy", "Score", "evaluate_transcriber"]
+__all__ = [
+    "Change",
+    "Evaluation",
+    "Group",
+    "GroupBy",
+    "Score",
+    "evaluate_transcriber",
+    "read_scores",
+]
 
 GroupBy = Literal["source", "speaker", "lang"]
+COUNTS = tuple(item.name for item in fields(WordErrors))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +40,16 @@ class Score:
     audio_s: float
     processing_s: float
     failure: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was said and heard, and the counts, as ``read_scores`` reads them."""
+        return {
+            "key": self.utterance.key,
+            "speaker": self.utterance.speaker,
+            "reference": self.utterance.text,
+            "hypothesis": self.hypothesis,
+            **{name: getattr(self.errors, name) for name in COUNTS},
+        }
 
 
 @dataclass(kw_only=True)
@@ -67,6 +89,28 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Change:
+    """Word error rates of one model and then of another, on the same utterances; fractions.
+
+    ``interval`` is of the share of errors that are gone.
+    """
+
+    before: float
+    now: float
+    interval: Interval | None
+
+    @property
+    def fewer(self) -> float | None:
+        """Which share of the errors is gone, negative if there are more; None of none at all."""
+        return 1 - self.now / self.before if self.before else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as a JSON object."""
+        found = {"before": self.before, "now": self.now, "fewer": self.fewer}
+        return found | {"fewer_interval": self.interval and self.interval.to_json()}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What ``evaluate_transcriber`` measured."""
 
@@ -93,11 +137,28 @@ class Evaluation:
             groups.setdefault(name(score), Group()).add(score)
         return dict(sorted(groups.items()))
 
+    @property
+    def interval(self) -> Interval | None:
+        """Between what word error rates other recordings of this kind would have."""
+        speakers = [score.utterance.speaker for score in self.scores]
+        return rate_interval(speakers, [score.errors for score in self.scores])
+
+    def compare(self, before: Mapping[str, WordErrors]) -> Change:
+        """Return what changed since ``before``, errors by key that ``read_scores`` returned."""
+        then = [before[score.utterance.key] for score in self.scores]
+        now = [score.errors for score in self.scores]
+        speakers = [score.utterance.speaker for score in self.scores]
+        rates = (sum(errors, WordErrors()).rate for errors in (then, now))
+        return Change(
+            before=next(rates), now=next(rates), interval=change_interval(speakers, then, now)
+        )
+
     def to_json(self, by: GroupBy = "source") -> dict[str, Any]:
         """Return the report as one JSON object, with the groups under ``per_<by>``."""
         groups = self.group_by(lambda score: getattr(score.utterance, by))
         return {
             **self.total.to_json(),
+            "wer_interval": self.interval and self.interval.to_json(),
             "model": self.model,
             "model_hash": self.model_hash,
             "lookahead_ms": self.lookahead_ms,
@@ -145,6 +206,42 @@ def evaluate_transcriber(
         lookahead_ms=lookahead_ms,
         machine=describe_machine(device),
     )
+
+
+def read_scores(path: Path, utterances: Iterable[Utterance]) -> dict[str, WordErrors]:
+    """Return the errors that another model made on utterances, by key.
+
+    Args:
+        path: JSON Lines of ``Score.to_json``; others than these utterances may be in it.
+        utterances: those that will be compared.
+
+    Raises:
+        ManifestError: it can't be read, or not all of the utterances are in it with their texts.
+    """
+    rows, number = {}, 0
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            number += 1
+            row = json.loads(line)
+            rows[row["key"]] = row["reference"], WordErrors(*(int(row[name]) for name in COUNTS))
+    except OSError as exc:
+        raise ManifestError(f"{path}: can't read the scores: {exc.strerror or exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise ManifestError(f"{path}: no scores: it isn't UTF-8 text") from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise ManifestError(
+            f"{path}:{number}: no line of scores, as audiossm evaluate transcribe --scores has them"
+        ) from exc
+    found = {}
+    for utterance in utterances:
+        text, errors = rows.get(utterance.key, (None, WordErrors()))
+        if text != utterance.text:
+            raise ManifestError(
+                f"{path}: has no {utterance.key!r} with the text of {utterance.where}: "
+                "scores can be compared on the same recordings only"
+            )
+        found[utterance.key] = errors
+    return found
 
 
 def _score_utterance(

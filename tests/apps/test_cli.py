@@ -555,6 +555,40 @@ def test_evaluate_counts_errors_and_lists_what_it_could_not_read(
     assert "(none)" in capsys.readouterr().out
 
 
+def test_evaluate_keeps_scores_and_compares_with_them(model, talk, other, tmp_path, capsys):
+    lines = [
+        {"key": "a", "path": talk, "text": "w1 w2 w5"},
+        {"key": "b", "path": other, "text": "w"},
+    ]
+    manifest, scores = tmp_path / "set.jsonl", tmp_path / "scores.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    command = ["evaluate", "transcribe", str(manifest)]
+    assert main([*command, "--scores", str(scores), "--json"]) == 0
+    now = json.loads(capsys.readouterr().out)
+    rows = [json.loads(line) for line in scores.read_text().splitlines()]
+    assert [(row["key"], row["words"]) for row in rows] == [("a", 3), ("b", 1)]
+    assert now["wer_interval"]["drawn"] == "2 utterances" and "against" not in now
+
+    rows[0]["deletions"] += 3  # so a model of before had
+    scores.write_text("\n".join(map(json.dumps, rows)))
+    assert main([*command, "--against", str(scores), "--json"]) == 0
+    change = json.loads(capsys.readouterr().out)["against"]
+    assert (change["before"], change["now"]) == (now["wer"] + 3 / 4, now["wer"])
+    assert change["fewer"] == 1 - change["now"] / change["before"]
+    assert main([*command, "--against", str(scores)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "by bootstrap over 2 utterances" in out and "75.0 % fewer" in out
+
+    for text, told in (
+        (json.dumps(rows[0]), "no 'b' with the text of"),
+        ('{"key": 1}', "scores.jsonl:1: no line of scores"),
+        (json.dumps(rows[0] | {"reference": "w9"}), "no 'a' with the text of"),
+    ):
+        scores.write_text(text)
+        assert main([*command, "--against", str(scores)]) == 1
+        assert told in capsys.readouterr().err
+
+
 def test_evaluate_says_which_line_of_a_manifest_is_wrong(model, tmp_path, capsys):
     manifest = tmp_path / "set.jsonl"
     manifest.write_text('{"key": "a"}\n')
