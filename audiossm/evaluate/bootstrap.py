@@ -18,7 +18,7 @@ Unit = Literal["speakers", "utterances"]
 
 
 class Interval(NamedTuple):
-    """A 95 % confidence interval: there lie 19 of 20 draws, as many left out below as above; ``size`` units are drawn."""
+    """A 95 % confidence interval: as many draws lie below as above; ``size`` units are drawn."""
 
     low: float
     high: float
