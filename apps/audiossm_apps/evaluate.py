@@ -25,7 +25,6 @@ from audiossm_apps.outputs import open_output, write_text
 from audiossm_apps.progress import count_progress
 
 if TYPE_CHECKING:
-    from audiossm.evaluate.bootstrap import Interval
     from audiossm.evaluate.parity import Parity
     from audiossm.evaluate.transcribe import Change, Evaluation, Group
 
@@ -198,19 +197,19 @@ def _print_table(evaluation: "Evaluation", by: str) -> None:
         table.add_row(name or "(none)", *_cells(group))
     print_table(table)
     if interval := evaluation.interval:
-        print(f"WER's 95 % interval: {_tell(interval)}")
+        low, high = 100 * interval.low, 100 * interval.high
+        drawn = f"by bootstrap over {interval.size} {interval.unit}"
+        print(f"WER's 95 % interval: {low:.1f} to {high:.1f} %, {drawn}")
     print_machine(evaluation.machine, "; RTF = processing s / audio s")
 
 
 def _print_change(change: "Change", path: Path) -> None:
-    fewer = "as it was" if change.fewer is None else f"{100 * change.fewer:.1f} % fewer"
-    print(f"against {path}: {100 * change.before:.2f} -> {100 * change.now:.2f} %, {fewer}", end="")
-    print(f"; 95 % interval {_tell(change.interval)}" if change.interval else "")
-
-
-def _tell(interval: "Interval") -> str:
-    low, high = 100 * interval.low, 100 * interval.high
-    return f"{low:.1f} to {high:.1f} %, by bootstrap over {interval.size} {interval.unit}"
+    told = f"against {path}: WER {100 * change.before:.2f} -> {100 * change.now:.2f} %"
+    if change.fewer is not None:
+        told += f", errors {-100 * change.fewer:+.1f} %"
+    if found := change.interval:
+        told += f"; 95 % interval {-100 * found.high:+.1f} to {-100 * found.low:+.1f} %"
+    print(told)
 
 
 def _cells(group: "Group") -> list[str]:

@@ -43,7 +43,7 @@ def rate_interval(speakers: Sequence[str], errors: Sequence[WordErrors]) -> Inte
     Returns:
         fractions, or None of fewer than two utterances.
     """
-    drawn = draw(speakers, np.array([tally(each) for each in errors]).reshape(-1, 2))
+    drawn = draw(speakers, np.array([(each.wrong, each.words) for each in errors]))
     if drawn is None:
         return None
     sums, size, unit = drawn
@@ -62,18 +62,13 @@ def change_interval(
         fractions, 0.2 for a fifth fewer errors, negative for more; or None of fewer than two
         utterances.
     """
-    counts = [(tally(a)[0], tally(b)[0]) for a, b in zip(before, now, strict=True)]
-    drawn = draw(speakers, np.array(counts).reshape(-1, 2))
+    counts = [(a.wrong, b.wrong) for a, b in zip(before, now, strict=True)]
+    drawn = draw(speakers, np.array(counts))
     if drawn is None:
         return None
     sums, size, unit = drawn
     gone = sums[:, 0] - sums[:, 1]
     return interval(gone / np.maximum(sums[:, 0], 1), size, unit)
-
-
-def tally(errors: WordErrors) -> tuple[int, int]:
-    """Return how many errors there are, and of how many words."""
-    return errors.substitutions + errors.deletions + errors.insertions, errors.words
 
 
 def draw(
@@ -88,21 +83,20 @@ def draw(
     Returns:
         sums (draws, n), how many units there are and what they are; None if there is but one.
     """
-    named = {name: row for row, name in enumerate(dict.fromkeys(filter(None, speakers)))}
-    unit: Unit = "speakers" if len(named) >= MIN_SPEAKERS else "utterances"
-    if unit == "speakers":
-        nobody = range(len(named), len(named) + len(speakers))  # an unnamed one is a unit alone
-        rows = [named.get(name, lone) for name, lone in zip(speakers, nobody, strict=True)]
-    else:
-        rows = list(range(len(speakers)))
-    units, at = np.unique(rows, return_inverse=True)
+    named = len(set(filter(None, speakers))) >= MIN_SPEAKERS
+    units: dict[str | int, int] = {}  # whoever isn't named is one by himself
+    at = [
+        units.setdefault(name if named and name else i, len(units))
+        for i, name in enumerate(speakers)
+    ]
     if len(units) < 2:
         return None
     sums = np.zeros((len(units), counts.shape[1]), dtype=np.int64)
     np.add.at(sums, at, counts)
     rng = np.random.default_rng(0)
     picks = (rng.integers(len(units), size=len(units)) for _ in range(DRAWS))
-    return np.array([sums[pick].sum(0) for pick in picks]), len(units), unit
+    drawn = np.array([sums[pick].sum(0) for pick in picks])
+    return drawn, len(units), "speakers" if named else "utterances"
 
 
 def interval(rates: NDArray[np.float64], size: int, unit: Unit) -> Interval:

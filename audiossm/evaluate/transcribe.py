@@ -156,9 +156,10 @@ class Evaluation:
     def to_json(self, by: GroupBy = "source") -> dict[str, Any]:
         """Return the report as one JSON object, with the groups under ``per_<by>``."""
         groups = self.group_by(lambda score: getattr(score.utterance, by))
+        interval = self.interval
         return {
             **self.total.to_json(),
-            "wer_interval": self.interval and self.interval.to_json(),
+            "wer_interval": interval and interval.to_json(),
             "model": self.model,
             "model_hash": self.model_hash,
             "lookahead_ms": self.lookahead_ms,
@@ -220,7 +221,7 @@ def read_scores(path: Path, utterances: Iterable[Utterance]) -> dict[str, WordEr
     """
     rows, number = {}, 0
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8").removesuffix("\n").split("\n"):
             number += 1
             row = json.loads(line)
             rows[row["key"]] = row["reference"], WordErrors(*(int(row[name]) for name in COUNTS))

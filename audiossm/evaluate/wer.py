@@ -26,9 +26,14 @@ class WordErrors:
         )
 
     @property
+    def wrong(self) -> int:
+        """How many errors there are of all kinds."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
     def rate(self) -> float:
         """Word error rate, a fraction; with an empty reference each insertion counts as 1."""
-        return (self.substitutions + self.deletions + self.insertions) / max(self.words, 1)
+        return self.wrong / max(self.words, 1)
 
 
 def count_word_errors(reference: str, hypothesis: str) -> WordErrors:
