@@ -206,9 +206,9 @@ def _print_table(evaluation: "Evaluation", by: str) -> None:
 def _print_change(change: "Change", path: Path) -> None:
     told = f"against {path}: WER {100 * change.before:.2f} -> {100 * change.now:.2f} %"
     if change.fewer is not None:
-        told += f", errors {-100 * change.fewer:+.1f} %"
+        told += f", errors {0 - 100 * change.fewer:+.1f} %"
     if found := change.interval:
-        told += f"; 95 % interval {-100 * found.high:+.1f} to {-100 * found.low:+.1f} %"
+        told += f"; 95 % interval {0 - 100 * found.high:+.1f} to {0 - 100 * found.low:+.1f} %"
     print(told)
 
 
