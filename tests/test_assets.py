@@ -21,6 +21,7 @@ def bytes_of(*names: str) -> int:
         (1_000_000, ["lexicon"]),
         (1_500_000, ["models/first-sounds"]),
         (4_000_000, ["models/first-draft"]),
+        (16_000_000, ["models/first-words"]),
         (64_000_000, ["."]),
     ],
 )

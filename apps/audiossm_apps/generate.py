@@ -61,7 +61,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     how.add_argument(
         "--voice",
         metavar="NAME|FILE",
-        help="a voice that --voices lists, or its file (default: the model's own)",
+        help="a voice that --voices lists, or its file (default: the model's own; with --prompt "
+        "nobody's, as it goes on with whoever speaks there)",
     )
     how.add_argument("--voices", action="store_true", help="list the model's voices, and end")
     how.add_argument(
@@ -145,6 +146,7 @@ def run(args: argparse.Namespace) -> int:
         return _have_said(args)
     import torch
 
+    from audiossm.models.voices import make_nobody
     from audiossm.streaming import Speaker
 
     if args.threads is not None:
@@ -155,7 +157,8 @@ def run(args: argparse.Namespace) -> int:
             voice = speaker.voice(name)
             print(name, voice.licence, voice.origin, sep="\t")
         return 0
-    args.voice = speaker.voice(args.voice)  # before anything is read
+    unknown = args.prompt is not None and args.voice is None  # whoever speaks there
+    args.voice = make_nobody(speaker) if unknown else speaker.voice(args.voice)
     if args.prompt is not None:
         try:
             _speak(args, speaker, _go_on(args, speaker))
@@ -349,6 +352,8 @@ def _check_usage(args: argparse.Namespace) -> None:
         parser.error("say where it goes: either -o FILE, -o - or --play")
     if args.prompt is not None and args.text is not None:
         parser.error("either --text is said or --prompt goes on")
+    if args.prompt is not None and args.speed != 1.0:
+        parser.error("--speed is for texts: a --prompt goes on as fast as it is")
     if (args.prompt is None) != (args.seconds is None):
         parser.error("--prompt needs --seconds, and --seconds a --prompt")
     if args.raw and args.output != "-":

@@ -56,7 +56,14 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     add.add_argument("--origin", required=True, help="one line: whose voice, of what recordings")
     add.add_argument("--licence", required=True, help="one line: on what terms it may be used")
-    add.add_argument("--output", type=Path, metavar="FILE", help="default: in the model's folder")
+    add.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="default: in the model's folder, where --voice NAME finds it; a shipped model's is a "
+        "part of the installation and goes with it",
+    )
+    add.add_argument("--overwrite", action="store_true", help="replace a voice that there is")
     add.add_argument(
         "--epochs",
         type=count,
@@ -75,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     """Align, tune, check and write."""
     utterances = _list_utterances(args)
     from audiossm.models import Voice, save_voice
-    from audiossm.models.voices import check_voice
+    from audiossm.models.voices import check_voice, voice_path
     from audiossm.streaming import Speaker
     from audiossm.train.voice_level import level_voice
     from audiossm.train.voice_tuner import tune_voice
@@ -83,6 +90,9 @@ def run(args: argparse.Namespace) -> int:
     speaker = Speaker.load(args.model, backend="torch")
     fields = {"name": args.name, "origin": args.origin, "licence": args.licence}
     check_voice(Voice(vector=speaker.voice().vector, **fields))  # before the work
+    path = voice_path(speaker, args.name) if args.output is None else args.output
+    if path.exists() and not args.overwrite:
+        raise OutputError(f"{path}: there is one already: another name, or --overwrite")
     phrases = list(_listen(args, speaker, utterances))
     with count_progress(args.epochs, "tuning") as advance:
         tuned = tune_voice(
@@ -103,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
             "began with; give more speech, or check that the texts are right"
         )
     try:
-        print(save_voice(speaker, level_voice(speaker, tuned.voice), args.output))
+        print(save_voice(speaker, level_voice(speaker, tuned.voice), path))
     except OSError as exc:
         raise OutputError(f"{exc.filename}: can't be written: {exc.strerror or exc}") from exc
     return 0

@@ -26,7 +26,7 @@ MAX_WER_RATIO, MAX_LOST = 2.5, 0.02
 MAX_PITCH_ERROR, LEAST_NEARER = 0.1, 0.15
 LEAST_SAVED, MAX_LOUDER_DB, MAX_ENTROPY_CHANGE = 0.1, 6.0, 0.15
 NUM_RUNS = 3  # of a minute
-NUM_TEXTS, TEXT_WORDS = 3, 8  # that are cut, and the words of their sentences
+NUM_TEXTS, TEXT_WORDS = 9, 8  # that are cut, and the words of their sentences
 
 
 @dataclass(frozen=True)

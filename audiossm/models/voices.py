@@ -8,6 +8,7 @@ and ``gain_db``, by how much its samples are made louder, 0 where it isn't said.
 """
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ __all__ = [
     "load_voice",
     "make_nobody",
     "save_voice",
+    "voice_path",
 ]
 
 VOICE_FORMAT, VOICE_VERSION = "audiossm-voice", 1
@@ -91,8 +93,7 @@ def find_voice(generator: LoadedGenerator, name: str | Path | None = None) -> Vo
         if name is None:
             return make_nobody(generator)
     if str(name) in names:
-        assert generator.folder is not None
-        return load_voice(generator, generator.folder / FOLDER / f"{name}{SUFFIX}")
+        return load_voice(generator, voice_path(generator, str(name)))
     if str(name).endswith(SUFFIX):
         return load_voice(generator, Path(name))
     raise ModelError(
@@ -171,18 +172,29 @@ def check_voice(voice: Voice) -> None:
             raise ModelError(f"a voice says its {what} in one line, not {line!r}")
 
 
+def voice_path(generator: LoadedGenerator, name: str) -> Path:
+    """Return where a voice of that name belongs, in the model's folder.
+
+    Raises:
+        ModelError: the model has none.
+    """
+    if generator.folder is None:
+        raise ModelError(f"model {generator.name!r} has no folder: say where the voice goes")
+    return generator.folder / FOLDER / f"{name}{SUFFIX}"
+
+
 def save_voice(generator: LoadedGenerator, voice: Voice, path: Path | None = None) -> Path:
-    """Write a voice's file and return its path: by default in the model's folder.
+    """Write a voice's file, or leave what was there; by default in the model's folder.
+
+    Returns:
+        its path.
 
     Raises:
         ModelError: the name can't be a file's, something isn't said, or a value isn't finite.
         OSError: it can't be written.
     """
     check_voice(voice)
-    if path is None:
-        if generator.folder is None:
-            raise ModelError(f"model {generator.name!r} has no folder: say where the voice goes")
-        path = generator.folder / FOLDER / f"{voice.name}{SUFFIX}"
+    path = voice_path(generator, voice.name) if path is None else path
     tensors = {"vector": torch.from_numpy(voice.vector), "pace": torch.tensor([voice.pace])}
     if voice.state is not None:
         tensors |= dict(_name_tensors(voice.state))
@@ -199,7 +211,12 @@ def save_voice(generator: LoadedGenerator, voice: Voice, path: Path | None = Non
     if voice.gain_db:
         fields["gain_db"] = voice.gain_db
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(save_tensors(halves, {VOICE_FORMAT: json.dumps(fields)}))
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(save_tensors(halves, {VOICE_FORMAT: json.dumps(fields)}))
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 import threading
 import time
@@ -163,13 +164,27 @@ def test_the_voices_are_listed(generate, capsys):
     assert capsys.readouterr().out == "anna\tCC0-1.0\tmade up for tests\n"
 
 
-def test_a_recording_goes_on(generate, folder, tmp_path):
+def test_a_recording_goes_on(generate, folder, tmp_path, capsys):
     path = tmp_path / "a.wav"
     assert generate("--prompt", RIVER, "--seconds", "0.5", "-o", path) == 0
     assert soundfile.info(path).frames == 8000
     prompt, rate = soundfile.read(RIVER, dtype="float32")
     samples = Speaker.load(folder).continue_audio(prompt, rate, 0.5).samples
     np.testing.assert_allclose(soundfile.read(path)[0], samples.clip(-1, 1), atol=4e-5)
+    # a model whose texts have a voice of its own: what goes on is nobody's all the same
+    voiced = tmp_path / "voiced"
+    shutil.copytree(folder.parent, voiced)
+    config = voiced / "tiny" / "config.toml"
+    config.write_text(f'voice = "anna"\n{config.read_text(encoding="utf-8")}', encoding="utf-8")
+    assert Speaker.load(voiced / "tiny").voice().name == "anna"
+    by_it = ["--model", voiced / "tiny", "--seconds", "0.5", "-o", path, "--format", "json"]
+    capsys.readouterr()
+    assert generate("--prompt", RIVER, *by_it) == 0
+    np.testing.assert_allclose(soundfile.read(path)[0], samples.clip(-1, 1), atol=4e-5)
+    assert json.loads(capsys.readouterr().out)["voice"] is None
+    assert generate("--prompt", RIVER, *by_it, "--voice", "anna") == 0
+    assert np.abs(soundfile.read(path)[0] - samples).max() > 1e-3
+    assert json.loads(capsys.readouterr().out)["voice"] == "anna"
     # another rate and two channels
     assert generate("--prompt", STEREO, "--seconds", "0.1", "-o", path) == 0
     assert soundfile.info(path).frames == 1600
@@ -218,6 +233,7 @@ def test_text_that_is_no_text_is_refused(generate, tmp_path, monkeypatch, capsys
         (["--text", "a", "-o", "a.ssma", "--speed", "2"], "codes have no --speed"),
         (["--text", "a", "--prompt", "b.wav", "--seconds", "1", "-o", "a.wav"], "either --text"),
         (["--prompt", "b.wav", "-o", "a.wav"], "--prompt needs --seconds"),
+        (["--prompt", "b", "--seconds", "1", "-o", "a.wav", "--speed", "2"], "is for texts"),
         (["--text", "a", "--seconds", "1", "-o", "a.wav"], "--prompt needs --seconds"),
         (["--text", "a", "-o", "a.aiff"], "must end in one of .wav"),
         (["--text", "a", "-o", "-", "--format", "json"], "can't get both"),

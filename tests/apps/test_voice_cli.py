@@ -88,6 +88,21 @@ def test_recordings_come_with_a_text_each(add, stub, folder, tmp_path, capsys):
     assert len(stub["codes"][1]) == 62720 // 320
 
 
+def test_a_voice_that_there_is_stays_unless_asked(add, stub, folder, capsys):
+    argv = [SPEECH / "river.flac", "--text", "the river", *WHOSE]
+    assert add(*argv) == 0
+    (written,) = (folder / "voices").iterdir()  # nothing half written beside it
+    before = written.read_bytes()
+    capsys.readouterr()
+    stub.pop("phrases")
+    assert add(*argv[:-1], "CC-BY-4.0") == 1
+    assert "there is one already: another name, or --overwrite" in capsys.readouterr().err
+    assert "phrases" not in stub  # it was said before the work
+    assert written.read_bytes() == before
+    assert add(*argv[:-1], "CC-BY-4.0", "--overwrite") == 0
+    assert Speaker.load(folder).voice("anna").licence == "CC-BY-4.0"
+
+
 def test_a_voice_that_is_no_better_is_not_written(add, stub, folder, capsys):
     stub["after"] = 2.0
     assert add(SPEECH / "river.flac", "--text", "the river", *WHOSE) == 1
