@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -237,6 +238,23 @@ def test_the_picture_hatches_what_the_table_marks():
         assert [text.get_text().endswith("*") for text in panels[task].texts] == unlike
     assert recipe.tell_unlike(RESULTS["sums"], "still") == "340 steps, not published's 40000"
     pyplot.close(figure)
+
+
+def test_the_readme_has_what_the_results_have():
+    table = load_recipe("periodicity", "make_table")
+    text = (RECIPE.parents[1] / "README.md").read_text(encoding="utf-8")
+    shown = {"parity": "scaled_256", "sums": "scaled_255", "brackets": "scaled_256"}
+    shown |= {"beats": "mod4_128", "speech": "rpa"}
+    for arm, words in (("published", "turn"), ("still", "don't")):
+        (line,) = re.findall(rf"^\| states that {words}\b.*", text, flags=re.MULTILINE)
+        for cell, (task, name) in zip(line.split("|")[2:-1], shown.items(), strict=True):
+            found = RESULTS[task][arm]
+            median, steps = re.match(r" ([-.\d]+) \((?:only )?(\d+)", cell).groups()
+            assert float(median) == round(100 * found[name]["median"], 1)
+            assert int(steps) == found["seeds"]["steps"]
+            assert ("only" in cell) == bool(table.tell_unlike(RESULTS[task], arm))
+            for worst in re.findall(r"one seed ([-.\d]+)", cell):
+                assert float(worst) == round(100 * found[name]["worst"], 1)
 
 
 @pytest.mark.parametrize(
