@@ -123,7 +123,8 @@ def test_training_ends_with_the_table_and_the_picture(folder):
     assert cell["scaled_256"] == {"best": best, "median": sum(found) / 2, "worst": worst}
     assert cell["seeds"] == {"number": 2, "steps": 80, "of": 80}
     text = (folder / "table.md").read_text()
-    assert "| parity | scaled_256 | " in text and "| parity | steps (seeds) | 80 (2) |" in text
+    assert "| parity | scaled_19 | " in text and "| parity | scaled_256 | " in text
+    assert "| parity | steps (seeds) | 80 (2) |" in text
     assert (folder / "picture.png").exists() == (find_spec("matplotlib") is not None)
 
 
