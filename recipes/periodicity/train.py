@@ -2,10 +2,10 @@
 
     python recipes/periodicity/train.py --out DIR [--tasks parity beats] [--arms published still]
     python recipes/periodicity/train.py --smoke --out DIR      # a minute on a CPU
-    python recipes/periodicity/make_table.py DIR                 # table.md, table.json, picture.png
 
 DIR/TASK-ARM.jsonl gets a line for each seed; seeds that stand there already are left out, and a
 line that a kill broke off counts for none. DIR/TASK-ARM-SEED.safetensors has what was learnt.
+At the end table.md, table.json and picture.png are made of all that stands in DIR.
 README.md has the numbers.
 """
 
@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from make_table import NO_SPEECH, collect, find_differences, save
 from safetensors.torch import save_file
 from tasks import Rows, Setting, Task, make_task
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from torch.func import functional_call
 
 from audiossm.codec import LoadedCodec
 from audiossm.config import change_value, from_dict, load_toml
-from audiossm.errors import AudioSSMError
+from audiossm.errors import AudioSSMError, ConfigError
 from audiossm.models import choose_device
 from audiossm.nn import Block, Mamba3Config, RMSNorm
 from audiossm.train.journal import append_row, read_rows
@@ -304,6 +305,7 @@ def train(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         if args.tasks:
             parser.error("the task 'speech' needs --speech: a file that make_pitch.py made")
         chosen = [name for name in chosen if name != "speech"]
+        print(f"left out: {NO_SPEECH}", file=sys.stderr, flush=True)
     torch.set_float32_matmul_precision("highest")  # states are to be kept exactly
     device = choose_device(args.device)
     codec = None
@@ -314,28 +316,36 @@ def train(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     for name in chosen:
         for arm in others:
             path = args.out / f"{name}-{arm}.jsonl"
-            done = [row["seed"] for row in read_rows(path)] if path.exists() else []
-            seeds = [seed for seed in wanted if seed not in done]
+            layer, changed = table["layer"] | tasks[name].get("layer", {}), arms.get(arm, {})
+            settings = {"arm": changed} | {f"layer.{key}": layer[key] for key in layer}
+            own = hp | tasks[name]
+            settings |= {key: own[key] for key in own if key not in ("layer", "steps")}
+            done = read_rows(path) if path.exists() else []
+            for row in done:
+                if told := find_differences(row, {"of": own["steps"], "settings": settings}):
+                    raise ConfigError(f"{path}: seed {row['seed']} has {told}: take another --out")
+            seeds = [seed for seed in wanted if seed not in [row["seed"] for row in done]]
             if not seeds:
                 continue
-            layer = table["layer"] | tasks[name].get("layer", {}) | arms.get(arm, {})
-            config = from_dict(Mamba3Config, layer, "layer")
+            config = from_dict(Mamba3Config, layer | changed, "layer")
             layers, lstm = tasks[name]["num_layers"], arm == "lstm"
-            task = make_task(name, setting, hp | tasks[name])
+            task = make_task(name, setting, own)
 
             def make(task=task, config=config, layers=layers, lstm=lstm) -> Network:
                 return Network(task, config, layers, lstm)
 
             for some in [[seed] for seed in seeds] if lstm else [seeds]:
-                trainer = Trainer(task, make, some, hp | tasks[name], device)
+                trainer = Trainer(task, make, some, own, device)
                 if args.compile:
                     trainer.losses = torch.compile(trainer.losses, dynamic=False)
                 size = sum(p.numel() for p in trainer.network.parameters())
                 captured = device.type == "cuda" and not lstm
                 for found in trainer.run(args.minutes, captured, path.with_suffix("")):
                     row = {"task": name, "arm": arm, "parameters": size} | found
+                    row["settings"] = settings
                     append_row(path, row)
                     print(json.dumps(row), flush=True)
+    print(save(collect([args.out]), args.out), end="")
 
 
 if __name__ == "__main__":

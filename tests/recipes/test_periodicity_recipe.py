@@ -2,17 +2,21 @@
 
 import itertools
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from audiossm.codec import LoadedCodec
+from audiossm.config import load_toml
 from audiossm.nn import Mamba3Config
-from audiossm.train.journal import read_rows
+from audiossm.train.journal import append_row, read_rows
 from recipe_run import load_recipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "periodicity"
@@ -33,16 +37,26 @@ def run(patch: pytest.MonkeyPatch, script: str, *arguments: object) -> None:
     load_recipe("periodicity", script).main()
 
 
+SIZES = {"rows": 16, "frames": 20, "steps": 80, "pool": 128, "lr": 0.01}
+CHANGES = [f"tasks.parity.{name}={value}" for name, value in SIZES.items()]
+CHANGES = [part for change in (*CHANGES, *TINY) for part in ("--set", change)]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Path:
     out = tmp_path_factory.mktemp("periodicity")
-    sizes = {"rows": 16, "frames": 20, "steps": 80, "pool": 128, "lr": 0.01}
-    changes = [f"tasks.parity.{name}={value}" for name, value in sizes.items()]
-    changes = [part for change in (*changes, *TINY) for part in ("--set", change)]
     arguments = ["--out", out, "--tasks", "parity", "--arms", "bank25", "lstm", "--device", "cpu"]
     for _ in range(2):  # the second time there is nothing left to do
-        run(patch, "train", *arguments, *changes, "--seeds", 0, 1)
+        run(patch, "train", *arguments, *CHANGES, "--seeds", 0, 1)
     return out
+
+
+def write_rows(folder: Path, *rows: dict) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        row = {"task": "parity", "arm": "published", "steps": 80, "of": 80} | row
+        append_row(folder / f"{row['task']}-{row['arm']}.jsonl", row)
+    return folder
 
 
 def test_each_seed_learns_and_has_a_row(folder):
@@ -86,24 +100,108 @@ def test_a_seed_whose_line_was_broken_off_is_learnt_again(folder, tmp_path, patc
     recipe = load_recipe("periodicity", "train")
 
     def learn(trainer, *_, **__):
-        return [{"seed": seed, "steps": 9} for seed in trainer.seeds]
+        return [{"seed": seed, "steps": 9, "of": 80} for seed in trainer.seeds]
 
     monkeypatch.setattr(recipe.Trainer, "run", learn)
     command = ["train.py", "--out", tmp_path, "--tasks", "parity", "--arms", "lstm"]
-    monkeypatch.setattr(sys, "argv", [*map(str, command), "--seeds", "0", "1", "--device", "cpu"])
+    command += ["--seeds", 0, 1, "--device", "cpu", *CHANGES]
+    monkeypatch.setattr(sys, "argv", [*map(str, command)])
     recipe.main()
     assert [(r["seed"], r["steps"]) for r in read_rows(path)] == [(0, 80), (1, 9)]
 
 
-def test_the_table_has_best_and_median(folder, patch, capsys):
-    pytest.importorskip("matplotlib")
-    run(patch, "make_table", folder)
-    assert capsys.readouterr().out == (folder / "table.md").read_text()
+def test_a_seed_of_other_sizes_is_not_mixed_with_what_is_there(folder, patch, capsys):
+    arguments = ["--out", folder, "--tasks", "parity", "--arms", "lstm", "--seeds", 2]
+    with pytest.raises(SystemExit, match="seed 0 has frames 20, not 24: take another --out"):
+        run(patch, "train", *arguments, *CHANGES, "--set", "tasks.parity.frames=24")
+
+
+def test_training_ends_with_the_table_and_the_picture(folder):
     cell = json.loads((folder / "table.json").read_text())["parity"]["lstm"]
-    rows = [json.loads(r) for r in (folder / "parity-lstm.jsonl").read_text().splitlines()]
-    found = [row["scaled_256"] for row in rows]
-    assert cell["scaled_256"] == {"best": max(found), "median": sum(found) / 2}
-    assert (folder / "picture.png").stat().st_size > 1000
+    found = [row["scaled_256"] for row in read_rows(folder / "parity-lstm.jsonl")]
+    best, worst = max(found), min(found)
+    assert cell["scaled_256"] == {"best": best, "median": sum(found) / 2, "worst": worst}
+    assert cell["seeds"] == {"number": 2, "steps": 80, "of": 80}
+    text = (folder / "table.md").read_text()
+    assert "| parity | scaled_19 | " in text and "| parity | scaled_256 | " in text
+    assert "| parity | steps (seeds) | 80 (2) |" in text
+    assert (folder / "picture.png").exists() == (find_spec("matplotlib") is not None)
+
+
+def test_without_matplotlib_a_line_says_so(folder, tmp_path, patch, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    arguments = ["--tasks", "parity", "--arms", "lstm", "--seeds", 0, "--device", "cpu", *CHANGES]
+    shutil.copy(folder / "parity-lstm.jsonl", tmp_path)
+    run(patch, "train", "--out", tmp_path, *arguments)
+    assert "no picture.png: pictures are drawn by matplotlib" in capsys.readouterr().out
+    assert (tmp_path / "table.md").exists() and not (tmp_path / "picture.png").exists()
+
+
+def test_a_task_without_its_data_is_named_at_the_start_and_in_the_table(
+    tmp_path, patch, monkeypatch, capsys
+):
+    monkeypatch.setattr(LoadedCodec, "load", lambda *_, **__: None)  # nothing is left to learn
+    names = [*load_recipe("periodicity", "make_table").SHOWN][:-1]
+    hp = load_toml(RECIPE / "config.toml")["tasks"]
+    rows = [{"task": name, "of": hp[name]["steps"], "seed": i} for name in names for i in range(3)]
+    write_rows(tmp_path, *rows)
+    run(patch, "train", "--out", tmp_path, "--arms", "published", "--device", "cpu")
+    told, line = capsys.readouterr(), "speech (it needs --speech: a file that make_pitch.py made)"
+    assert told.err == f"left out: {line}\n"
+    assert told.out.endswith(f"\nWithout rows: {line}.\n")
+
+
+def test_seeds_of_several_folders_are_one_table(folder, tmp_path, patch):
+    rows = read_rows(folder / "parity-lstm.jsonl")
+    parts = [write_rows(tmp_path / str(row["seed"]), row) for row in rows]
+    run(patch, "make_table", *parts, folder, "--out", tmp_path / "out")  # ``folder`` has the same
+    for name in ("table.json", "table.md"):
+        whole, merged = (folder / name).read_text(), (tmp_path / "out" / name).read_text()
+        assert merged.count("lstm") == whole.count("lstm")
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert table == json.loads((folder / "table.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ({"scaled_256": 0.5}, {"scaled_256": 0.25}, "seed 0 has two results: scaled_256 0.5 and 0"),
+        ({"seed": 1}, {"of": 90}, "seeds 1 and 0: steps 80, not 90"),
+        (
+            {"settings": {"rows": 64, "lr": 0.1}},
+            {"settings": {"rows": 32, "lr": 0.1}, "seed": 1},
+            "seeds 0 and 1: rows 64, not 32",
+        ),
+    ],
+)
+def test_what_differs_is_not_merged(first, second, message, tmp_path, patch):
+    folders = [
+        write_rows(tmp_path / name, {"seed": 0} | row)
+        for name, row in (("a", first), ("b", second))
+    ]
+    with pytest.raises(SystemExit, match=r"a/parity-published.jsonl and .*b/parity-pub") as refusal:
+        run(patch, "make_table", *folders, "--out", tmp_path / "out")
+    assert message in str(refusal.value) and not (tmp_path / "out").exists()
+
+
+def test_arms_of_other_steps_or_settings_are_marked(tmp_path, patch, capsys):
+    told = {"seed": 0, "scaled_256": 0.5}
+    write_rows(
+        tmp_path,
+        told | {"settings": {"rows": 64, "arm": {}}},
+        told | {"arm": "still", "steps": 70, "settings": {"rows": 64, "arm": {"turns": False}}},
+        told | {"arm": "fixed", "steps": 40, "of": 40},
+        told | {"arm": "mine", "settings": {"rows": 32}},
+    )
+    run(patch, "make_table", tmp_path)
+    text = capsys.readouterr().out
+    assert "| published | still | fixed | mine |" in text
+    assert (
+        "| 0.5 (0.5 to 0.5) | 0.5 (0.5 to 0.5) | 0.5 (0.5 to 0.5) \\* | 0.5 (0.5 to 0.5) \\* |"
+        in text
+    )
+    assert "- parity, fixed: 40 steps, not published's 80\n" in text
+    assert "- parity, mine: rows 32, not 64\n" in text
 
 
 def test_the_picture_is_drawn_anew_from_the_table(folder, tmp_path, patch, capsys):
@@ -120,11 +218,44 @@ def test_no_two_labels_of_the_picture_overlap():
     pyplot = pytest.importorskip("matplotlib.pyplot")
     figure = load_recipe("periodicity", "make_table").draw(RESULTS)
     figure.draw_without_rendering()
-    assert len(figure.axes) == 10
-    for panel in figure.axes:
-        boxes = [label.get_window_extent() for label in panel.get_xticklabels()]
-        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    panels = [panel for panel in figure.axes if panel.get_visible()]
+    assert len(panels) == 10
+    for panel in panels:
+        for labels in (panel.get_xticklabels(), panel.texts):
+            boxes = [label.get_window_extent() for label in labels]
+            assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
     pyplot.close(figure)
+
+
+def test_the_picture_hatches_what_the_table_marks():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    recipe = load_recipe("periodicity", "make_table")
+    figure = recipe.draw(RESULTS)
+    panels = {panel.get_title(): panel for panel in figure.axes}
+    for task, arms in RESULTS.items():
+        unlike = [bool(recipe.tell_unlike(arms, arm)) for arm in recipe.list_arms(arms)]
+        bars = panels[task].containers
+        assert [bool(each.patches[0].get_hatch()) for each in bars] == unlike
+        assert [text.get_text().endswith("*") for text in panels[task].texts] == unlike
+    assert recipe.tell_unlike(RESULTS["sums"], "still") == "340 steps, not published's 40000"
+    pyplot.close(figure)
+
+
+def test_the_readme_has_what_the_results_have():
+    table = load_recipe("periodicity", "make_table")
+    text = (RECIPE.parents[1] / "README.md").read_text(encoding="utf-8")
+    shown = {"parity": "scaled_256", "sums": "scaled_255", "brackets": "scaled_256"}
+    shown |= {"beats": "mod4_128", "speech": "rpa"}
+    for arm, words in (("published", "turn"), ("still", "don't")):
+        (line,) = re.findall(rf"^\| states that {words}\b.*", text, flags=re.MULTILINE)
+        for cell, (task, name) in zip(line.split("|")[2:-1], shown.items(), strict=True):
+            found = RESULTS[task][arm]
+            median, steps = re.match(r" ([-.\d]+) \((?:only )?(\d+)", cell).groups()
+            assert float(median) == round(100 * found[name]["median"], 1)
+            assert int(steps) == found["seeds"]["steps"]
+            assert ("only" in cell) == bool(table.tell_unlike(RESULTS[task], arm))
+            for worst in re.findall(r"one seed ([-.\d]+)", cell):
+                assert float(worst) == round(100 * found[name]["worst"], 1)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +276,12 @@ def test_no_two_labels_of_the_picture_overlap():
             "train.py: error: 'layer.width=3': expected TABLE.KEY=VALUE",
         ),
         ("make_table", ["OUT"], "no TASK-ARM.jsonl"),
+        ("make_table", ["OUT", "OUT"], "several folders need --out"),
+        (
+            "make_table",
+            ["nothing.json", "OUT"],
+            "nothing.json: a table that is kept is drawn alone",
+        ),
         ("make_table", ["nothing.json"], "nothing.json: No such file"),
     ],
 )
