@@ -3,16 +3,18 @@
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from audiossm.lexicon import Lexicon
-from audiossm.models import Generator, GeneratorConfig
+from audiossm.models import Generator, GeneratorConfig, Voice
+from audiossm.nn import map_state
 from audiossm.pronouncer import Pronouncer
 from audiossm.streaming import Speaker
 from tiny_sounder import make_sounder
 from toy_codec import make_audio_codec
 
-__all__ = ["TEXT", "make_generator", "make_speaker"]
+__all__ = ["TEXT", "make_generator", "make_speaker", "make_voice"]
 
 TEXT = "Hello there, it's 9 o'clock. Was that a river? The old house stood at the river"
 
@@ -37,3 +39,15 @@ def make_speaker(folder: Path | None = None) -> Speaker:
         Lexicon({"hello": "h ə l ˈoʊ", "the": "ð ə", "a": "ə", "that": "ð æ t"}), make_sounder()
     )
     return speaker
+
+
+def make_voice(seed: int = 1) -> Voice:
+    """A voice of ``make_speaker`` that was tuned, as far as anybody can tell: it has a state."""
+    speaker, noise = make_speaker(), torch.Generator().manual_seed(seed)
+    state = map_state(
+        lambda part: 0.3 * torch.randn(part.shape, generator=noise), speaker.network.init_state(1)
+    )
+    vector = np.random.default_rng(seed).normal(size=speaker.config.d_voice).astype(np.float32)
+    return Voice(
+        name="anna", vector=vector, pace=0.1, state=state, origin="o", licence="l", gain_db=3.5
+    )

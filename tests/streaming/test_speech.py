@@ -11,8 +11,6 @@ import pytest
 import torch
 
 from audiossm.errors import AudioError, ConfigError, PronunciationError, SessionError, SnapshotError
-from audiossm.models import Voice
-from audiossm.nn import map_state
 from audiossm.streaming import Skipped, Sound, SpeechSession, SpokenWord, continuation
 from audiossm.streaming import speech as module
 from audiossm.streaming.code_maker import CodeMaker
@@ -20,7 +18,7 @@ from audiossm.streaming.speech_snapshot import unpack_voice
 from audiossm.units import Unit
 from contract import random_split
 from tiny_model import read_speech
-from tiny_speaker import TEXT, make_speaker
+from tiny_speaker import TEXT, make_speaker, make_voice
 
 SPEAKER = make_speaker()
 
@@ -57,18 +55,6 @@ def assert_same(found, expected):
     plain = [[event for event in events if not isinstance(event, Sound)] for events in
              (found, expected)]  # fmt: skip
     assert plain[0] == plain[1]
-
-
-def make_voice(seed=1):
-    noise = torch.Generator().manual_seed(seed)
-    state = map_state(
-        lambda part: 0.3 * torch.randn(part.shape, generator=noise),
-        SPEAKER.network.init_state(1),
-    )
-    vector = np.random.default_rng(seed).normal(size=SPEAKER.config.d_voice).astype(np.float32)
-    return Voice(
-        name="anna", vector=vector, pace=0.1, state=state, origin="o", licence="l", gain_db=3.5
-    )
 
 
 @pytest.mark.parametrize("restart", [True, False])

@@ -11,7 +11,7 @@ from audiossm.decoding.sampling import Sampling
 from audiossm.errors import ConfigError, SessionError
 from audiossm.streaming import Skipped, Sound, SpokenWord
 from audiossm.streaming.speech_seats import SpeechSeats
-from tiny_speaker import TEXT, make_speaker
+from tiny_speaker import TEXT, make_speaker, make_voice
 
 SPEAKER = make_speaker()
 CPU = torch.device("cpu")
@@ -95,6 +95,19 @@ def test_a_voice_s_gain_is_heard_in_a_seat(seats):
     reader.events += [*reader.session.push(SHORT), *reader.session.finish()]
     reader.read()
     check(reader, alone(SHORT, voice=louder))
+
+
+def test_voices_in_seats_begin_their_sentences_from_their_own_states(seats):
+    voices = [make_voice(1), SPEAKER.voice(None), make_voice(2)]
+    readers = [Reader(seats.session(voice=voice, seed=3)) for voice in voices]
+    for reader in readers:
+        reader.events += [*reader.session.push(TEXT), *reader.session.finish()]
+    for reader in readers:
+        reader.read()
+    for reader, voice in zip(readers, voices, strict=True):
+        check(reader, alone(TEXT, voice=voice, seed=3))
+    stateless = samples_of(alone(TEXT, voice=replace(voices[0], state=None), seed=3))
+    assert not np.array_equal(samples_of(readers[0].events), stateless)
 
 
 def test_a_text_in_pieces_is_said_as_it_comes_and_as_a_whole_one(seats):
