@@ -31,6 +31,7 @@ HEIGHTS = {
     "audiossm.aloud": 1,
     "audiossm.spoken": 1,
     "audiossm.pictures": 1,
+    "audiossm.processes": 1,
     "audiossm.protocol": 1,
     "audiossm.checkpoint": 1,
     "audiossm.rounding": 1,
