@@ -16,6 +16,7 @@ AudioSSMError
 ├── ProtocolError    a message that its protocol doesn't have, or not now
 ├── ServiceError     a server that can't be reached, or that refuses
 ├── OutputError      a result that can't be written
+├── WorkerError      a process that others share work with ended early
 └── DependencyError  an optional package that this command needs is not installed
 """
 
@@ -37,6 +38,7 @@ __all__ = [
     "SessionError",
     "ShapeError",
     "SnapshotError",
+    "WorkerError",
 ]
 
 
@@ -113,6 +115,10 @@ class ServiceError(AudioSSMError):
 
 class OutputError(AudioSSMError):
     """A result that can't be written."""
+
+
+class WorkerError(AudioSSMError):
+    """A process that others share work with ended early: killed, perhaps for want of memory."""
 
 
 class DependencyError(AudioSSMError):

@@ -31,6 +31,7 @@ HEIGHTS = {
     "audiossm.aloud": 1,
     "audiossm.spoken": 1,
     "audiossm.pictures": 1,
+    "audiossm.processes": 1,
     "audiossm.protocol": 1,
     "audiossm.checkpoint": 1,
     "audiossm.rounding": 1,
@@ -196,9 +197,12 @@ def is_of_one_system(name: str) -> bool:
     return module in ONE_SYSTEM
 
 
-def test_nothing_of_one_system_is_needed_to_import_a_module():
+def test_nothing_of_one_system_is_needed_to_import_a_module_or_to_start_a_recipe():
+    recipes = sorted((ROOT / "recipes").rglob("*.py"))
+    assert recipes
     found = {
-        name: {n for n in list_early_names(p) if is_of_one_system(n)} for name, p in MODULES.items()
+        str(path.relative_to(ROOT)): {n for n in list_early_names(path) if is_of_one_system(n)}
+        for path in [*MODULES.values(), *recipes]
     }
     assert {name: names for name, names in found.items() if names} == {}
 

@@ -1,11 +1,8 @@
 """Quality of a codec's speech over a manifest, beside that of Opus on the same files."""
 
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing import get_context
 from typing import NamedTuple
 
 import torch
@@ -23,6 +20,7 @@ from audiossm.evaluate.quality import SAMPLE_RATE, measure_quality, require_metr
 from audiossm.evaluate.recording import read_recording
 from audiossm.evaluate.wer import WordErrors, count_word_errors, require_jiwer
 from audiossm.manifest import Utterance
+from audiossm.processes import start_processes
 from audiossm.streaming import Transcriber, Word
 
 __all__ = ["evaluate_codec"]
@@ -115,6 +113,7 @@ def evaluate_codec(
             transcriber or no texts.
         ModelError: the codec's sample rate is another than that of the measures.
         DependencyError: PyAV or a package that measures is not installed.
+        WorkerError: a process of several was killed.
     """
     require(metrics, transcriber)
     coders = make_coders(codec, groups, losses, live=live)
@@ -178,13 +177,7 @@ def run_jobs(
         yield from map(measurement.measure, utterances)
         return
     threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(
-        jobs,
-        # a fork of a process whose threads hold locks may hang
-        mp_context=get_context("spawn"),
-        initializer=_begin_job,
-        initargs=(measurement, threads),
-    ) as pool:
+    with start_processes(jobs, _begin_job, measurement, threads, option="--jobs") as pool:
         yield from pool.map(_measure, utterances)
 
 
@@ -193,7 +186,6 @@ _measurement: Measurement | None = None  # of this process, if it is one of seve
 
 def _begin_job(measurement: Measurement, threads: int) -> None:
     global _measurement
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that prints
     torch.set_num_threads(threads)
     _measurement = measurement
 

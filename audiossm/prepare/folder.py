@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +22,7 @@ from audiossm.prepare.checks import Clip, Limits, inspect
 from audiossm.prepare.layouts import Recording, find_layout, name_member, read_layout
 from audiossm.prepare.report import Report
 from audiossm.prepare.shards import ShardWriter
+from audiossm.processes import start_processes
 from audiossm.pronouncer import MAX_LETTERS, Pronouncer
 from audiossm.text import normalise_text
 
@@ -93,6 +93,7 @@ def prepare(
     Raises:
         ManifestError: no such layout, ``out`` has prepared data or manifests of its own, or nothing
             good is there.
+        WorkerError: a process that decodes was killed.
     """
     if not 0 <= dev_share < 1:
         raise ManifestError(f"the share of dev is {dev_share}; expected 0 or more, below 1")
@@ -202,9 +203,8 @@ def inspect_all(
     if workers == 1:
         yield from map(look, recordings)
         return
-    # spawn: a forked child of a threaded torch can wait for ever
-    with get_context("spawn").Pool(workers, torch.set_num_threads, (1,)) as pool:
-        yield from pool.imap(look, recordings, chunksize=8)
+    with start_processes(workers, torch.set_num_threads, 1) as pool:
+        yield from pool.map(look, recordings, chunksize=8)
 
 
 def compare(clip: Clip, digests: dict[str, str]) -> Clip:

@@ -2,9 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from torchaudio.functional import resample as resample_offline
 from audiossm.audio import mix, open_audio, resample
 from audiossm.errors import AudioError, ManifestError
 from audiossm.manifest import Utterance, read_manifest
+from audiossm.processes import start_processes
 from audiossm.train.kept import name_versions, read_kept, write_kept
 from audiossm.train.ranks import ALONE, Ranks
 
@@ -79,6 +78,7 @@ class Corpus:
         Raises:
             ManifestError: there are no utterances.
             ModelError: the cache is damaged.
+            WorkerError: a process that decodes was killed.
         """
         if not utterances:
             raise ManifestError("a corpus needs utterances, but the manifests leave none")
@@ -86,8 +86,7 @@ class Corpus:
         saved = read_kept(cache) if cache and cache.exists() else {}
         if saved.get("versions") != versions:
             if workers > 1:
-                # spawn: a forked child of a threaded torch can wait for ever
-                with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                with start_processes(workers) as pool:
                     decoded = list(pool.map(decode, utterances, chunksize=16))
             else:
                 decoded = [decode(utterance) for utterance in utterances]

@@ -1,9 +1,7 @@
 """Averages of tuned models: of which (model soups, 2203.05482), and how far from their base."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing import get_context
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from audiossm.decoding import DecoderName, choose_decoder, make_decoder
 from audiossm.decoding.words import DecodedWord
 from audiossm.models import Recogniser
 from audiossm.models.loaded import TAIL_S
+from audiossm.processes import start_processes
 from audiossm.text import Vocabulary, normalise_text
 from audiossm.train.corpus import Corpus
 from audiossm.train.scoring import utterances
@@ -144,16 +143,9 @@ def judging(corpus: Corpus, workers: int) -> Iterator[Callable[[Recogniser], flo
         errors, words = np.sum(list((pool.map if pool else map)(read, jobs)), axis=0)
         return float(errors / max(words, 1))
 
-    pool = None
-    if workers > 1:
-        # spawn: a forked child of a threaded torch can wait for ever
-        spawn = get_context("spawn")
-        pool = ProcessPoolExecutor(workers, spawn, torch.set_num_threads, initargs=(1,))
-    try:
+    several = workers > 1
+    with start_processes(workers, torch.set_num_threads, 1) if several else nullcontext() as pool:
         yield word_error_rate
-    finally:
-        if pool:
-            pool.shutdown(cancel_futures=True)
 
 
 @torch.no_grad()

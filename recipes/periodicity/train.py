@@ -35,7 +35,7 @@ from audiossm_apps.recipe import StepBar
 
 HERE = Path(__file__).parent
 SMOKE_TASKS = ["parity", "beats", "loops", "coded-tones"]
-SMOKE_SIZES = {"rows": 16, "frames": 40, "steps": 60, "pool": 64, "fills": 2, "test_rows": 32}
+SMOKE_SIZES = {"rows": 8, "frames": 40, "steps": 40, "pool": 32, "fills": 2, "test_rows": 16}
 SMOKE_TRAIN = {"warmup": 10}
 SMOKE_LAYER = {"d_model": 16, "d_state": 8, "head_dim": 8}
 EVERY = 20  # steps between two looks at the clock

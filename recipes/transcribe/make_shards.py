@@ -11,7 +11,6 @@ import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +24,7 @@ from audiossm.manifest import Utterance, read_manifest
 from audiossm.prepare import Limits, ShardWriter, shards, trim
 from audiossm.prepare.checks import SAMPLE_RATE
 from audiossm.prepare.layouts import COLUMNS, NO_RECORDING, read_table
+from audiossm.processes import start_processes
 from audiossm.text import normalise_text
 
 SHARD_BYTES = shards.SHARD_BYTES
@@ -115,9 +115,8 @@ def pack(clips: list[Clip], args: Namespace) -> None:
     """Write shards of rendered clips and their manifest; print what was left out."""
     times: dict[str, list[float]] = {"": []}  # fault, if any: seconds of each clip
     writer = ShardWriter(args.out, args.name, shard_bytes=SHARD_BYTES)
-    # spawn: a forked child of a threaded torch can wait for ever
-    with writer, get_context("spawn").Pool(args.workers, torch.set_num_threads, (1,)) as pool:
-        for clip in pool.imap(render, clips, chunksize=16):
+    with writer, start_processes(args.workers, torch.set_num_threads, 1) as pool:
+        for clip in pool.map(render, clips, chunksize=16):
             times.setdefault(clip.fault, []).append(clip.seconds)
             if clip.fault:
                 continue

@@ -56,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--files", type=int, default=6, metavar="N")
     parser.add_argument("--length-s", type=float, default=600.0, metavar="S", help="of each")
     parser.add_argument("--tiny", action="store_true", help="a tiny model with random weights")
+    parser.add_argument("--longest-s", type=float, default=4.0, metavar="S", help="after a kill")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     started, rng = time.monotonic(), random.Random(args.seed)
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
                     if kills < args.kills and workers and busy:
                         os.kill(rng.choice(workers), signal.SIGKILL)
                         kills += 1
-                        time.sleep(rng.uniform(0, 4))
+                        time.sleep(rng.uniform(0, args.longest_s))
                     elif kills == args.kills and not stops and busy:
                         process.send_signal(signal.SIGINT)
                         stops += 1

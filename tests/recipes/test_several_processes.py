@@ -80,12 +80,16 @@ def test_a_killed_worker_starts_again_and_the_curve_is_that_of_one_process(
     assert_same_losses([newest[step] for step in sorted(newest)], alone)
 
 
-def test_a_recogniser_goes_on_exactly_on_another_number_of_processes(tmp_path, monkeypatch, proof):
+def test_a_recogniser_goes_on_exactly_on_more_processes_and_on_fewer(
+    tmp_path, monkeypatch, proof, capsys
+):
     recipe = load_recipe("transcribe")
     sets = {"data.rows": 4, "data.row_s": 6.0, "data.noise": '["manifest"]', "train.augment": 0.5}
     sets |= {
         "train.steps": 6,
         "train.log_every": 1,
+        "train.lr": 8e-3,
+        "train.warmup": 40,  # so long that train.steps doesn't change the first four rates
         "train.consistency_from": 3,
         "train.carried_share": 0.7,
     }
@@ -96,14 +100,17 @@ def test_a_recogniser_goes_on_exactly_on_another_number_of_processes(tmp_path, m
         StepClock(recipe, patch, steps=2)
         stopped = ["--out", str(tmp_path / "changing"), "--minutes", "5"]
         run_alone(recipe, monkeypatch, [*options, *stopped])
-    # two go on, from before there are two views of each row till after
+    # two go on, from before there are two views of each row till after, and then one again
     script = ROOT / "recipes" / "transcribe" / "train.py"
     command = proof.torchrun(2, script, "--smoke", "--device", "cpu", "--workers", "1")
-    command += [*options, "--out", str(tmp_path / "changing")]
+    command += [*options, "--set", "train.steps=4", "--out", str(tmp_path / "changing")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     assert "resumed at step 2" in result.stdout
+    capsys.readouterr()
+    run_alone(recipe, monkeypatch, [*options, "--out", str(tmp_path / "changing")])
+    assert "resumed at step 4" in capsys.readouterr().out
     assert_same_losses(read_log(tmp_path / "changing"), read_log(tmp_path / "straight"))
     straight, changing = (
         torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)
