@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ASSIGNMENT = re.compile(r"([A-Z_]+)=(.*)", re.DOTALL)
-VARIABLE = re.compile(r"\$([A-Z_]+)")
+VARIABLE = re.compile(r"\$(\w+)")
 
 
 class Command(NamedTuple):
@@ -32,13 +32,18 @@ def list_commands(page: Path) -> list[Command]:
     """Return a page's commands; variables that it sets hold for all that follows on it.
 
     Lines that end with a backslash go on, comments and what is read from a file by ``<`` are left
-    out, and ``a && b`` and ``a; b`` are two commands.
+    out, and ``a && b`` and ``a; b`` are two commands. Of a loop only the first turn is read.
     """
     found, variables = [], dict[str, str]()
     for line in "".join(list_blocks(page, "sh")).replace("\\\n", " ").splitlines():
         for part in part_line(line):
             words = list(expand(part, variables))
             given = {}
+            match words:
+                case ["for", name, "in", first, *_]:
+                    given, words = {name: first}, []
+                case ["do" | "done", *words]:
+                    pass
             while words and (match := ASSIGNMENT.fullmatch(words[0])):
                 given[match[1]] = match[2]
                 del words[0]
