@@ -1,41 +1,63 @@
 """What docs/recipes.md says works: its commands run, one after the other, on a toy folder."""
 
 import json
-import re
-import shlex
 import shutil
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
+import soundfile
 import torch
 
 from audiossm.checkpoint import ModelFolder
 from audiossm.errors import ConfigError
 from audiossm.lexicon import PHONES
 from audiossm.models import LoadedRecogniser, Recogniser, RecogniserConfig, save_recogniser
-from audiossm_apps.cli import main, make_parser
+from audiossm_apps.cli import main
+from audiossm_apps.live import server as live_server
+from page_commands import list_commands
 from recipe_run import load_recipe
 from tiny_model import SPEECH
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+COMMANDS = [list(command.words) for command in list_commands(ROOT / "docs" / "recipes.md")]
 # what makes the commands short enough for a test
 TOY = {
     "prepare": ["--workers", "1", "--dev", "0.3"],
-    "evaluate": ["--limit", "1", "--decoder", "greedy"],
+    "evaluate transcribe": ["--limit", "1", "--decoder", "greedy"],
+    "evaluate codec": ["--limit", "1", "--jobs", "1", "--metrics", "mel"],
     "transcribe": ["--decoder", "greedy", "--raw"],
+    "serve": "--port 0 --capacity 1 --speech-capacity 1 --decoder greedy --store kept".split(),
     "train.py": "--workers 1 --device cpu --set train.steps=1 --set train.log_every=1".split(),
     "fine_tune": "--set data.rows=1 --set data.speeds=[1.0] --set recogniser.dropout=0.3".split(),
     "recipes/generate/train.py": ["--set", "data.dev_share=0.5"],
 }
+SOUNDS = ("talk.flac", "talk-again.wav", "kettle.wav", "more.wav", "served.wav")
 
 
-def list_commands() -> list[list[str]]:
-    blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(part) for line in lines for part in line.split("&&")]
+@contextmanager
+def serving(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Run ``audiossm serve ...`` in a thread; yield ``127.0.0.1:port``."""
+    servers, make_server = [], live_server.make_server
+
+    def keep(*args: object, **kwargs: object) -> object:
+        servers.append(make_server(*args, **kwargs))
+        return servers[-1]
+
+    monkeypatch.setattr(live_server, "make_server", keep)
+    thread = Thread(target=main, args=(words,))
+    thread.start()
+    while not (servers and servers[0].started):
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield f"127.0.0.1:{servers[0].servers[0].sockets[0].getsockname()[1]}"
+    servers[0].should_exit = True
+    thread.join()
 
 
 @pytest.fixture
@@ -47,6 +69,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy(SPEECH / row["path"], place)
         (place / f"{row['key']}.txt").write_text(row["text"])
+    shutil.copy(SPEECH / "river.flac", tmp_path / "talk.flac")
     shutil.copytree(ROOT / "recipes" / "transcribe", tmp_path / "recipes" / "transcribe")
     network = Recogniser(replace(RecogniserConfig.tiny(), phones=PHONES))
     save_recogniser(tmp_path / "first-light", "", network)
@@ -55,23 +78,29 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_commands_of_the_page_run(toy, monkeypatch, capsys):
-    ran = []
-    for words in list_commands():
-        words = ["./first-light" if word == "first-light" else word for word in words]
-        if words[0] == "audiossm" and words[1] == "serve":
-            args = make_parser().parse_args(words[1:])
-            assert LoadedRecogniser.load(args.model).config.phones == PHONES
-        elif words[0] == "audiossm":
-            assert main(words[1:] + TOY[words[1]]) == 0, capsys.readouterr().err
-        elif words[0] == "python" and words[1].startswith("recipes/"):
-            more = TOY["train.py"] + TOY.get(words[1], [])
-            more += TOY["fine_tune"] if "--init" in words else []
-            monkeypatch.setattr(sys, "argv", [*words[1:], *more])
-            load_recipe(words[1].split("/")[1]).main()
-        else:
-            continue
-        ran.append(words[1])
-    assert len(ran) == 9 and ran[0] == "prepare"
+    ran, address = [], ""
+    with ExitStack() as servers:
+        for words in COMMANDS:
+            words = ["./first-light" if word == "first-light" else word for word in words]
+            words = [word.replace("127.0.0.1:8765", address) for word in words]
+            if words[0] == "audiossm":
+                name = " ".join(words[1:3]) if words[1] == "evaluate" else words[1]
+                words = words[1:] + TOY.get(name, [])
+                if name == "serve":
+                    servers.close()  # the one before
+                    address = servers.enter_context(serving(words, monkeypatch))
+                else:
+                    assert main(words) == 0, capsys.readouterr().err
+            elif words[0] == "python" and words[1].startswith("recipes/"):
+                name = words[1]
+                more = TOY["train.py"] + TOY.get(name, [])
+                more += TOY["fine_tune"] if "--init" in words else []
+                monkeypatch.setattr(sys, "argv", [*words[1:], *more])
+                load_recipe(name.split("/")[1]).main()
+            else:
+                continue
+            ran.append(name)
+    assert len(ran) == 17 and ran[0] == "prepare"
     begun, mine = (ModelFolder.open(toy / name) for name in ("first-light", "runs/mine/model"))
     assert mine.config["recogniser"] == begun.config["recogniser"] | {"dropout": 0.3}
     old, new = (LoadedRecogniser.load(f.path).network.state_dict() for f in (begun, mine))
@@ -87,12 +116,15 @@ def test_the_commands_of_the_page_run(toy, monkeypatch, capsys):
         "runs/try-recogniser/model",
     ]
     assert len(list((toy / "texts").rglob("*.txt"))) == 10
+    seconds = {name: soundfile.info(toy / name).duration for name in SOUNDS}
+    assert seconds["talk-again.wav"] == seconds["talk.flac"]
+    assert min(seconds.values()) > 0.1, seconds
 
 
 def test_fine_tuning_without_the_phones_of_its_model_is_refused(toy, monkeypatch):
     """Otherwise the model would lose its head of phones without a word."""
     assert main(["prepare", "recordings", "-o", "prepared", "--workers", "1", "--no-phones"]) == 0
-    (command,) = (words for words in list_commands() if "--init" in words)
+    (command,) = (words for words in COMMANDS if "--init" in words)
     words = ["./first-light" if word == "first-light" else word for word in command[1:]]
     monkeypatch.setattr(sys, "argv", [*words, *TOY["train.py"]])
     with pytest.raises(ConfigError, match="lacks the phones that model './first-light' tells"):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from audiossm.checkpoint import ModelFolder
+from audiossm.checkpoint import ModelFolder, model_names
 from audiossm.codec.encoder import Encoder
 from audiossm.codec.foreign import PREFIX, load_codec
 from audiossm.codec.loaded import LoadedCodec, load_encoder
@@ -74,6 +74,17 @@ class CodesPin:
 
 
 def find_codec(folder: ModelFolder, name: str) -> Path:
-    """Find a codec by name: beside a model's folder, else a shipped one."""
+    """Find a codec by name: beside a model's folder, else a shipped one.
+
+    Raises:
+        ModelError: it is neither.
+    """
     beside = folder.path.parent / name
-    return beside if beside.is_dir() else Path(name)
+    if beside.is_dir():
+        return beside
+    if name not in model_names() and not Path(name).is_dir():
+        raise ModelError(
+            f"{folder.path}: there is no model {name!r}, the codec that it stands on: copy that "
+            f"codec's folder to {beside}"
+        )
+    return Path(name)

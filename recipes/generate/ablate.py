@@ -27,7 +27,7 @@ from audiossm.train.depth_talker import DepthTalker
 from audiossm.train.journal import append_row
 from audiossm.train.recitals import Recital, Recitals
 from audiossm.train.run import Run
-from audiossm.train.settings import check_settings
+from audiossm.train.settings import adopt_sets, check_settings
 from audiossm.train.takes import find_voices, load_takes, usual_frames
 from audiossm.train.talker import Talker, capture, score_talker
 from audiossm_apps.recipe import run_recipe
@@ -58,6 +58,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     table = load_toml(args.config)
     table["train"] |= {"steps": args.steps, "warmup": 200, "ema": 0.998, "dev_every": 200}
+    table["data"] = adopt_sets(table["data"], args.data)
     for change in args.set:
         change_value(table, change)
     check_settings(table, HERE / "config.toml", ("data", "train"))

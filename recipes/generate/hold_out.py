@@ -13,6 +13,7 @@ from pathlib import Path
 from make_voices import VOICES
 
 from audiossm.config import change_value, load_toml
+from audiossm.train.settings import adopt_sets
 from audiossm.train.takes import is_held_out
 
 HERE = Path(__file__).parent
@@ -29,6 +30,7 @@ def main() -> None:
     if args.out.resolve().parent != args.data.resolve():
         parser.error(f"{args.out} must stand in {args.data}, where the shards are")
     table = load_toml(args.config)
+    table["data"] = adopt_sets(table["data"], args.data)
     for change in args.set:
         change_value(table, change)
     data = table["data"]

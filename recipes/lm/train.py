@@ -14,6 +14,7 @@ import bz2
 import json
 import lzma
 import math
+import sys
 import time
 import zlib
 from collections import Counter
@@ -33,6 +34,7 @@ from audiossm.train.pieces import BORDER, Pieces
 from audiossm.train.run import Run
 from audiossm.train.settings import check_settings
 from audiossm.train.text_model import TextModel, piece_loss
+from audiossm_apps.recipe import run_recipe
 
 HERE = Path(__file__).parent
 SMOKE_NETWORK = {"d_model": 32, "d_intermediate": 64, "n_layer": 2}
@@ -156,4 +158,4 @@ def read_rows(stream: Tensor, hp: dict[str, Any]) -> Iterator[Tensor]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

@@ -9,6 +9,7 @@ fewer where these were never seen.
 
 import argparse
 import math
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from audiossm.evaluate.pronounce import read_references, score_pronunciations
 from audiossm.lexicon import read_pronunciations
 from audiossm.train.pronunciations import find_stem
+from audiossm_apps.recipe import run_recipe
 
 MOST = 2  # phones of a letter
 SIDES = ((3, 3), (2, 2), (1, 2), (1, 1), (0, 1), (0, 0))  # neighbours before and after
@@ -106,4 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

@@ -10,6 +10,7 @@ its last checkpoint with the same command. README.md has the numbers.
 import argparse
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from audiossm.train.run import Run
 from audiossm.train.sentences import Sentences, hold_out, leave_out
 from audiossm.train.settings import check_settings
 from audiossm.train.text_card import write_text_card
+from audiossm_apps.recipe import run_recipe
 
 HERE = Path(__file__).parent
 SAVE_MINUTES = 5
@@ -143,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main))

@@ -45,7 +45,7 @@ from audiossm.train.phones import Phones, read_phones
 from audiossm.train.pieces import BEGIN, Pieces
 from audiossm.train.run import Run
 from audiossm.train.scoring import greedy_wer, utterances
-from audiossm.train.settings import check_settings
+from audiossm.train.settings import adopt_sets, check_settings
 from audiossm.train.spoken import load_spoken
 from audiossm.train.trainee import Trainee
 from audiossm_apps.recipe import run_recipe
@@ -125,6 +125,7 @@ def main() -> None:
     table = load_toml(args.config)
     short = {"steps": args.steps, "warmup": 200, "consistency_weight": 0.0, "ema": 0.998}
     table["train"] |= short | {"log_every": 250}
+    table["data"] = adopt_sets(table["data"], args.data)
     for change in args.set:
         change_value(table, change)
     check_settings(table, HERE / "config.toml", ("data", "train"))

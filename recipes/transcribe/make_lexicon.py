@@ -10,6 +10,7 @@ pronunciations in the sentences.
 
 import argparse
 import lzma
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -21,6 +22,7 @@ from audiossm.decoding.ngram import NgramModel
 from audiossm.lexicon import PHONES, drop_stress
 from audiossm.manifest import read_manifest
 from audiossm.text import normalise_text
+from audiossm_apps.recipe import run_recipe
 
 HEADER = """\
 # Pronunciations of English words in IPA: word, tab, phones parted by spaces; stressed vowels begin
@@ -104,4 +106,4 @@ def is_english(phones: Iterable[str]) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

@@ -21,6 +21,7 @@ from audiossm.models import LoadedRecogniser, save_recogniser
 from audiossm.text import Vocabulary, normalise_text
 from audiossm.train.corpus import Corpus, read_manifests
 from audiossm.train.losses import ctc
+from audiossm.train.settings import adopt_sets
 
 HERE = Path(__file__).parent
 ROWS = 16
@@ -44,7 +45,7 @@ def main() -> None:
     def letters(utterance: Utterance) -> list[int]:
         return vocabulary.encode(normalise_text(utterance.text))
 
-    names = load_toml(HERE / "config.toml")["data"]["train"]
+    names = adopt_sets(load_toml(HERE / "config.toml")["data"], args.data)["train"]
     spoken = [u for u in read_manifests(args.data, names) if not u.source.startswith("synthetic")]
     spoken = [u for u in spoken if letters(u) and not any(map(str.isdigit, u.text))]
     random.Random(0).shuffle(spoken)

@@ -83,7 +83,7 @@ def test_of_a_codec_only_the_encoder_is_read(on_a_codec):
 
 def test_a_codec_that_is_missing_or_has_another_encoder_is_refused(on_a_codec):
     (on_a_codec.parent / "voice").rename(on_a_codec.parent / "gone")
-    with pytest.raises(ModelError, match="no model 'voice'"):
+    with pytest.raises(ModelError, match="no model 'voice', the codec that it stands on: copy"):
         LoadedRecogniser.load(on_a_codec)
     (on_a_codec.parent / "gone").rename(on_a_codec.parent / "voice")
     path = on_a_codec / "config.toml"
