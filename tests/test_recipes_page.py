@@ -3,12 +3,9 @@
 import json
 import shutil
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import soundfile
@@ -19,8 +16,8 @@ from audiossm.errors import ConfigError
 from audiossm.lexicon import PHONES
 from audiossm.models import LoadedRecogniser, Recogniser, RecogniserConfig, save_recogniser
 from audiossm_apps.cli import main
-from audiossm_apps.live import server as live_server
 from page_commands import list_commands
+from page_server import serving
 from recipe_run import load_recipe
 from tiny_model import SPEECH
 
@@ -38,26 +35,6 @@ TOY = {
     "recipes/generate/train.py": ["--set", "data.dev_share=0.5"],
 }
 SOUNDS = ("talk.flac", "talk-again.wav", "kettle.wav", "more.wav", "served.wav")
-
-
-@contextmanager
-def serving(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Run ``audiossm serve ...`` in a thread; yield ``127.0.0.1:port``."""
-    servers, make_server = [], live_server.make_server
-
-    def keep(*args: object, **kwargs: object) -> object:
-        servers.append(make_server(*args, **kwargs))
-        return servers[-1]
-
-    monkeypatch.setattr(live_server, "make_server", keep)
-    thread = Thread(target=main, args=(words,))
-    thread.start()
-    while not (servers and servers[0].started):
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield f"127.0.0.1:{servers[0].servers[0].sockets[0].getsockname()[1]}"
-    servers[0].should_exit = True
-    thread.join()
 
 
 @pytest.fixture
