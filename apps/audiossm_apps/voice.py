@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["add_command", "run"]
 
+FEW_S = 120.0  # of speech that is learnt from
+
 DESCRIPTION = """\
 Tune a voice on some minutes of somebody's speech, and write it as a file of the model. The network
-isn't changed: the voice is a vector, a pace and the state that speech begins from. A part of the
-sentences is held out; a voice that says them no better than the one that it began with isn't
-written. It takes some minutes on a CPU.
+isn't changed: the voice is the vector of the model's voice that is nearest, a pace and the state
+that speech begins from. A part of the sentences is held out; a voice that says them no better than
+the one that it began with isn't written. It takes some minutes on a CPU. With less than two minutes
+of speech many words are lost.
 
 Only add a voice whose owner agreed to it: --origin and --licence are stored in the file, and
 'audiossm generate --voices' shows them."""
@@ -107,6 +110,11 @@ def run(args: argparse.Namespace) -> int:
         f"{tuned.after:.3f} after (nats per frame)",
         file=sys.stderr,
     )
+    if tuned.seconds < FEW_S:
+        complain(
+            f"{tuned.seconds:.0f} s are few: many words will be lost; three minutes are better",
+            kind="warning: ",
+        )
     if not tuned.is_better:
         raise ModelError(
             f"voice {args.name!r} isn't written: it says held-out sentences no better than what it "

@@ -39,6 +39,7 @@ HELD_OUT = 0.2  # of the phrases
 GROUP_WEIGHTS = (1.0, 0.7, 0.5, 0.4)  # as in recipes/generate; later groups have the last one's
 ENDS_WEIGHT = 0.5
 LEARNING_RATES = {"vector": 0.03, "pace": 0.01, "state": 0.01}
+STATE_SHARE = 0.7  # of the way to what was tuned: all the way costs words (recipes/generate)
 
 Codes = NDArray[np.int64]
 
@@ -173,8 +174,9 @@ def tune_voice(
 ) -> TunedVoice:
     """Fit a voice to phrases by gradient descent, on the CPU.
 
-    It begins from the voice of the model that fits best, and what is kept is the state of the epoch
-    that said the held-out phrases best.
+    It begins from the voice of the model that fits best, whose vector it keeps, and what is kept is
+    the state of the epoch that said the held-out phrases best. Of a model without voices it tunes
+    the vector, too.
 
     Args:
         generator: the model, which isn't changed.
@@ -207,12 +209,11 @@ def tune_voice(
     # not k and v, too: where both are nought, so is the gradient of their product
     mamba_blocks(network.blocks(), "tuned voices")
     memories = [layer.ssm.clone().requires_grad_(True) for layer in first.layers]
+    tuned = {"pace": [pace], "state": memories}
+    if not start.name:  # a known voice's vector stays: beside those of the training words get lost
+        tuned["vector"] = [vector]
     optimiser = torch.optim.Adam(
-        [
-            {"params": [vector], "lr": LEARNING_RATES["vector"]},
-            {"params": [pace], "lr": LEARNING_RATES["pace"]},
-            {"params": memories, "lr": LEARNING_RATES["state"]},
-        ]
+        [{"params": params, "lr": LEARNING_RATES[name]} for name, params in tuned.items()]
     )
 
     def state() -> GeneratorState:
@@ -221,7 +222,11 @@ def tune_voice(
 
     def freeze() -> Voice:
         """Return the voice as a file has it."""
-        halved = map_state(lambda part: part.detach().half().float(), state())
+        layers = zip(first.layers, state().layers, strict=True)
+        part_way = GeneratorState(
+            tuple(old._replace(ssm=old.ssm.lerp(new.ssm, STATE_SHARE)) for old, new in layers)
+        )
+        halved = map_state(lambda part: part.detach().half().float(), part_way)
         return replace(
             start,
             name=name,
@@ -254,7 +259,8 @@ def _choose_start(
     generator: LoadedGenerator, learnt: Sequence[Phrase], held: Sequence[list[Phrase]]
 ) -> tuple[Voice, float]:
     """Return the known voice that fits best, and what it says of the held-out phrases."""
-    known = [make_nobody(generator), *(find_voice(generator, n) for n in list_voices(generator))]
+    # nobody's fits some people better, but then words get lost
+    known = [find_voice(generator, n) for n in list_voices(generator)] or [make_nobody(generator)]
     some = _batch(learnt)[:2]
     start = min(known, key=lambda voice: _score(generator, some, voice))
     return start, _score(generator, held, start)

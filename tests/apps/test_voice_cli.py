@@ -81,7 +81,9 @@ def test_recordings_come_with_a_text_each(add, stub, folder, tmp_path, capsys):
     files = [SPEECH / "river.flac", SPEECH / "stereo-44100.flac"]
     texts = ["--text", "the river", "--text", "a word"]
     assert add(*files, *texts, *WHOSE, "--output", path) == 0
-    assert capsys.readouterr().out.strip() == str(path) and path.exists()
+    out, err = capsys.readouterr()
+    assert out.strip() == str(path) and path.exists()
+    assert "3 s are few: many words will be lost" in err
     codec = make_audio_codec()
     expected = codec.encode(files[0], num_groups=2).codes[0].T[: 80560 // 320]
     np.testing.assert_array_equal(stub["codes"][0], expected)

@@ -142,6 +142,21 @@ def test_a_voice_is_found_again_and_the_network_stays():
     )
 
 
+def test_a_part_of_the_tuned_state_is_kept(monkeypatch):
+    """All of it costs words; the vector and the pace are kept whole."""
+    vector = np.full(SPEAKER.config.d_voice, 2.0, np.float32)
+    phrases = make_phrases(Voice(name="secret", vector=vector, origin="o", licence="l"), 6)
+    whole, part = [], []
+    for share, kept in ((1.0, whole), (module.STATE_SHARE, part)):
+        monkeypatch.setattr(module, "STATE_SHARE", share)
+        kept.append(tune_voice(SPEAKER, phrases, name="a", origin="o", licence="l", num_epochs=1))
+    (whole,), (part,) = ([each.voice for each in kept] for kept in (whole, part))
+    assert part.vector.tolist() == whole.vector.tolist() and part.pace == whole.pace
+    for some, all_ in zip(part.state.layers, whole.state.layers, strict=True):
+        assert all_.ssm.abs().max() > 0
+        torch.testing.assert_close(some.ssm, 0.7 * all_.ssm, atol=1e-6, rtol=2e-3)
+
+
 def test_a_voice_that_gains_nothing_is_not_better():
     phrases = make_phrases(SPEAKER.voice(), 5)
     options = {"name": "a", "origin": "o", "licence": "l", "num_epochs": 0}
