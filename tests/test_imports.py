@@ -32,6 +32,7 @@ HEIGHTS = {
     "audiossm.spoken": 1,
     "audiossm.pictures": 1,
     "audiossm.processes": 1,
+    "audiossm.whole": 1,
     "audiossm.protocol": 1,
     "audiossm.checkpoint": 1,
     "audiossm.rounding": 1,

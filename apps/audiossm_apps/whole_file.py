@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from audiossm.errors import OutputError
+from audiossm.whole import write_beside
 
 __all__ = ["is_newer", "make_folder", "write_whole"]
 
@@ -42,19 +43,15 @@ def write_whole(target: Path, data: bytes, *, as_old_as: str | None = None) -> N
     Raises:
         OutputError: it can't be written.
     """
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut leaves a new name with nothing in it
-        if as_old_as is not None:
-            with contextlib.suppress(OSError):
-                time_ns = os.stat(as_old_as).st_mtime_ns
-                os.utime(part, ns=(time_ns, time_ns))
-        os.replace(part, target)
+        with write_beside(target) as part:
+            with open(part, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # or a power cut leaves a new name with nothing in it
+            if as_old_as is not None:
+                with contextlib.suppress(OSError):
+                    time_ns = os.stat(as_old_as).st_mtime_ns
+                    os.utime(part, ns=(time_ns, time_ns))
     except OSError as exc:
         raise OutputError(f"{target}: can't be written: {exc.strerror or exc}") from exc
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)

@@ -1,12 +1,12 @@
 """Audio out: one call that writes a whole file."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from audiossm.audio.container import write_container
 from audiossm.errors import AudioError, OutputError, ShapeError
+from audiossm.whole import write_beside
 
 __all__ = ["write_audio"]
 
@@ -46,16 +46,12 @@ def write_audio(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
     if not np.isfinite(audio).all():
         raise OutputError(f"{path}: the audio has NaN or infinite values")
     file_format, coding = _FORMATS[path.suffix.lower()]
-    # Beside the target, so that the last step is a rename on one file system.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        write_container(part, audio, sample_rate, file_format=file_format, coding=coding)
-        os.replace(part, path)
+        with write_beside(path) as part:
+            write_container(part, audio, sample_rate, file_format=file_format, coding=coding)
     except AudioError as exc:
         raise OutputError(
             f"{path}: {audio.shape[0]} channels at {sample_rate} Hz can't be written: {exc}"
         ) from exc
     except OSError as exc:
         raise OutputError(f"{path}: can't be written: {exc.strerror or exc}") from exc
-    finally:
-        part.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ and ``gain_db``, by how much its samples are made louder, 0 where it isn't said.
 """
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from audiossm.errors import ModelError
 from audiossm.models.generator import GeneratorState
 from audiossm.models.loaded_generator import LoadedGenerator
 from audiossm.nn import map_state, named_tensors
+from audiossm.whole import write_beside
 
 __all__ = [
     "Voice",
@@ -211,12 +211,8 @@ def save_voice(generator: LoadedGenerator, voice: Voice, path: Path | None = Non
     if voice.gain_db:
         fields["gain_db"] = voice.gain_db
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with write_beside(path) as part:
         part.write_bytes(save_tensors(halves, {VOICE_FORMAT: json.dumps(fields)}))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

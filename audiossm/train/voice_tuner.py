@@ -1,4 +1,4 @@
-"""Tune a voice: a vector, a pace and the state that speech begins from, on aligned recordings.
+"""Tune a voice: a pace and the state that speech begins from, on aligned recordings.
 
 The network stays as it is (the idea of tuning a state: Lina-Speech, arXiv:2410.23320).
 """
