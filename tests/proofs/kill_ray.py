@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
             with open(folder / "log", "w+") as log:
                 process = subprocess.Popen(command, stderr=log)
                 while process.poll() is None:
-                    time.sleep(rng.uniform(0.05, 0.3))
+                    time.sleep(rng.uniform(0.02, 0.1))
                     seen.add(len(read_results(folder / "ray")))
                     workers = find_children(process.pid, "MapWorker")
                     busy = [*(folder / "ray").rglob("*.partial")]
