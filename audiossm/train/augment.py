@@ -6,7 +6,7 @@ from torch import Tensor
 from audiossm.train.corpus import Corpus
 from audiossm.train.ranks import ALONE, Ranks
 
-__all__ = ["augment_audio", "mask_spectra", "warp_spectra"]
+__all__ = ["augment_audio", "colour", "mask_spectra", "warp_spectra"]
 
 
 def chance(rows: int, probability: float, device: torch.device, ranks: Ranks) -> Tensor:
@@ -73,13 +73,13 @@ def reverberate(audio: Tensor, ranks: Ranks = ALONE) -> Tensor:
     return wet[:, :samples]
 
 
-def colour(audio: Tensor, ranks: Ranks = ALONE) -> Tensor:
-    """Hear each row through a microphone of its own: a smooth curve, 5 dB up or down (one sigma).
+def colour(audio: Tensor, ranks: Ranks = ALONE, spread_db: float = 5.0) -> Tensor:
+    """Hear each row through a microphone of its own: a smooth curve, up or down by ``spread_db``.
 
-    Ten knots, the first at 0 Hz, the last at 8 kHz.
+    Ten knots, the first at 0 Hz, the last at 8 kHz, with this standard deviation.
     """
     spectrum = torch.fft.rfft(audio)
-    knots = ranks.randn(len(audio), 1, 10, device=audio.device) * 5
+    knots = ranks.randn(len(audio), 1, 10, device=audio.device) * spread_db
     curve = torch.nn.functional.interpolate(
         knots, spectrum.shape[1], mode="linear", align_corners=True
     )

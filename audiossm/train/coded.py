@@ -1,7 +1,8 @@
 """Recordings as the codes of a codec, made once and kept in a file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from audiossm.audio import resample
 from audiossm.codec import Codec, ForeignCodec, LoadedCodec
 from audiossm.manifest import Utterance
+from audiossm.train.augment import colour
 from audiossm.train.corpus import SAMPLE_RATE, Corpus
 from audiossm.train.crops import cut_rows
 from audiossm.train.kept import name_versions, read_kept, write_kept
@@ -34,6 +36,7 @@ def load_codes(
     workers: int,
     device: str,
     speeds: Sequence[float] = (1.0,),
+    colour_db: float = 0.0,
 ) -> dict[str, NDArray[np.int16]]:
     """Return the codes of each utterance that can be read, (frames, groups), by its key.
 
@@ -45,13 +48,16 @@ def load_codes(
         device: where they are made.
         speeds: at which all are heard, pitch and formants included; but for 1, keys are those of
             ``name_at``.
+        colour_db: at other speeds than 1, each is also heard through a microphone of its own,
+            ``augment.colour`` of so many dB; the same ones for the same recordings.
 
     Raises:
         ManifestError: there are no utterances.
         ModelError: the cache is damaged.
     """
     keys = [name_at(utterance.key, speed) for speed in speeds for utterance in utterances]
-    known = {"keys": keys, "codec": codec.codes_hash, "versions": name_versions(utterances)}
+    known: dict[str, object] = {"keys": keys, "codec": codec.codes_hash, "colour_db": colour_db}
+    known["versions"] = name_versions(utterances)
     saved = read_kept(cache) if cache.exists() else {}
     if {name: saved.get(name) for name in known} != known:
         numbers = {utterance.key: number for number, utterance in enumerate(utterances)}
@@ -61,8 +67,15 @@ def load_codes(
         codec.network.to(device)
         foreign = isinstance(codec, ForeignCodec)
         for turn, speed in enumerate(speeds):
-            heard = corpus.at_speed(speed)
-            coded = encode_alone(heard, codec) if foreign else encode_corpus(heard, codec.network)
+            heard, change = corpus.at_speed(speed), None
+            if colour_db and speed != 1.0:
+                change = partial(colour, spread_db=colour_db)
+            with torch.random.fork_rng([device] if heard.audio.is_cuda else []):
+                torch.manual_seed(turn)
+                if foreign:
+                    coded = encode_alone(heard, codec, change)
+                else:
+                    coded = encode_corpus(heard, codec.network, change=change)
             for (number,), codes in zip(corpus.labels[0], coded, strict=True):
                 made[turn * len(utterances) + number] = codes
         sizes = torch.tensor([len(codes) for codes in made])
@@ -75,12 +88,15 @@ def load_codes(
 
 @torch.no_grad()
 def encode_corpus(
-    corpus: Corpus, codec: Codec, batch_s: float = BATCH_S
+    corpus: Corpus,
+    codec: Codec,
+    batch_s: float = BATCH_S,
+    change: Callable[[Tensor], Tensor] | None = None,
 ) -> list[NDArray[np.int16]]:
     """Encode each item from a fresh state: (samples // frame_size, groups).
 
     Code i is made of the samples before ``(i + 1) * frame_size`` alone, so an item may stand in a
-    batch with longer ones.
+    batch with longer ones. ``change`` is done to (items, samples) before.
     """
     size = codec.config.frame_size
     frames = corpus.sizes // size
@@ -92,6 +108,8 @@ def encode_corpus(
         count = max(int(batch_s * SAMPLE_RATE) // (longest * size), 1)
         items, order = order[:count], order[count:]
         samples = cut_rows(corpus, corpus.starts[items], frames[items] * size, longest * size)
+        if change is not None:
+            samples = change(samples).clamp(-1, 1)
         codes = codec.encode(samples).transpose(1, 2).to(torch.int16).cpu().numpy()
         for item, row in zip(items, codes, strict=True):
             made[item] = row[: frames[item]].copy()
@@ -99,11 +117,16 @@ def encode_corpus(
 
 
 @torch.no_grad()
-def encode_alone(corpus: Corpus, codec: LoadedCodec) -> list[NDArray[np.int16]]:
+def encode_alone(
+    corpus: Corpus, codec: LoadedCodec, change: Callable[[Tensor], Tensor] | None = None
+) -> list[NDArray[np.int16]]:
     """Encode each item by itself, with a codec that looks ahead or has another rate."""
     made = []
     for item in range(len(corpus)):
-        codes = codec.network.encode(at_codec_rate(corpus, codec, item))
+        samples = at_codec_rate(corpus, codec, item)
+        if change is not None:
+            samples = change(samples).clamp(-1, 1)
+        codes = codec.network.encode(samples)
         made.append(codes[0].t().to(torch.int16).cpu().numpy())
     return made
 

@@ -23,6 +23,7 @@ __all__ = [
     "find_voices",
     "hold_out_takes",
     "is_held_out",
+    "load_strangers",
     "load_takes",
     "match_takes",
     "stretch_script",
@@ -84,7 +85,8 @@ def load_takes(
     if min(data["untold_speeds"], default=0.0) <= 0:
         raise ConfigError(f"data.untold_speeds is {data['untold_speeds']}, must be above 0")
     utterances = read_manifests(folder, data["train"])
-    codes = load_codes(utterances, codec, cache / "codes.pt", workers, device, speeds)
+    colour_db = data["colour_db"]
+    codes = load_codes(utterances, codec, cache / "codes.pt", workers, device, speeds, colour_db)
     said = folder / data["scripts"]
     if scripter is not None and not said.exists():
         frames = {key: len(rows) for key, rows in codes.items()}
@@ -101,9 +103,30 @@ def load_takes(
     more = [take for others in takes.values() for take in others]
     if data["untold"]:
         rest, speeds = read_manifests(folder, data["untold"]), data["untold_speeds"]
-        heard = load_codes(rest, codec, cache / "codes-untold.pt", workers, device, speeds)
+        kept = cache / "codes-untold.pt"
+        heard = load_codes(rest, codec, kept, workers, device, speeds, colour_db)
         more += [take for speed in speeds for take in take_untold(rest, heard, speed)]
     return train + [take for take in more if not is_held_out(take.utterance.key, share)], dev
+
+
+def load_strangers(
+    folder: Path,
+    data: Mapping[str, Any],
+    codec: LoadedCodec,
+    cache: Path,
+    workers: int,
+    device: str,
+) -> list[Take]:
+    """Return the recordings, untold, of ``data.strangers``; arguments as of ``load_takes``.
+
+    Raises:
+        ManifestError: a manifest can't be read.
+    """
+    if not data["strangers"]:
+        return []
+    utterances = read_manifests(folder, data["strangers"])
+    kept = cache / "codes-strangers.pt"
+    return take_untold(utterances, load_codes(utterances, codec, kept, workers, device))
 
 
 def tell_faults(

@@ -173,7 +173,9 @@ def capture(talker: Talker, sample: Recital) -> None:
 
 @torch.no_grad()
 def score_talker(
-    talker: Talker, dev: Sequence[tuple[Recital, Recital, Recital]]
+    talker: Talker,
+    dev: Sequence[tuple[Recital, Recital, Recital]],
+    strangers: Sequence[Recital] = (),
 ) -> dict[str, float]:
     """Return bits per frame of each group and of the units' ends.
 
@@ -181,17 +183,19 @@ def score_talker(
         talker: on its device.
         dev: of ``Recitals.dev_ways``: ``_untold`` is what a group costs without the text,
             ``_alone`` without text and voice.
+        strangers: of people who are in no training, without text and voice: ``_strangers``.
     """
     device = talker.voices.weight.device
     talker.eval()
-    totals: list[list[Tensor]] = [[], [], []]
+    ways = dict(zip(("", "_untold", "_alone"), zip(*dev, strict=True), strict=True))
+    if strangers:
+        ways["_strangers"] = tuple(strangers)
+    scores = dict[str, float]()
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        for batch in dev:
-            for total, recital in zip(totals, batch, strict=True):
-                total.append(talker(recital.to(device)) / math.log(2))
-    told, untold, alone = (torch.stack(total).mean(0).tolist() for total in totals)
-    scores = {f"dev_bits_{group}": bits for group, bits in enumerate(told[:-1])}
-    scores |= {"dev_ends": told[-1]}
-    for way, bits in (("untold", untold), ("alone", alone)):
-        scores |= {f"dev_bits_{group}_{way}": value for group, value in enumerate(bits[:-1])}
+        for way, recitals in ways.items():
+            losses = torch.stack([talker(recital.to(device)) for recital in recitals])
+            *bits, ends = (losses / math.log(2)).mean(0).tolist()
+            scores |= {f"dev_bits_{group}{way}": value for group, value in enumerate(bits)}
+            if not way:
+                scores["dev_ends"] = ends
     return {name: round(value, 4) for name, value in scores.items()}

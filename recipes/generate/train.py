@@ -37,7 +37,7 @@ from audiossm.train.ranks import Ranks
 from audiossm.train.recitals import Recitals
 from audiossm.train.run import Run
 from audiossm.train.settings import adopt_sets, check_settings
-from audiossm.train.takes import find_voices, load_takes, usual_frames
+from audiossm.train.takes import find_voices, load_strangers, load_takes, usual_frames
 from audiossm.train.talker import Talker, capture, compile_layers, score_talker
 from audiossm.train.text_card import write_text_card
 from audiossm.train.timed_scripts import TimedScript
@@ -111,9 +111,12 @@ def main() -> None:
         train, held_out = load_takes(
             args.data, data, codec, args.out, args.workers, ranks.device, scripter
         )
+        strangers = load_strangers(args.data, data, codec, args.out, args.workers, ranks.device)
     speakers, usual = find_voices(train, data["voice_frames"]), usual_frames(train)
     recitals = Recitals(config, train, speakers, usual, data, hp["seed"], ranks)
     dev = Recitals(config, held_out, speakers, usual, data, hp["seed"]).dev_ways()
+    others = Recitals(config, strangers, [], usual, data, hp["seed"]) if strangers else None
+    unknown = [alone for _, _, alone in others.dev_ways()] if others else []
     hours = len(recitals.codes) * codec.config.frame_size / codec.config.sample_rate / 3600
     told = f"{hours:.2f} hours of speech, {len(speakers)} voices"
     if ranks.leads:
@@ -162,7 +165,7 @@ def main() -> None:
             row |= {"norm": norm.item()} | {f"nats_{g}": x for g, x in enumerate(groups)}
             row["ends"] = ends
             if ranks.leads and run.step % hp["dev_every"] == 0:
-                row |= score_talker(run.ema, dev)
+                row |= score_talker(run.ema, dev, unknown)
             journal.write(row)
             bar.show(run.step, row)
         bar.show(run.step)
@@ -173,7 +176,7 @@ def main() -> None:
     run.save(checkpoint, ranks=ranks)
     bar.close(), journal.close()
     ranks.leave()  # only the first one goes on
-    final = score_talker(run.ema, dev)
+    final = score_talker(run.ema, dev, unknown)
     print(f"step {run.step} of {hp['steps']}, {json.dumps(final)}", flush=True)
     folder = args.out / "model"
     save_generator(folder, "English scripts to speech", run.ema.generator, codec)

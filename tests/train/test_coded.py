@@ -68,6 +68,23 @@ def test_codes_are_made_once_for_the_same_keys_and_codec(tmp_path, monkeypatch):
             load_codes(keys, loaded, cache, 1, "cpu")
 
 
+def test_other_speeds_are_heard_through_other_microphones_the_same_ones_again(tmp_path):
+    codec = make_loaded()
+
+    def load(name, colour_db):
+        return load_codes(UTTERANCES, codec, tmp_path / name, 1, "cpu", (1.0, 0.9), colour_db)
+
+    plain, once, twice = load("plain.pt", 0.0), load("a.pt", 6.0), load("b.pt", 6.0)
+    for utterance in UTTERANCES:
+        slow = f"{utterance.key}@0.9"
+        assert np.array_equal(plain[utterance.key], once[utterance.key])
+        assert np.array_equal(once[slow], twice[slow])
+        assert len(once[slow]) == len(plain[slow])
+        assert (once[slow] != plain[slow]).mean() > 0.2
+    again = load("a.pt", 0.0)  # other ones than the file has
+    assert all(np.array_equal(again[key], codes) for key, codes in plain.items())
+
+
 def test_what_cannot_be_read_is_left_out(tmp_path, capsys):
     lost = replace(UTTERANCES[0], key="lost", path=tmp_path / "lost.flac")
     codes = load_codes([lost, UTTERANCES[1]], make_loaded(), tmp_path / "codes.pt", 1, "cpu")

@@ -12,6 +12,7 @@ from audiossm.train.takes import (
     Take,
     find_voices,
     hold_out_takes,
+    load_strangers,
     load_takes,
     match_takes,
     stretch_script,
@@ -95,7 +96,8 @@ def test_dev_is_never_heard_in_training_at_any_speed_nor_without_a_script(tmp_pa
         ]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def load(utterances, codec, cache, workers, device, speeds=(1.0,)):
+    def load(utterances, codec, cache, workers, device, speeds=(1.0,), colour_db=0.0):
+        assert colour_db == (3.0 if len(speeds) > 1 else 0.0)
         whole = {take.utterance.key: take.codes for take in takes}
         return {
             module.name_at(u.key, speed): whole[u.key][: round(len(whole[u.key]) / speed)]
@@ -106,6 +108,7 @@ def test_dev_is_never_heard_in_training_at_any_speed_nor_without_a_script(tmp_pa
     monkeypatch.setattr(module, "load_codes", load)
     data = {"train": ["told"], "untold": ["bare"], "always_told": ["told"], "dev_share": 0.3}
     data |= {"scripts": "said.jsonl", "speeds": [1.0, 1.25], "untold_speeds": [1.0, 0.8]}
+    data |= {"colour_db": 3.0, "strangers": []}
     train, dev = load_takes(tmp_path, data, None, tmp_path, 1, "cpu")  # type: ignore[arg-type]
     names = [(take.utterance.key, take.utterance.speaker) for take in train]
     assert len(names) == len(set(names)) and 60 < len(names) < 110
@@ -116,6 +119,10 @@ def test_dev_is_never_heard_in_training_at_any_speed_nor_without_a_script(tmp_pa
         speakers = {take.utterance.speaker for take in train if take.has_script == told}
         assert speakers == {"a", "b", f"a@{speed}", f"b@{speed}"}
     assert all(sum(take.script.frames) == len(take.codes) for take in train)
+    assert load_strangers(tmp_path, data, None, tmp_path, 1, "cpu") == []  # type: ignore[arg-type]
+    others = load_strangers(tmp_path, data | {"strangers": ["bare"]}, None, tmp_path, 1, "cpu")  # type: ignore[arg-type]
+    assert [take.utterance.key for take in others] == [t.utterance.key for t in takes[40:]]
+    assert not any(take.has_script for take in others)
     with pytest.raises(ConfigError, match=r"data.speeds is \[0.9\], must be above 0 and have 1.0"):
         load_takes(tmp_path, data | {"speeds": [0.9]}, None, tmp_path, 1, "cpu")  # type: ignore
     with pytest.raises(ConfigError, match=r"data.untold_speeds is \[0.0\], must be above 0"):

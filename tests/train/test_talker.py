@@ -159,6 +159,10 @@ def test_it_learns_what_units_sound_like():
     with torch.no_grad():
         bits = (run.ema(alone) / math.log(2)).tolist()
     assert scores["dev_bits_1_alone"] == pytest.approx(bits[1], abs=1e-4)
+    more = score_talker(run.ema, [(told, untold, alone)], [alone, told])
+    assert list(more)[len(scores) :] == ["dev_bits_0_strangers", "dev_bits_1_strangers"]
+    both = (more["dev_bits_0_alone"] + more["dev_bits_0"]) / 2
+    assert more["dev_bits_0_strangers"] == pytest.approx(both, abs=1e-4)
 
 
 def test_it_begins_from_another_one_and_its_voices(tmp_path):
