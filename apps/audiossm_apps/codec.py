@@ -30,7 +30,7 @@ out as they are whole."""
 DECODE = """\
 Decode a file of codes to 16-bit WAV at the codec's sample rate, as long as the audio that was
 encoded. '-' is standard input or output. What is damaged is concealed, what is missing left out: a
-line says where, and the exit code is 1."""
+line says where, and the exit code is 1. That codes were generated, the WAV's comment says, too."""
 INFO = """\
 Tell which codec made a file of codes, how long it is, and whether it is whole. A damaged file
 makes the exit code 1."""
@@ -127,6 +127,8 @@ def run_info(args: argparse.Namespace) -> int:
             "bit rate": f"{form.bits_per_second / 1000:g} kbit/s of codes",
             "frames": f"{reader.num_frames} in blocks of {form.frames_per_block}, {num_lost} lost",
         }
+        if reader.comment is not None:
+            rows["comment"] = reader.comment
         for name, value in rows.items():
             print(f"{name + ':':<10} {value}")
         if reader.problem is not None:
@@ -210,7 +212,7 @@ def _decode(
     if reader.num_samples is not None:
         left = max(0, reader.num_samples - start)
         expected = left if length is None else min(left, length)
-    writer = WavWriter(stream, rate, reader.form.channels, expected)
+    writer = WavWriter(stream, rate, reader.form.channels, expected, comment=reader.comment)
     shown = sys.stderr.isatty()
     with show_progress(reader.name, expected, shown=shown) as advance:
         try:

@@ -36,7 +36,8 @@ def add_task(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
             "share of words that forced alignment finds with less confidence than all but 1 % of "
             "the recordings' words; pocketsphinx: words also heard by PocketSphinx, which is slow; "
             "voices: median pitch, and mel-cepstral distance from the voice's own recordings of "
-            "the same sentences, against that of nobody's voice (needs --voices-manifest); "
+            "the same sentences, against that of the model's default voice, and of nobody's, by "
+            "which the default voice itself is judged (needs --voices-manifest); "
             "continuation: bits a frame without text, against the codes' frequencies and a "
             "--control, of all frames and of those after 3 s, and how free runs of a minute end; "
             "streaming: do the pieces that a text comes in change what is said?"
@@ -251,6 +252,8 @@ def _print(found: "SpeechEvaluation") -> None:
             "cepstral dB",
             "nobody's dB",
             "nearer %",
+            "default's dB",
+            "nearer %",
             "s",
             "real s",
         ):
@@ -265,6 +268,8 @@ def _print(found: "SpeechEvaluation") -> None:
                 f"{item.distance:.2f}",
                 f"{item.nobody_distance:.2f}",
                 f"{100 * item.nearer:.1f}",
+                _show(item.default_distance, 2),
+                _show(item.nearer_than_default, 1, 100),
                 f"{item.seconds:.1f}",
                 f"{item.real_seconds:.1f}",
             )

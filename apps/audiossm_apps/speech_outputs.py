@@ -72,7 +72,7 @@ def open_speech(
         return
     with open_bytes(target) as stream:
         if suffix == ".ssma":
-            yield _Coded(stream, cast("Speaker", speaker))
+            yield _Coded(stream, cast("Speaker", speaker), comment)
         elif raw:
             yield _Raw(stream)
         else:
@@ -105,11 +105,12 @@ class _Raw:
 
 
 class _Coded:
-    def __init__(self, stream: ByteOutput, speaker: "Speaker") -> None:
+    def __init__(self, stream: ByteOutput, speaker: "Speaker", comment: str) -> None:
         from audiossm.codec import CodeWriter
 
         form = speaker.codec.describe(num_groups=speaker.config.num_groups)
-        self.writer, self.frame_size, self.num_frames = CodeWriter(stream, form), form.frame_size, 0
+        self.writer = CodeWriter(stream, form, comment=comment)
+        self.frame_size, self.num_frames = form.frame_size, 0
 
     def write(self, sound: "Sound") -> None:
         self.writer.write(sound.codes[None])

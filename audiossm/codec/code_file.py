@@ -59,12 +59,16 @@ class CodeWriter:
     Args:
         stream: takes bytes.
         form: whose codes they are.
+        comment: what the file says of itself, in a line.
+
+    Raises:
+        ShapeError: a file can't hold this comment.
     """
 
-    def __init__(self, stream: ByteSink, form: CodeFormat) -> None:
+    def __init__(self, stream: ByteSink, form: CodeFormat, *, comment: str | None = None) -> None:
         self.form = form
         self._stream = stream
-        header = make_header(form)
+        header = make_header(form, comment)
         self._layout = Layout(form, header)
         self._waiting = np.zeros((form.channels, form.num_groups, 0), np.int64)
         self._index = 0
@@ -114,6 +118,7 @@ class CodeReader:
     Attributes:
         name: for messages.
         form: whose codes they are.
+        comment: what the file says of itself; None if nothing.
         num_samples: of each channel, at the codec's rate; None until the end of a pipe, and for a
             file without its end.
         num_frames: frames read so far or passed over by ``seek``.
@@ -124,11 +129,12 @@ class CodeReader:
         stream: ByteStream,
         name: str,
         form: CodeFormat,
+        comment: str | None,
         layout: Layout,
         num_samples: int | None,
         resources: ExitStack,
     ) -> None:
-        self.name, self.form, self.num_samples = name, form, num_samples
+        self.name, self.form, self.comment, self.num_samples = name, form, comment, num_samples
         self._stream, self._layout, self._resources = stream, layout, resources
         self.num_frames = 0
         self._index = 0
@@ -286,10 +292,11 @@ def open_codes(source: str | Path | BinaryIO, *, name: str | None = None) -> Cod
             ahead = ByteStream(stream)
             if seekable:
                 ahead.seek(0)
-            form, header = read_header(ahead, name)
+            form, comment, header = read_header(ahead, name)
             layout = Layout(form, header)
             num_samples = None if size is None else _find_length(ahead, size, layout)
-            return CodeReader(ahead, name, form, layout, num_samples, resources.pop_all())
+            kept = resources.pop_all()
+            return CodeReader(ahead, name, form, comment, layout, num_samples, kept)
         except OSError as exc:
             raise AudioError(f"{name}: reading fails: {exc.strerror or exc}") from exc
 
@@ -308,7 +315,10 @@ def read_codes(source: str | Path | BinaryIO) -> Codes:
         if reader.problem is not None or reader.num_samples is None:
             raise AudioError(reader.problem or f"{reader.name}: has no end")
         return Codes(
-            form=form, codes=np.concatenate(pieces, axis=2), num_samples=reader.num_samples
+            form=form,
+            codes=np.concatenate(pieces, axis=2),
+            num_samples=reader.num_samples,
+            comment=reader.comment,
         )
 
 
@@ -317,10 +327,10 @@ def write_codes(path: str | Path, codes: Codes) -> None:
 
     Raises:
         OutputError: it can't be written.
-        ShapeError: the codes aren't what their format says.
+        ShapeError: the codes aren't what their format says, or a file can't hold their comment.
     """
     stream = io.BytesIO()
-    writer = CodeWriter(stream, codes.form)
+    writer = CodeWriter(stream, codes.form, comment=codes.comment)
     writer.write(codes.codes)
     writer.finish(codes.num_samples)
     try:

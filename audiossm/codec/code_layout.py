@@ -2,10 +2,10 @@
 
 All integers are little-endian. A file is a header, blocks, and an end:
 
-    header  8 bytes magic and version; u16 length of the rest; the codec's ``codes_hash`` (16
+    header  7 bytes magic; u8 version; u16 length of the rest; the codec's ``codes_hash`` (16
             bytes), sample rate (u32), frame size in samples (u16), codes of a group (u32),
-            channels, groups and frames of a block (u8 each), the codec's name in UTF-8; CRC-32 of
-            all of that
+            channels, groups and frames of a block (u8 each), the codec's name in UTF-8, in version
+            2 a zero and a comment in UTF-8; CRC-32 of all of that
     block   u8 frames; codes; CRC-32
     end     u8 0; samples of each channel (u64); CRC-32
 
@@ -15,6 +15,9 @@ block but the last has as many frames as the header says, so that block ``i`` is
 reading the others. A checksum starts from that of the header and the block's number: a block in a
 wrong place, or of another file, is a damaged one. The length stands at the end because the writer
 of a pipe learns it there; a file without an end was cut short.
+
+The comment says of generated speech that it is that. Only files that have one are version 2, which
+older readers refuse by its number: all others are version 1, to the bit as they always were.
 
 The suffix isn't ``.asc``: that one is a signature's (application/pgp-signature).
 """
@@ -32,13 +35,15 @@ from audiossm.errors import AudioError, ShapeError
 
 __all__ = ["END_SIZE", "Layout", "make_end", "make_header", "read_end", "read_header"]
 
-_MAGIC = b"\x89ssma\r\n\x01"  # the last byte is the version
+_MAGIC = b"\x89ssma\r\n"
+_PLAIN, _COMMENTED = 1, 2  # versions
 _FIXED = struct.Struct("<16sIHIBBB")
 _LENGTH = struct.Struct("<H")
 _CRC = struct.Struct("<I")
 _END = struct.Struct("<BQ")
 END_SIZE = _END.size + _CRC.size
 _MAX_SAMPLES = 1 << 62
+_MAX_COMMENT = 1024  # bytes
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,12 @@ class Layout:
         return np.ascontiguousarray(codes.transpose(1, 2, 0))
 
 
-def make_header(form: CodeFormat) -> bytes:
-    """Write what a file begins with."""
+def make_header(form: CodeFormat, comment: str | None = None) -> bytes:
+    """Write what a file begins with.
+
+    Raises:
+        ShapeError: a file can't hold this comment.
+    """
     fixed = _FIXED.pack(
         bytes.fromhex(form.codes_hash),
         form.sample_rate,
@@ -104,31 +113,45 @@ def make_header(form: CodeFormat) -> bytes:
         form.num_groups,
         form.frames_per_block,
     )
-    body = fixed + form.model.encode()
-    data = _MAGIC + _LENGTH.pack(len(body)) + body
+    body, version = fixed + form.model.encode(), _PLAIN
+    if comment is not None:
+        check_comment(comment)
+        body, version = body + b"\0" + comment.encode(), _COMMENTED
+    data = _MAGIC + bytes([version]) + _LENGTH.pack(len(body)) + body
     return data + _CRC.pack(zlib.crc32(data))
 
 
-def read_header(stream: ByteStream, name: str) -> tuple[CodeFormat, bytes]:
-    """Take a header from a stream: what it says, and its bytes.
+def check_comment(comment: str) -> None:
+    """Refuse a comment that no file of codes has."""
+    if not comment.isprintable() or not 1 <= len(comment.encode()) <= _MAX_COMMENT:
+        raise ShapeError(
+            f"a comment of codes has 1 to {_MAX_COMMENT} bytes, all of them printable, not "
+            f"{comment[:80]!r}"
+        )
+
+
+def read_header(stream: ByteStream, name: str) -> tuple[CodeFormat, str | None, bytes]:
+    """Take a header from a stream: what it says, its comment if it has one, and its bytes.
 
     Raises:
         AudioError: there is no header, or it is damaged or of another version.
     """
-    head = stream.peek(len(_MAGIC) + _LENGTH.size)
+    start = len(_MAGIC) + 1
+    head = stream.peek(start + _LENGTH.size)
     if not head:
         raise AudioError(f"{name}: is empty (0 bytes)")
-    if head[: len(_MAGIC) - 1] != _MAGIC[: len(head)][:-1] or len(head) < len(_MAGIC):
+    if head[: len(_MAGIC)] != _MAGIC or len(head) < start:
         raise AudioError(f"{name}: not a file of codes; expected what 'audiossm codec encode' made")
-    if head[len(_MAGIC) - 1] != _MAGIC[-1]:
+    version = head[len(_MAGIC)]
+    if version not in (_PLAIN, _COMMENTED):
         raise AudioError(
-            f"{name}: codes in format version {head[len(_MAGIC) - 1]}, but this audiossm reads "
-            f"version {_MAGIC[-1]}"
+            f"{name}: codes in format version {version}, but this audiossm reads versions "
+            f"{_PLAIN} and {_COMMENTED}"
         )
     damaged = AudioError(f"{name}: the header is damaged or cut short: take an intact copy")
-    if len(head) < len(_MAGIC) + _LENGTH.size:
+    if len(head) < start + _LENGTH.size:
         raise damaged
-    (length,) = _LENGTH.unpack(head[len(_MAGIC) :])
+    (length,) = _LENGTH.unpack(head[start:])
     data = stream.peek(len(head) + length + _CRC.size)
     body = data[len(head) : len(head) + length]
     whole = len(data) == len(head) + length + _CRC.size and length >= _FIXED.size
@@ -136,9 +159,14 @@ def read_header(stream: ByteStream, name: str) -> tuple[CodeFormat, bytes]:
         raise damaged
     digest, *numbers = _FIXED.unpack(body[: _FIXED.size])
     rate, frame_size, num_codes, channels, groups, frames = numbers
+    model, comment = body[_FIXED.size :], None
     try:
+        if version == _COMMENTED:
+            model, _, told = model.partition(b"\0")
+            comment = told.decode()
+            check_comment(comment)
         form = CodeFormat(
-            model=body[_FIXED.size :].decode(),
+            model=model.decode(),
             codes_hash=digest.hex(),
             sample_rate=rate,
             frame_size=frame_size,
@@ -150,7 +178,7 @@ def read_header(stream: ByteStream, name: str) -> tuple[CodeFormat, bytes]:
     except (UnicodeDecodeError, ShapeError) as exc:  # sealed, so somebody meant it
         raise AudioError(f"{name}: the header makes no sense ({exc})") from exc
     stream.read(len(data))
-    return form, data
+    return form, comment, data
 
 
 def make_end(num_samples: int, layout: Layout, index: int) -> bytes:

@@ -62,6 +62,7 @@ class Codes:
     form: CodeFormat
     codes: NDArray[np.int64]
     num_samples: int  # of each channel, at ``form.sample_rate``
+    comment: str | None = None  # what their file says of itself
 
     @property
     def duration_s(self) -> float:

@@ -98,9 +98,11 @@ class SpeechEvaluation:
             off = item.pitch_error
             good = off is not None and abs(off) <= MAX_PITCH_ERROR
             yield Verdict(f"{item.voice}: pitch error", off, f"+-{MAX_PITCH_ERROR:g}", good)
-            good = item.nearer >= LEAST_NEARER
-            limit = f">= {LEAST_NEARER:g}"
-            yield Verdict(f"{item.voice}: nearer than nobody", item.nearer, limit, good)
+            nearer, whom = item.nearer_than_default, f"default voice {item.default_voice}"
+            if nearer is None:  # it is the default voice, or there is none
+                nearer, whom = item.nearer, "nobody"
+            limit, good = f">= {LEAST_NEARER:g}", nearer >= LEAST_NEARER
+            yield Verdict(f"{item.voice}: nearer than {whom}", nearer, limit, good)
         if self.bits is not None:
             share = sum(self.bits.model) / sum(self.bits.unigram)
             yield Verdict("bits a frame over unigram's", share, "< 1", share < 1)
@@ -149,12 +151,14 @@ def evaluate_speech(
         AudioError: a recording can't be read.
         ConfigError: a measure isn't one, or lacks something.
         DependencyError: a package that measures is not installed.
+        ModelError: the model's default voice can't be loaded, and voices are compared with it.
         PronunciationError: nothing of a text can be said.
     """
     require(measures, transcriber, recordings)
     speaker, manner = studio.speaker, studio.manner
     spent_s = said_s = 0.0
     hearing, likenesses = None, tuple[Likeness, ...]()
+    default = speaker.voice() if "voices" in measures else None  # before minutes of other work
     if "words" in measures or "pocketsphinx" in measures:
         takes = [
             studio.say(item, cycle(voices, number), number)
@@ -176,8 +180,8 @@ def evaluate_speech(
             recogniser=transcriber.name,
             rivals=rivals,
         )
-    if "voices" in measures:
-        likenesses = measure_voices(studio, voices, recordings or {})
+    if default is not None:
+        likenesses = measure_voices(studio, voices, recordings or {}, default)
     bits, runs = None, list[FreeRun]()
     if "continuation" in measures:
         bits = count_bits(speaker, utterances, control)

@@ -23,7 +23,8 @@ class Likeness:
     """A voice beside recordings of whoever it is; ``nobody`` is what the model says without one.
 
     Distances are means of mel-cepstral distances in dB; pitches are medians in Hz, None if nothing
-    is voiced.
+    is voiced. ``default_voice`` is who speaks where nobody chose a voice, None for a model without
+    one; its distance to the same recordings is None where the voice is that one.
     """
 
     voice: str
@@ -34,6 +35,8 @@ class Likeness:
     nobody_distance: float
     seconds: float
     real_seconds: float
+    default_voice: str | None = None
+    default_distance: float | None = None
 
     @property
     def pitch_error(self) -> float | None:
@@ -47,17 +50,28 @@ class Likeness:
         """By which fraction it is nearer to the recordings than nobody's voice."""
         return 1 - self.distance / self.nobody_distance
 
+    @property
+    def nearer_than_default(self) -> float | None:
+        """By which fraction it is nearer to the recordings than the default voice."""
+        if self.default_distance is None:
+            return None
+        return 1 - self.distance / self.default_distance
+
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as a JSON object."""
         return {
             **vars(self),
             "pitch_error": self.pitch_error,
             "nearer_than_nobody": self.nearer,
+            "nearer_than_default": self.nearer_than_default,
         }
 
 
 def measure_voices(
-    studio: Studio, voices: Sequence[Voice], recordings: Mapping[str, Sequence[Utterance]]
+    studio: Studio,
+    voices: Sequence[Voice],
+    recordings: Mapping[str, Sequence[Utterance]],
+    default: Voice,
 ) -> tuple[Likeness, ...]:
     """Compare voices with recordings of the same sentences, sent through the codec.
 
@@ -65,6 +79,7 @@ def measure_voices(
         studio: says the sentences.
         voices: those without recordings are left out.
         recordings: of each voice, by its name.
+        default: who speaks where no voice is chosen; says the sentences of the others, too.
 
     Raises:
         DependencyError: librosa is not installed.
@@ -78,6 +93,9 @@ def measure_voices(
         real = [studio.replay(utterance) for utterance in utterances]
         said = [studio.say(item, voice, number) for number, item in enumerate(utterances)]
         other = [studio.say(item, nobody, number) for number, item in enumerate(utterances)]
+        usual = []
+        if default.name not in (nobody.name, voice.name):  # those are said already
+            usual = [studio.say(item, default, number) for number, item in enumerate(utterances)]
         found.append(
             Likeness(
                 voice=voice.name,
@@ -88,6 +106,8 @@ def measure_voices(
                 nobody_distance=fmean(map(find_distance, other, real)),
                 seconds=round(sum(take.seconds for take in said), 2),
                 real_seconds=round(sum(take.seconds for take in real), 2),
+                default_voice=default.name or None,
+                default_distance=fmean(map(find_distance, usual, real)) if usual else None,
             )
         )
     return tuple(found)

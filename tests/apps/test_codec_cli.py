@@ -54,6 +54,7 @@ def test_there_and_back_keeps_length_and_channels(model, tmp_path, capfdbinary):
     assert capfdbinary.readouterr() == (b"", b"")
     found, rate = soundfile.read(wav, dtype="float32")
     assert (found.shape, rate) == ((62720, 2), 16000)
+    assert not soundfile.SoundFile(wav).comment  # nobody generated it
     codec = AudioCodec.load(model[1])
     expected = codec.decode(codec.encode(STEREO)).clip(-1, 1)
     np.testing.assert_allclose(found.T, expected, atol=1e-4)

@@ -2,6 +2,9 @@
 
 import json
 import math
+import shutil
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +12,15 @@ import pytest
 from audiossm.checkpoint import save_model
 from audiossm.config import to_dict
 from audiossm.decoding.sampling import Sampling
-from audiossm.errors import ConfigError
+from audiossm.errors import ConfigError, ModelError
 from audiossm.evaluate import speech_parity
 from audiossm.evaluate.recording import read_recording
-from audiossm.evaluate.speech import SpeechEvaluation, choose_prompts, make_texts
+from audiossm.evaluate.speech import (
+    SpeechEvaluation,
+    choose_prompts,
+    evaluate_speech,
+    make_texts,
+)
 from audiossm.evaluate.speech_continuation import (
     FreeRun,
     count_bits,
@@ -22,7 +30,7 @@ from audiossm.evaluate.speech_continuation import (
 )
 from audiossm.evaluate.speech_parity import compare_cuts
 from audiossm.evaluate.speech_takes import Manner, Studio
-from audiossm.evaluate.speech_voices import Likeness
+from audiossm.evaluate.speech_voices import Likeness, measure_voices
 from audiossm.evaluate.speech_words import Heard, Hearing, hear_takes
 from audiossm.evaluate.wer import WordErrors
 from audiossm.manifest import Utterance, read_manifest
@@ -31,7 +39,7 @@ from audiossm.models.voices import Voice, make_nobody, save_voice
 from audiossm.streaming import Speaker, Transcriber
 from audiossm_apps.cli import main
 from tiny_model import SPEECH, make_transcriber
-from tiny_speaker import TEXT, make_generator, make_speaker
+from tiny_speaker import TEXT, make_generator, make_speaker, make_voice
 from toy_codec import make_audio_codec, make_codec
 
 MANIFEST = SPEECH / "manifest.jsonl"
@@ -218,6 +226,63 @@ def test_what_is_beyond_a_limit_fails():
         assert not judge(runs=(worse,)).passed
 
 
+def test_a_voice_is_to_be_nearer_than_the_default_one_which_is_to_be_nearer_than_nobody():
+    def voice(name, distance, default=None, default_distance=None):
+        return Likeness(
+            voice=name,
+            num_recordings=1,
+            pitch=200.0,
+            real_pitch=200.0,
+            distance=distance,
+            nobody_distance=8.0,
+            seconds=1.0,
+            real_seconds=1.0,
+            default_voice=default,
+            default_distance=default_distance,
+        )
+
+    anna, ben = voice("anna", 6.0, "anna"), voice("ben", 6.0, "anna", 7.2)
+    found = judge(likenesses=(anna, ben))
+    assert found.passed
+    told = {verdict.what: verdict.value for verdict in found.verdicts if "near" in verdict.what}
+    assert told == {
+        "anna: nearer than nobody": 0.25,
+        "ben: nearer than default voice anna": pytest.approx(1 / 6),
+    }
+    assert not judge(likenesses=(voice("ben", 6.0, "anna", 7.0),)).passed
+    assert not judge(likenesses=(voice("anna", 7.0, "anna"),)).passed
+    assert judge(likenesses=(voice("ben", 6.0),)).passed  # of a model whose default is nobody's
+    assert ben.to_json()["nearer_than_nobody"] == 0.25
+    assert ben.to_json()["nearer_than_default"] == pytest.approx(1 / 6)
+    assert anna.to_json()["nearer_than_default"] is anna.to_json()["default_distance"] is None
+
+
+def test_the_default_voice_says_the_sentences_of_each_other_voice_once(utterances):
+    told = []
+    speaker = make_speaker()
+    studio = Studio(speaker, Manner(), on_take=told.append)
+    anna, nobody = make_voice(), make_nobody(speaker)
+    ben = replace(anna, name="ben", pace=-0.2)
+    recordings = {"anna": utterances[:1], "ben": utterances}
+
+    def count():
+        found = Counter((take.voice, take.key) for take in told if take.processing_s is not None)
+        told.clear()
+        return found
+
+    first, second = measure_voices(studio, [anna, ben], recordings, anna)
+    a, b = (item.key for item in utterances)
+    expected = [("anna", a), ("", a), ("ben", a), ("ben", b), ("", a), ("", b)]
+    assert count() == Counter([*expected, ("anna", a), ("anna", b)])
+    assert (first.default_voice, first.default_distance) == ("anna", None)
+    assert second.default_voice == "anna" and second.nearer_than_default is not None
+    other = measure_voices(studio, [anna], {"anna": utterances}, ben)[0]
+    alone = measure_voices(studio, [ben], {"ben": utterances}, nobody)[0]
+    assert second.default_distance == pytest.approx(other.distance)
+    assert (alone.default_voice, alone.nearer_than_default) == (None, None)
+    assert alone.nobody_distance == second.nobody_distance
+
+
 def test_prompts_are_of_different_speakers_and_texts_of_two_sentences():
     items = [Utterance(key=str(i), text=f"word {i}", speaker=who) for i, who in enumerate("aab")]
     assert [item.key for item in choose_prompts(items, 2)] == ["0", "2"]
@@ -251,6 +316,37 @@ def test_the_command_line(folder, tmp_path, monkeypatch, capsys):
     assert "behind a prompt of 3 s: model " in printed
     assert "word errors over recordings'" in printed and "FAIL: anna: " in printed
     assert "pass: frames changed by cuts 0.000" in printed
+
+
+def test_voices_are_compared_with_the_one_that_generate_uses(folder, tmp_path, capsys):
+    models = tmp_path / "models"
+    shutil.copytree(folder, models)
+    config = models / "tiny" / "config.toml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(f'voice = "anna"\n{text}', encoding="utf-8")
+    speaker = Speaker.load(models / "tiny")
+    save_voice(speaker, replace(speaker.voice("anna"), name="ben", pace=0.2))
+    manifest = tmp_path / "voices.jsonl"
+    row = json.loads(MANIFEST.read_text().splitlines()[2])
+    row |= {"path": str(SPEECH / row["path"])}
+    lines = [json.dumps(row | {"speaker": name, "key": name}) for name in ("anna", "ben")]
+    manifest.write_text("\n".join(lines))
+    argv = ["evaluate", "speech", str(MANIFEST), "--model", str(models / "tiny")]
+    argv += ["--measures", "voices", "--voices-manifest", str(manifest)]
+    main([*argv, "--json"])
+    anna, ben = json.loads(capsys.readouterr().out)["voices"]
+    assert (anna["default_voice"], anna["nearer_than_default"]) == ("anna", None)
+    assert ben["default_distance"] == anna["distance"]  # of the same sentence
+    assert ben["nearer_than_default"] == 1 - ben["distance"] / anna["distance"]
+    main(argv)
+    printed = capsys.readouterr().out
+    assert "default's dB" in printed
+    assert "anna: nearer than nobody" in printed
+    assert "ben: nearer than default voice anna" in printed
+    config.write_text(f'voice = "gone"\n{text}', encoding="utf-8")
+    studio = Studio(Speaker.load(models / "tiny"), Manner())
+    with pytest.raises(ModelError, match="no voice 'gone'"):
+        evaluate_speech(studio, (), (), measures=["voices"], recordings={"ben": ()})
 
 
 def test_usage(folder, capsys):

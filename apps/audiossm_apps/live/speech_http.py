@@ -26,9 +26,9 @@ from audiossm.protocol.openai_speech import (
     format_audio_done,
     format_speech_error,
 )
-from audiossm.streaming.speaker import explain_silence
+from audiossm.streaming.speaker import describe_speech, explain_silence
 from audiossm.streaming.speech_engine import Packed, SpeechOrder, Told, Utterance
-from audiossm_apps.live.packing import describe_speech, make_file_packer
+from audiossm_apps.live.packing import make_file_packer
 from audiossm_apps.live.service import Service
 
 __all__ = ["answer_speech", "list_voices"]
