@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterator
-from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +23,9 @@ PUSH = 160_000  # samples at a time
 # as the network says, no evener: what no text holds together fades and falls silent otherwise
 UNTOLD = Sampling(temperature=1.0, later_temperature=1.0, top_k=1000)
 # it strays all the same: who has been silent for long has forgotten what was said, and stays so.
-# Where a stretch of so many frames is too quiet or too loud beside the prompt, the prompt is heard
-# again. Of minutes by 24 people 23 instead of 21 are then as loud and as varied at their ends as
-# at their beginnings, to 6 dB and 15 %; of those by 12 on whom this was chosen 12 instead of 10
-STRETCH = 75
-TOO_QUIET, TOO_LOUD = 0.03, 8.0  # times the prompt's mean energy
+# Where a stretch of so many frames is quieter or louder than these times the prompt's energy, the
+# prompt is heard again (recipes/generate/README.md has what it is worth, and on whom it was chosen)
+STRETCHES = ((75, 0.03, 8.0), (200, 0.13, 4.0))
 REMEMBERED = 250  # frames of the prompt
 SILENCE = 1e-6  # a prompt of less energy is none that could be strayed from
 
@@ -135,11 +132,11 @@ def _go_on(
 
 
 class Loudness:
-    """The energy of the newest stretch beside that of a prompt of ``num_known`` frames."""
+    """The energy of the newest stretches beside that of a prompt of ``num_known`` frames."""
 
     def __init__(self, num_known: int) -> None:
         self.num_known, self.num_heard, self.prompt = num_known, 0, 0.0
-        self.stretch = deque[float](maxlen=STRETCH)
+        self.newest = deque[float](maxlen=max(length for length, _, _ in STRETCHES))
 
     def strays(self, samples: NDArray[np.float32]) -> bool:
         """Hear a frame; say whether a stretch was too quiet or too loud, and begin anew if so."""
@@ -148,10 +145,14 @@ class Loudness:
         if self.num_heard <= self.num_known:
             self.prompt += energy / self.num_known
             return False
-        self.stretch.append(energy)
-        if len(self.stretch) < STRETCH or self.prompt < SILENCE:
+        self.newest.append(energy)
+        if self.prompt < SILENCE:
             return False
-        if TOO_QUIET * self.prompt <= fmean(self.stretch) <= TOO_LOUD * self.prompt:
-            return False
-        self.stretch.clear()
-        return True
+        newest = np.array(self.newest)
+        for length, quiet, loud in STRETCHES:
+            if len(newest) < length:
+                continue
+            if not quiet * self.prompt <= newest[-length:].mean() <= loud * self.prompt:
+                self.newest.clear()
+                return True
+        return False

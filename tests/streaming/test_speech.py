@@ -457,7 +457,10 @@ def test_a_stretch_is_quiet_or_loud_beside_the_prompt():
         told = [loudness.strays(np.full(320, level)) for level, n in frames for _ in range(n)]
         return [i - 100 for i, strayed in enumerate(told) if strayed]
 
-    assert tell((0.1, 200)) == tell((0.02, 200)) == tell((0.28, 200)) == []
+    assert tell((0.1, 300)) == tell((0.04, 300)) == tell((0.19, 300)) == []
+    assert tell((0.02, 199)) == tell((0.28, 199)) == []  # for a while
+    assert tell((0.02, 410)) == tell((0.28, 410)) == [199, 399]
+    assert tell((0.1, 150), (0.27, 130)) == [150 + 95]  # 96 of 200 frames at 7.3 times
     assert tell((0.01, 200)) == [74, 149]
     assert tell((0.1, 100), (0.3, 70)) == [100 + 65]
     assert tell((0.1, 10), (0.0, 74)) == [82]  # two of 75 are loud
