@@ -30,7 +30,7 @@ out as they are whole."""
 DECODE = """\
 Decode a file of codes to 16-bit WAV at the codec's sample rate, as long as the audio that was
 encoded. '-' is standard input or output. What is damaged is concealed, what is missing left out: a
-line says where, and the exit code is 1. That codes were generated, the WAV's comment says, too."""
+line says where, and the exit code is 1. If codes say that they were generated, so does the WAV."""
 INFO = """\
 Tell which codec made a file of codes, how long it is, and whether it is whole. A damaged file
 makes the exit code 1."""

@@ -59,7 +59,7 @@ class CodeWriter:
     Args:
         stream: takes bytes.
         form: whose codes they are.
-        comment: what the file says of itself, in a line.
+        comment: what the file says of itself: a line of 1 to 1024 bytes of UTF-8; None for nothing.
 
     Raises:
         ShapeError: a file can't hold this comment.

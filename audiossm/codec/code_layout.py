@@ -125,7 +125,7 @@ def check_comment(comment: str) -> None:
     """Refuse a comment that no file of codes has."""
     if not comment.isprintable() or not 1 <= len(comment.encode()) <= _MAX_COMMENT:
         raise ShapeError(
-            f"a comment of codes has 1 to {_MAX_COMMENT} bytes, all of them printable, not "
+            f"a comment of codes has 1 to {_MAX_COMMENT} bytes of printable UTF-8, not "
             f"{comment[:80]!r}"
         )
 

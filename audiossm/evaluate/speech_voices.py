@@ -24,7 +24,7 @@ class Likeness:
 
     Distances are means of mel-cepstral distances in dB; pitches are medians in Hz, None if nothing
     is voiced. ``default_voice`` is who speaks where nobody chose a voice, None for a model without
-    one; its distance to the same recordings is None where the voice is that one.
+    one; its distance to the same recordings is None where the voice has its name, or there is none.
     """
 
     voice: str

@@ -23,8 +23,8 @@ PUSH = 160_000  # samples at a time
 # as the network says, no evener: what no text holds together fades and falls silent otherwise
 UNTOLD = Sampling(temperature=1.0, later_temperature=1.0, top_k=1000)
 # it strays all the same: who has been silent for long has forgotten what was said, and stays so.
-# Where a stretch of so many frames is quieter or louder than these times the prompt's energy, the
-# prompt is heard again (recipes/generate/README.md has what it is worth, and on whom it was chosen)
+# (frames, least, most): where the mean energy of the newest frames, so many, isn't between these
+# times the prompt's, the prompt is heard again (recipes/generate/README.md: what that is worth)
 STRETCHES = ((75, 0.03, 8.0), (200, 0.13, 4.0))
 REMEMBERED = 250  # frames of the prompt
 SILENCE = 1e-6  # a prompt of less energy is none that could be strayed from

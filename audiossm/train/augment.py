@@ -76,7 +76,7 @@ def reverberate(audio: Tensor, ranks: Ranks = ALONE) -> Tensor:
 def colour(audio: Tensor, ranks: Ranks = ALONE, spread_db: float = 5.0) -> Tensor:
     """Hear each row through a microphone of its own: a smooth curve, up or down by ``spread_db``.
 
-    Ten knots, the first at 0 Hz, the last at 8 kHz, with this standard deviation.
+    Ten knots, the first at 0 Hz, the last at half the rate, with this standard deviation in dB.
     """
     spectrum = torch.fft.rfft(audio)
     knots = ranks.randn(len(audio), 1, 10, device=audio.device) * spread_db

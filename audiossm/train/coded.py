@@ -49,17 +49,18 @@ def load_codes(
         speeds: at which all are heard, pitch and formants included; but for 1, keys are those of
             ``name_at``.
         colour_db: at other speeds than 1, each is also heard through a microphone of its own,
-            ``augment.colour`` of so many dB; the same ones for the same recordings.
+            ``augment.colour`` of so many dB; the same ones again for the same list, speeds and
+            kind of device.
 
     Raises:
         ManifestError: there are no utterances.
         ModelError: the cache is damaged.
     """
     keys = [name_at(utterance.key, speed) for speed in speeds for utterance in utterances]
-    known: dict[str, object] = {"keys": keys, "codec": codec.codes_hash, "colour_db": colour_db}
-    known["versions"] = name_versions(utterances)
+    known = {"keys": keys, "codec": codec.codes_hash, "versions": name_versions(utterances)}
     saved = read_kept(cache) if cache.exists() else {}
-    if {name: saved.get(name) for name in known} != known:
+    other = saved.get("colour_db", 0.0) != colour_db  # older files have none
+    if other or {name: saved.get(name) for name in known} != known:
         numbers = {utterance.key: number for number, utterance in enumerate(utterances)}
         corpus = Corpus.load(utterances, [lambda u: [numbers[u.key]]], [[]], workers).to(device)
         # what can't be read isn't in the corpus
@@ -80,7 +81,7 @@ def load_codes(
                 made[turn * len(utterances) + number] = codes
         sizes = torch.tensor([len(codes) for codes in made])
         joined = torch.from_numpy(np.concatenate(made))
-        saved = known | {"sizes": sizes, "codes": joined}
+        saved = known | {"colour_db": colour_db, "sizes": sizes, "codes": joined}
         write_kept(saved, cache)
     parts = torch.split(saved["codes"], saved["sizes"].tolist())
     return {key: part.numpy() for key, part in zip(keys, parts, strict=True) if len(part)}
@@ -96,7 +97,8 @@ def encode_corpus(
     """Encode each item from a fresh state: (samples // frame_size, groups).
 
     Code i is made of the samples before ``(i + 1) * frame_size`` alone, so an item may stand in a
-    batch with longer ones. ``change`` is done to (items, samples) before.
+    batch with longer ones. ``change`` is done to (items, samples) before, padding included; one
+    that looks ahead, as ``colour`` does, may smear some milliseconds.
     """
     size = codec.config.frame_size
     frames = corpus.sizes // size

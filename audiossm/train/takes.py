@@ -120,11 +120,16 @@ def load_strangers(
     """Return the recordings, untold, of ``data.strangers``; arguments as of ``load_takes``.
 
     Raises:
+        ConfigError: one of these people is in the training, too.
         ManifestError: a manifest can't be read.
+        ModelError: the cache is damaged.
     """
     if not data["strangers"]:
         return []
     utterances = read_manifests(folder, data["strangers"])
+    known = {each.speaker for each in read_manifests(folder, [*data["train"], *data["untold"]])}
+    if both := sorted({each.speaker for each in utterances if each.speaker} & known):
+        raise ConfigError(f"data.strangers has {both[0]!r}, who is in the training, too")
     kept = cache / "codes-strangers.pt"
     return take_untold(utterances, load_codes(utterances, codec, kept, workers, device))
 

@@ -63,6 +63,8 @@ def main() -> None:
         change_value(table, change)
     check_settings(table, HERE / "config.toml", ("data", "train"))
     data, hp = table["data"], table["train"]
+    if data["strangers"]:
+        parser.error("data.strangers is train.py's alone: arms are compared by dev")
     codec = LoadedCodec.load(args.codec)
     config = from_dict(GeneratorConfig, table["generator"], "generator")
     config = replace(config, levels=codec.config.quantiser.levels)

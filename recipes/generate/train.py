@@ -105,7 +105,6 @@ def main() -> None:
         config = replace(GeneratorConfig.tiny(), num_groups=config.num_groups)
     config = replace(config, levels=quantiser.levels)
     codec.choose_groups(config.num_groups)
-
     scripter = part_evenly if args.smoke else None
     with ranks.in_turn():
         train, held_out = load_takes(

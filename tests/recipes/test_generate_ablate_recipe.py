@@ -43,6 +43,15 @@ def test_without_rotation_no_state_turns(recipe):
         assert (layer.angle == 0).all() and (layer.ssm != 0).any()
 
 
+def test_strangers_which_no_arm_is_judged_by_are_refused(recipe, tmp_path, monkeypatch, capsys):
+    change = 'data.strangers=["new"]'
+    command = ["ablate.py", "--data", str(SPEECH), "--out", str(tmp_path), "--set", change]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit):
+        recipe.main()
+    assert "data.strangers is train.py's alone" in capsys.readouterr().err
+
+
 def test_arms_train_and_are_scored(recipe, tmp_path, monkeypatch):
     codec = make_codec()
     save_model(tmp_path / "toy", "codec", "", {"codec": to_dict(codec.config)}, codec.state_dict())

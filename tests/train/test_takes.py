@@ -89,9 +89,10 @@ def test_only_what_has_audio_and_a_script_of_its_length_is_taken(capsys):
 def test_dev_is_never_heard_in_training_at_any_speed_nor_without_a_script(tmp_path, monkeypatch):
     takes = make_takes(60)
     write_timed_scripts(tmp_path / "said.jsonl", [take.script for take in takes])
-    for name, chosen in (("told", takes[:40]), ("bare", takes[40:])):
+    for name, chosen in (("told", takes[:40]), ("bare", takes[40:]), ("new", takes[40:])):
         rows = [
             {"key": t.utterance.key, "text": "", "speaker": t.utterance.speaker, "path": "x.wav"}
+            | ({"speaker": "c"} if name == "new" else {})
             for t in chosen
         ]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -119,8 +120,11 @@ def test_dev_is_never_heard_in_training_at_any_speed_nor_without_a_script(tmp_pa
         speakers = {take.utterance.speaker for take in train if take.has_script == told}
         assert speakers == {"a", "b", f"a@{speed}", f"b@{speed}"}
     assert all(sum(take.script.frames) == len(take.codes) for take in train)
+    known = data | {"strangers": ["bare"]}
+    with pytest.raises(ConfigError, match="data.strangers has 'a', who is in the training, too"):
+        load_strangers(tmp_path, known, None, tmp_path, 1, "cpu")  # type: ignore[arg-type]
     assert load_strangers(tmp_path, data, None, tmp_path, 1, "cpu") == []  # type: ignore[arg-type]
-    others = load_strangers(tmp_path, data | {"strangers": ["bare"]}, None, tmp_path, 1, "cpu")  # type: ignore[arg-type]
+    others = load_strangers(tmp_path, data | {"strangers": ["new"]}, None, tmp_path, 1, "cpu")  # type: ignore[arg-type]
     assert [take.utterance.key for take in others] == [t.utterance.key for t in takes[40:]]
     assert not any(take.has_script for take in others)
     with pytest.raises(ConfigError, match=r"data.speeds is \[0.9\], must be above 0 and have 1.0"):
