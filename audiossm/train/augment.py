@@ -6,7 +6,9 @@ from torch import Tensor
 from audiossm.train.corpus import Corpus
 from audiossm.train.ranks import ALONE, Ranks
 
-__all__ = ["augment_audio", "colour", "mask_spectra", "warp_spectra"]
+__all__ = ["KNOTS", "augment_audio", "colour", "filter_rows", "mask_spectra", "warp_spectra"]
+
+KNOTS = 10  # of a microphone's curve: the first at 0 Hz, the last at half the rate
 
 
 def chance(rows: int, probability: float, device: torch.device, ranks: Ranks) -> Tensor:
@@ -76,12 +78,16 @@ def reverberate(audio: Tensor, ranks: Ranks = ALONE) -> Tensor:
 def colour(audio: Tensor, ranks: Ranks = ALONE, spread_db: float = 5.0) -> Tensor:
     """Hear each row through a microphone of its own: a smooth curve, up or down by ``spread_db``.
 
-    Ten knots, the first at 0 Hz, the last at half the rate, with this standard deviation in dB.
+    Its knots have this standard deviation in dB.
     """
+    return filter_rows(audio, ranks.randn(len(audio), KNOTS, device=audio.device) * spread_db)
+
+
+def filter_rows(audio: Tensor, knots: Tensor) -> Tensor:
+    """Filter each row of (rows, samples) by a curve through its knots (rows, ``KNOTS``), in dB."""
     spectrum = torch.fft.rfft(audio)
-    knots = ranks.randn(len(audio), 1, 10, device=audio.device) * spread_db
     curve = torch.nn.functional.interpolate(
-        knots, spectrum.shape[1], mode="linear", align_corners=True
+        knots.unsqueeze(1), spectrum.shape[1], mode="linear", align_corners=True
     )
     heard: Tensor = torch.fft.irfft(spectrum * 10 ** (curve[:, 0] / 20), audio.shape[1])
     return heard

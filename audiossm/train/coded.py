@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,14 +13,16 @@ from torch import Tensor
 from audiossm.audio import resample
 from audiossm.codec import Codec, ForeignCodec, LoadedCodec
 from audiossm.manifest import Utterance
-from audiossm.train.augment import colour
 from audiossm.train.corpus import SAMPLE_RATE, Corpus
 from audiossm.train.crops import cut_rows
+from audiossm.train.disguise import Disguise
 from audiossm.train.kept import name_versions, read_kept, write_kept
 
 __all__ = ["encode_corpus", "load_codes", "name_at", "pass_through"]
 
 BATCH_S = 600  # of audio that is encoded at once
+
+Change = Callable[[Tensor, NDArray[np.int64]], Tensor]  # of (rows, samples), of these items
 
 
 def name_at(name: str, speed: float) -> str:
@@ -37,6 +38,7 @@ def load_codes(
     device: str,
     speeds: Sequence[float] = (1.0,),
     colour_db: float = 0.0,
+    throat: float = 0.0,
 ) -> dict[str, NDArray[np.int16]]:
     """Return the codes of each utterance that can be read, (frames, groups), by its key.
 
@@ -48,9 +50,9 @@ def load_codes(
         device: where they are made.
         speeds: at which all are heard, pitch and formants included; but for 1, keys are those of
             ``name_at``.
-        colour_db: at other speeds than 1, each is also heard through a microphone of its own,
-            ``augment.colour`` of so many dB; the same ones again for the same list, speeds and
-            kind of device.
+        colour_db: at other speeds than 1, each person is also heard through a microphone of their
+            own, with a curve of so many dB (sigma); ``Disguise``.
+        throat: and with formants times a factor, whose logarithm has this sigma.
 
     Raises:
         ManifestError: there are no utterances.
@@ -59,29 +61,29 @@ def load_codes(
     keys = [name_at(utterance.key, speed) for speed in speeds for utterance in utterances]
     known = {"keys": keys, "codec": codec.codes_hash, "versions": name_versions(utterances)}
     saved = read_kept(cache) if cache.exists() else {}
-    other = saved.get("colour_db", 0.0) != colour_db  # older files have none
+    worn = {"colour_db": colour_db, "throat": throat}
+    other = any(saved.get(name, 0.0) != value for name, value in worn.items())  # old files lack it
     if other or {name: saved.get(name) for name in known} != known:
         numbers = {utterance.key: number for number, utterance in enumerate(utterances)}
         corpus = Corpus.load(utterances, [lambda u: [numbers[u.key]]], [[]], workers).to(device)
         # what can't be read isn't in the corpus
         made = [np.zeros((0, codec.config.quantiser.num_groups), np.int16) for _ in keys]
+        people = [utterances[number].speaker for (number,) in corpus.labels[0]]
         codec.network.to(device)
         foreign = isinstance(codec, ForeignCodec)
         for turn, speed in enumerate(speeds):
             heard, change = corpus.at_speed(speed), None
-            if colour_db and speed != 1.0:
-                change = partial(colour, spread_db=colour_db)
-            with torch.random.fork_rng([device] if heard.audio.is_cuda else []):
-                torch.manual_seed(turn)
-                if foreign:
-                    coded = encode_alone(heard, codec, change)
-                else:
-                    coded = encode_corpus(heard, codec.network, change=change)
+            if speed != 1.0 and any(worn.values()):
+                change = Disguise.draw(people, colour_db, throat, seed=turn).wear
+            if foreign:
+                coded = encode_alone(heard, codec, change)
+            else:
+                coded = encode_corpus(heard, codec.network, change=change)
             for (number,), codes in zip(corpus.labels[0], coded, strict=True):
                 made[turn * len(utterances) + number] = codes
         sizes = torch.tensor([len(codes) for codes in made])
         joined = torch.from_numpy(np.concatenate(made))
-        saved = known | {"colour_db": colour_db, "sizes": sizes, "codes": joined}
+        saved = known | worn | {"sizes": sizes, "codes": joined}
         write_kept(saved, cache)
     parts = torch.split(saved["codes"], saved["sizes"].tolist())
     return {key: part.numpy() for key, part in zip(keys, parts, strict=True) if len(part)}
@@ -92,13 +94,13 @@ def encode_corpus(
     corpus: Corpus,
     codec: Codec,
     batch_s: float = BATCH_S,
-    change: Callable[[Tensor], Tensor] | None = None,
+    change: Change | None = None,
 ) -> list[NDArray[np.int16]]:
     """Encode each item from a fresh state: (samples // frame_size, groups).
 
     Code i is made of the samples before ``(i + 1) * frame_size`` alone, so an item may stand in a
-    batch with longer ones. ``change`` is done to (items, samples) before, padding included; one
-    that looks ahead, as ``colour`` does, may smear some milliseconds.
+    batch with longer ones. ``change`` is done to (rows, samples) of some items before, padding
+    included; one that looks ahead, as a disguise does, may smear some milliseconds.
     """
     size = codec.config.frame_size
     frames = corpus.sizes // size
@@ -111,7 +113,7 @@ def encode_corpus(
         items, order = order[:count], order[count:]
         samples = cut_rows(corpus, corpus.starts[items], frames[items] * size, longest * size)
         if change is not None:
-            samples = change(samples).clamp(-1, 1)
+            samples = change(samples, np.array(items))
         codes = codec.encode(samples).transpose(1, 2).to(torch.int16).cpu().numpy()
         for item, row in zip(items, codes, strict=True):
             made[item] = row[: frames[item]].copy()
@@ -120,14 +122,14 @@ def encode_corpus(
 
 @torch.no_grad()
 def encode_alone(
-    corpus: Corpus, codec: LoadedCodec, change: Callable[[Tensor], Tensor] | None = None
+    corpus: Corpus, codec: LoadedCodec, change: Change | None = None
 ) -> list[NDArray[np.int16]]:
     """Encode each item by itself, with a codec that looks ahead or has another rate."""
     made = []
     for item in range(len(corpus)):
         samples = at_codec_rate(corpus, codec, item)
         if change is not None:
-            samples = change(samples).clamp(-1, 1)
+            samples = change(samples, np.array([item]))
         codes = codec.network.encode(samples)
         made.append(codes[0].t().to(torch.int16).cpu().numpy())
     return made

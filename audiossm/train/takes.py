@@ -85,8 +85,8 @@ def load_takes(
     if min(data["untold_speeds"], default=0.0) <= 0:
         raise ConfigError(f"data.untold_speeds is {data['untold_speeds']}, must be above 0")
     utterances = read_manifests(folder, data["train"])
-    colour_db = data["colour_db"]
-    codes = load_codes(utterances, codec, cache / "codes.pt", workers, device, speeds, colour_db)
+    worn = (data["colour_db"], data["throat"])
+    codes = load_codes(utterances, codec, cache / "codes.pt", workers, device, speeds, *worn)
     said = folder / data["scripts"]
     if scripter is not None and not said.exists():
         frames = {key: len(rows) for key, rows in codes.items()}
@@ -104,7 +104,7 @@ def load_takes(
     if data["untold"]:
         rest, speeds = read_manifests(folder, data["untold"]), data["untold_speeds"]
         kept = cache / "codes-untold.pt"
-        heard = load_codes(rest, codec, kept, workers, device, speeds, colour_db)
+        heard = load_codes(rest, codec, kept, workers, device, speeds, *worn)
         more += [take for speed in speeds for take in take_untold(rest, heard, speed)]
     return train + [take for take in more if not is_held_out(take.utterance.key, share)], dev
 

@@ -32,8 +32,11 @@ class Talker(nn.Module):
         config: of the generator.
         num_speakers: rows of the table of voices, beside that of nobody, which stays zero.
         noise: part of the frames whose codes are heard as random ones or as none: what it says
-            later isn't what anybody said either.
+            later isn't what anybody said either. Half of the rows have twice as many, half none.
         ranks: the processes that have a part of each recital's rows.
+
+    Raises:
+        ConfigError: more than half of the frames.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class Talker(nn.Module):
         ranks: Ranks = ALONE,
     ) -> None:
         super().__init__()
+        if not 0 <= noise <= 0.5:
+            raise ConfigError(f"train.noise is {noise:g}, must be from 0 to 0.5")
         self.generator, self.noise, self.ranks = Generator(config), noise, ranks
         self.voices = nn.Embedding(1 + num_speakers, config.d_voice, padding_idx=0)
         nn.init.normal_(self.voices.weight[1:], std=VOICE_STD)
@@ -70,13 +75,15 @@ class Talker(nn.Module):
         return net.step(x, net.init_state(len(x)))[0]
 
     def mishear(self, codes: Tensor) -> Tensor:
-        """Replace the codes of some frames: half of these by random ones, half by none."""
+        """Replace the codes of frames of half of the rows: by random ones or by none."""
         none = self.generator.config.num_codes
         rows, frames, groups = codes.shape
         chance = self.ranks.rand(rows, frames, 1, device=codes.device)
-        heard = codes.masked_fill(chance < self.noise, none)
+        hit = chance < 2 * self.noise
+        hit &= self.ranks.rand(rows, 1, 1, device=codes.device) < 0.5
+        heard = codes.masked_fill(hit, none)
         others = self.ranks.randint(none, rows, frames, groups, device=codes.device)
-        return torch.where(chance < self.noise / 2, others, heard)
+        return torch.where(hit & (chance < self.noise), others, heard)
 
     def save_voices(self, folder: Path, names: Sequence[str], paces: Tensor) -> None:
         """Write ``voices`` (names, d_voice) and mean ``paces`` (names,), float32, to one file.

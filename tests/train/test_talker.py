@@ -101,18 +101,25 @@ def test_nobody_has_a_voice_of_zeros_and_keeps_it():
     assert changed[0] is False and changed[2] is True
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.3, 1.0])
-def test_some_frames_are_heard_as_other_codes_or_as_none(noise):
-    codes = torch.zeros(50, 200, GROUPS, dtype=torch.int64)
+@pytest.mark.parametrize("noise", [0.0, 0.3, 0.5])
+def test_some_frames_of_half_the_rows_are_heard_as_other_codes_or_as_none(noise):
+    codes = torch.zeros(4000, 20, GROUPS, dtype=torch.int64)
     heard = make_talker(noise).mishear(codes)
     none, other = (heard == NONE).all(-1), ((heard > 0) & (heard < NONE)).any(-1)
     assert ((heard == NONE).any(-1) == none).all() and heard.max() <= NONE
     assert none.float().mean() == pytest.approx(noise / 2, abs=0.02)
     assert other.float().mean() == pytest.approx(noise / 2, abs=0.02)
+    spared = (heard == codes).all((1, 2))
+    assert spared.float().mean() == pytest.approx(0.5 if noise else 1.0, abs=0.05)
+
+
+def test_more_noise_than_half_the_frames_is_refused():
+    with pytest.raises(ConfigError, match=r"train.noise is 0.6, must be from 0 to 0.5"):
+        make_talker(0.6)
 
 
 def test_noise_is_for_training_alone():
-    talker, recital = make_talker(noise=0.9), make_recital()
+    talker, recital = make_talker(noise=0.5), make_recital()
     assert not torch.equal(talker(recital), talker(recital))
     talker.eval()
     assert torch.equal(talker(recital), talker(recital))

@@ -1,0 +1,98 @@
+"""Disguises: people heard as others, with throats and microphones of their own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audiossm.train.augment import KNOTS, filter_rows
+
+__all__ = ["Disguise", "move_formants"]
+
+WINDOW, HOP = 512, 128  # samples at 16 kHz: 32 and 8 ms
+LIFTER = 40  # samples: what of a cepstrum is the throat's, below a pitch of 400 Hz
+ROUNDS = 4  # in which an envelope comes to lie on the harmonics
+MOST_DB = 20.0  # that a throat adds or takes anywhere
+WIDEST = 2.5  # sigmas
+
+
+@dataclass(frozen=True)
+class Disguise:
+    """A throat and a microphone for each recording; those of one person have the same.
+
+    Attributes:
+        throats: (items,) float32: factors of the formants' frequencies.
+        knots: (items, ``KNOTS``) float32: dB of the microphone's curve.
+    """
+
+    throats: Tensor
+    knots: Tensor
+
+    @classmethod
+    def draw(cls, people: Sequence[str], colour_db: float, throat: float, seed: int) -> "Disguise":
+        """Draw one for each of these people, and for each recording of nobody ("").
+
+        Args:
+            people: who is heard, recording by recording.
+            colour_db: standard deviation of the knots in dB.
+            throat: standard deviation of the factors' logarithm; beyond 2.5 of it is none.
+            seed: decides what is drawn.
+        """
+        names = [name or f"\n{number}" for number, name in enumerate(people)]
+        _, rows = np.unique(np.array(names), return_inverse=True)
+        rng = np.random.default_rng(seed)
+        spread = rng.standard_normal(len(names)).clip(-WIDEST, WIDEST)
+        factors = np.exp(throat * spread).astype(np.float32)
+        knots = rng.standard_normal((len(names), KNOTS)).astype(np.float32) * colour_db
+        return cls(torch.from_numpy(factors[rows]), torch.from_numpy(knots[rows]))
+
+    def wear(self, samples: Tensor, items: NDArray[np.int64]) -> Tensor:
+        """Return (rows, samples) in [-1, 1] of these items as they sound in disguise."""
+        where = torch.from_numpy(np.asarray(items))
+        throats, knots = self.throats[where], self.knots[where]
+        if bool((throats != 1).any()):
+            samples = move_formants(samples, throats.to(samples.device))
+        if bool(knots.any()):
+            samples = filter_rows(samples, knots.to(samples.device))
+        return samples.clamp(-1, 1)
+
+
+def move_formants(audio: Tensor, factors: Tensor) -> Tensor:
+    """Multiply the frequencies of each row's formants; its pitch stays.
+
+    The "true envelope" of each short-time spectrum (Röbel and Rodet, "Efficient spectral envelope
+    estimation", DAFx 2005) is stretched, and the spectrum is filtered by what that changes.
+
+    Args:
+        audio: (rows, samples) float32 at 16 kHz.
+        factors: (rows,) float32, above 0: 1.1 is a shorter throat.
+    Returns:
+        (rows, samples) float32; it looks ahead by half a window, 16 ms.
+    """
+    window = torch.hann_window(WINDOW, device=audio.device)
+    spectra = torch.stft(audio, WINDOW, HOP, window=window, return_complex=True)
+    logs = spectra.abs().clamp(min=1e-5).log().transpose(1, 2)  # (rows, spectra, bins)
+    cepstra = lift(logs)
+    for _ in range(ROUNDS - 1):
+        cepstra = lift(torch.maximum(logs, torch.fft.rfft(cepstra, WINDOW).real))
+    bins = logs.shape[-1]
+    turns = torch.arange(bins, device=audio.device) * (2 * torch.pi / WINDOW)
+    quefrencies = torch.arange(LIFTER + 1, device=audio.device)
+    # a stretched envelope is that of cosines of other frequencies; beyond 8 kHz it is as there
+    places = (turns / factors.unsqueeze(1)).clamp(max=torch.pi)
+    changes = torch.cos(places.unsqueeze(1) * quefrencies.unsqueeze(1))
+    changes = changes - torch.cos(turns * quefrencies.unsqueeze(1))
+    gains = cepstra @ changes  # nepers
+    most = MOST_DB * 0.1151  # nepers of a dB
+    gains = gains.clamp(-most, most).exp().transpose(1, 2)
+    moved: Tensor = torch.istft(spectra * gains, WINDOW, HOP, window=window, length=audio.shape[1])
+    return moved
+
+
+def lift(logs: Tensor) -> Tensor:
+    """Return the low cepstra (.., ``LIFTER`` + 1) of log spectra: weights of cosines."""
+    cepstra = torch.fft.irfft(logs)[..., : LIFTER + 1]
+    return torch.cat([cepstra[..., :1], 2 * cepstra[..., 1:]], dim=-1)
