@@ -9,6 +9,7 @@ to be exported again; those of float32 hold no weights, and fit.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from audiossm.config import from_dict
 from audiossm.errors import ModelError
 from audiossm.evaluate.recording import read_recording
 from audiossm.manifest import Utterance
+from audiossm_apps.recipe import run_recipe
 
 SPEECH = Path(__file__).parents[2] / "assets" / "audio" / "first-light.flac"
 # of frames, RMS: those of rounded weights differ by a few per cent, those of others by about 1
@@ -106,4 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

@@ -8,6 +8,7 @@ names their voices. OUT stands in DIR, as the shards are found from there.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from make_voices import VOICES
@@ -15,6 +16,7 @@ from make_voices import VOICES
 from audiossm.config import change_value, load_toml
 from audiossm.train.settings import adopt_sets
 from audiossm.train.takes import is_held_out
+from audiossm_apps.recipe import run_recipe
 
 HERE = Path(__file__).parent
 
@@ -52,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

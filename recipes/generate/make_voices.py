@@ -11,6 +11,7 @@ weights, and with them its hash, must be those that are shipped: voices belong t
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from audiossm.models import Voice
 from audiossm.models.voices import save_voice
 from audiossm.streaming import Speaker as Model
 from audiossm.train.voice_level import level_voice
+from audiossm_apps.recipe import run_recipe
 
 
 @dataclass(frozen=True)
@@ -93,4 +95,4 @@ def write(generator: Model, voice: Voice) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

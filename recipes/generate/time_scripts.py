@@ -14,6 +14,7 @@ isn't told of.
 
 import argparse
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,7 @@ from audiossm.train.judges import MARGIN, Judge, fit_gaussians, train_network
 from audiossm.train.paths import Chain, find_paths, spell_ctc
 from audiossm.train.timed_scripts import TimedScript, write_timed_scripts
 from audiossm.units import ENDS, Unit
+from audiossm_apps.recipe import run_recipe
 
 FRAME, HOP, WINDOW, NUM_MELS = 320, 160, 320, 40  # samples; a frame is two hops
 STATES = 3  # of a phone, each a hop or more
@@ -347,4 +349,4 @@ def time_script(recording: Recording) -> TimedScript:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

@@ -11,6 +11,7 @@ import lzma
 import random
 import re
 import string
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ from audiossm.decoding.ngram import (
 from audiossm.manifest import read_manifest
 from audiossm.text import normalise_text
 from audiossm.train.kneser_ney import estimate, prune
+from audiossm_apps.recipe import run_recipe
 
 PLAIN = re.compile(r"[a-z]+(?:'[a-z]+)*(?: [a-z]+(?:'[a-z]+)*)*")  # what needs no normalising
 BLOCK = 1 << 20  # ids that are turned into an array at once
@@ -137,4 +139,4 @@ def number_words(lines: Iterable[str], words: list[str]) -> NDArray[np.uint16]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

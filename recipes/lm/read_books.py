@@ -8,6 +8,7 @@ marked as copyrighted or in another language are left out.
 
 import argparse
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from audiossm.aloud import say_numbers, write_out
 from audiossm.manifest import read_manifest
 from audiossm.text import normalise_text
+from audiossm_apps.recipe import run_recipe
 
 RUN = 8  # words in a row that no sentence may share with evaluation text
 UTTERANCES = 2  # held-out ones a book may not share a run with: it was read for them
@@ -177,4 +179,4 @@ def normalise_lines(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

@@ -10,6 +10,7 @@ way round: each utterance's words are those of weights that were chosen without 
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -30,6 +31,7 @@ from audiossm.streaming import Transcriber
 from audiossm.streaming.listener import Listener
 from audiossm.text import normalise_text
 from audiossm.train.text_model import TextModel
+from audiossm_apps.recipe import run_recipe
 
 LOOKAHEAD_MS = 320
 NEVER = 1 << 20
@@ -204,4 +206,4 @@ def score_word(ngrams: NgramModel, context: Sequence[int], word: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

@@ -8,6 +8,7 @@ pyin on the recording itself, at the beginning of each frame: a frame that is he
 
 import argparse
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from audiossm.codec import LoadedCodec
 from audiossm.manifest import Utterance
 from audiossm.train.corpus import decode, read_manifests
+from audiossm_apps.recipe import run_recipe
 
 SAMPLE_RATE, FRAME_SIZE = 16000, 320
 LOWEST, HIGHEST, WINDOW = 60.0, 480.0, 1024  # Hz, Hz, samples
@@ -89,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

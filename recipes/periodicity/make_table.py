@@ -10,6 +10,7 @@ picture.png the same for the eye. Of such a .json file the picture is drawn anew
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
@@ -18,6 +19,7 @@ from typing import Any
 from audiossm.errors import DependencyError
 from audiossm.pictures import load_pyplot
 from audiossm.train.journal import read_rows
+from audiossm_apps.recipe import run_recipe
 
 ARMS = ("published", "still", "fixed", "bank25", "bank50", "wide", "lstm")
 # what the paper has for the published layer, without rotation, and for Mamba-2
@@ -313,4 +315,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

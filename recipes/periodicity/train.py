@@ -31,7 +31,7 @@ from audiossm.errors import AudioSSMError, ConfigError
 from audiossm.models import choose_device
 from audiossm.nn import Block, Mamba3Config, RMSNorm
 from audiossm.train.journal import append_row, read_rows
-from audiossm_apps.recipe import StepBar
+from audiossm_apps.recipe import StepBar, run_recipe
 
 HERE = Path(__file__).parent
 SMOKE_TASKS = ["parity", "beats", "loops", "coded-tones"]
@@ -349,4 +349,4 @@ def train(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

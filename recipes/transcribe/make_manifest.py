@@ -6,9 +6,11 @@ python recipes/transcribe/make_manifest.py LibriSpeech/test-clean --out DIR/NAME
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from audiossm.prepare.layouts import read_librispeech
+from audiossm_apps.recipe import run_recipe
 
 
 def main() -> None:
@@ -37,4 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

@@ -6,11 +6,13 @@ python recipes/transcribe/make_phones.py DIR NAME [NAME ...]     # reads DIR/NAM
 import argparse
 import ctypes.util
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
 from audiossm.text import normalise_text
 from audiossm.train.corpus import read_manifests
+from audiossm_apps.recipe import run_recipe
 
 # of espeak-ng's speak_lib.h
 RETRIEVAL, UTF8, IPA = 1, 1, 2
@@ -67,4 +69,4 @@ def pronounce_words(texts: list[str], *, stress: bool = False) -> list[list[list
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

@@ -9,6 +9,7 @@ the words are said elsewhere.
 
 import argparse
 import lzma
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -18,6 +19,7 @@ from make_lexicon import PRESET, is_english, read_lines
 from make_phones import pronounce_words
 
 from audiossm.lexicon import Lexicon, drop_stress
+from audiossm_apps.recipe import run_recipe
 
 MOST_JOINED = 4  # words that are said as one
 RARE = 0.02  # a way so much rarer than the word's commonest is left out
@@ -128,4 +130,4 @@ def compare(a: Phones, b: Phones) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

@@ -9,6 +9,7 @@ letters back; the phones, and all below the head, don't change. A quarter of an 
 
 import argparse
 import random
+import sys
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from audiossm.text import Vocabulary, normalise_text
 from audiossm.train.corpus import Corpus, read_manifests
 from audiossm.train.losses import ctc
 from audiossm.train.settings import adopt_sets
+from audiossm_apps.recipe import run_recipe
 
 HERE = Path(__file__).parent
 ROWS = 16
@@ -111,4 +113,4 @@ def fit(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

@@ -8,11 +8,13 @@ OUT/test.jsonl (everything of ``--test`` others). A hash of their names puts the
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from hashlib import sha256
 from pathlib import Path
 
 from audiossm.manifest import Utterance, read_manifest
+from audiossm_apps.recipe import run_recipe
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -72,4 +74,4 @@ def write(path: Path, utterances: list[Utterance]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(main, resumes=False))

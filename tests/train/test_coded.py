@@ -68,20 +68,21 @@ def test_codes_are_made_once_for_the_same_keys_and_codec(tmp_path, monkeypatch):
             load_codes(keys, loaded, cache, 1, "cpu")
 
 
-def test_other_speeds_are_heard_through_other_microphones_the_same_ones_again(tmp_path):
+@pytest.mark.parametrize("worn", [(6.0, 0.0), (0.0, 0.1)])
+def test_other_speeds_are_heard_in_disguise_the_same_one_again(tmp_path, worn):
     codec = make_loaded()
 
-    def load(name, colour_db):
-        return load_codes(UTTERANCES, codec, tmp_path / name, 1, "cpu", (1.0, 0.9), colour_db)
+    def load(name, *worn):
+        return load_codes(UTTERANCES, codec, tmp_path / name, 1, "cpu", (1.0, 0.9), *worn)
 
-    plain, once, twice = load("plain.pt", 0.0), load("a.pt", 6.0), load("b.pt", 6.0)
+    plain, once, twice = load("plain.pt"), load("a.pt", *worn), load("b.pt", *worn)
     for utterance in UTTERANCES:
         slow = f"{utterance.key}@0.9"
         assert np.array_equal(plain[utterance.key], once[utterance.key])
         assert np.array_equal(once[slow], twice[slow])
         assert len(once[slow]) == len(plain[slow])
-        assert (once[slow] != plain[slow]).mean() > 0.2
-    again = load("a.pt", 0.0)  # other ones than the file has
+        assert (once[slow] != plain[slow]).mean() > 0.1
+    again = load("a.pt")  # other ones than the file has
     assert all(np.array_equal(again[key], codes) for key, codes in plain.items())
 
 
