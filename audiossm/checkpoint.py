@@ -1,16 +1,19 @@
 """Model folders: config.toml, model.safetensors and a card, found by name.
 
-A weight NAME stands in model.safetensors in one of two forms, which a file may mix:
+A weight NAME stands in model.safetensors in one of three forms, which a file may mix:
 
 - a floating-point tensor, float16 as ``save_model`` writes it, of its own dtype by
   ``save_exactly``;
 - rows of whole numbers, as ``shrink_model`` writes large matrices and kernels: NAME is int8 and
   NAME.scale uint8, a code c for each row (dimension 0), which is its whole numbers times
-  ``(8 + c % 8) * 2 ** (c // 8 - 24)``. Every such weight is a float16 number.
+  ``(8 + c % 8) * 2 ** (c // 8 - 24)``. Every such weight is a float16 number;
+- the same in six bits, of format version 2: NAME is uint8, three bytes for each four numbers of its
+  last dimension (``rounding.pack_rows``).
 """
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,7 +29,7 @@ from torch.overrides import TorchFunctionMode
 
 from audiossm.config import dump_toml, load_toml
 from audiossm.errors import ConfigError, ModelError
-from audiossm.rounding import restore_rows, round_rows
+from audiossm.rounding import FOUR, pack_rows, restore_rows, round_rows, unpack_rows
 
 __all__ = [
     "FORMAT_VERSION",
@@ -41,6 +44,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+PACKED_VERSION = 2  # of those with weights of six bits, which older versions can't read
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.toml", "model.safetensors", "README.md"
 # weights of fewer values aren't worth a row of scales
 SMALLEST = 1000
@@ -93,10 +97,10 @@ class ModelFolder:
         for key in ("format_version", "kind"):
             if key not in config:
                 raise ModelError(f"{path / CONFIG_FILE}: missing key {key!r}")
-        if config["format_version"] != FORMAT_VERSION:
+        if config["format_version"] not in (FORMAT_VERSION, PACKED_VERSION):
             raise ModelError(
                 f"{path}: model format version {config['format_version']!r}, but this audiossm "
-                f"reads version {FORMAT_VERSION}"
+                f"reads versions {FORMAT_VERSION} and {PACKED_VERSION}"
             )
         return ModelFolder(path, config)
 
@@ -217,13 +221,20 @@ def read_file(folder: ModelFolder, prefix: str = "") -> tuple[bytes, dict[str, T
     except (OSError, SafetensorError) as exc:
         raise ModelError(f"{path}: can't read these weights ({exc})") from exc
     weights = {}
-    for name in [name for name, tensor in stored.items() if tensor.dtype == torch.int8]:
+    for name in [name for name in stored if is_whole(name, stored)]:
         numbers, codes = stored.pop(name), stored.pop(f"{name}.scale", None)
         if codes is None or codes.dtype != torch.uint8 or codes.shape != numbers.shape[:1]:
             raise ModelError(
-                f"{path}: {name} is int8, but there is no {name}.scale of uint8 with a value for "
-                "each of its rows: the file is damaged"
+                f"{path}: {name} is {str(numbers.dtype).removeprefix('torch.')}, but there is no "
+                f"{name}.scale of uint8 with a value for each of its rows: the file is damaged"
             )
+        if numbers.dtype == torch.uint8:
+            if numbers.dim() < 2 or numbers.shape[-1] % (FOUR - 1):
+                raise ModelError(
+                    f"{path}: {name} has shape {(*numbers.shape,)}, which numbers of six bits "
+                    "can't have: the file is damaged"
+                )
+            numbers = unpack_rows(numbers)
         weights[name] = restore_rows(numbers, codes)
     for name, tensor in stored.items():
         if not tensor.is_floating_point() or not tensor.isfinite().all():
@@ -233,6 +244,13 @@ def read_file(folder: ModelFolder, prefix: str = "") -> tuple[bytes, dict[str, T
             )
         weights[name] = tensor.float()
     return data, weights
+
+
+def is_whole(name: str, stored: Mapping[str, Tensor]) -> bool:
+    """Tell whether a stored tensor is a weight in whole numbers, and not the scales of one."""
+    kind = stored[name].dtype
+    scales = name.endswith(".scale") and name.removesuffix(".scale") in stored
+    return kind == torch.int8 or (kind == torch.uint8 and not scales)
 
 
 def save_model(
@@ -265,28 +283,44 @@ def shrink_model(
     folder: ModelFolder,
     steps: Mapping[str, float] | None = None,
     keep: tuple[str, ...] = (),
+    bits: int = 8,
 ) -> None:
     """Write a model folder's counterpart of half the size, its config and its card as they are.
 
     Matrices and kernels become rows of whole numbers, everything else float16. Shrinking what was
-    shrunk changes nothing.
+    shrunk changes nothing. With six bits it is three eighths of the size, and its format version 2.
 
     Args:
         path: the new folder, made if need be; may be the old one.
         folder: the model, in either form.
         steps: by name, weights that are used in multiples of a step, as of ``round_rows``.
         keep: weights whose name begins with one of these stay float16.
+        bits: 8, or 6 where rows have a multiple of four numbers and no steps.
     """
     steps, tensors = steps or {}, to_halves(read_weights(folder))
     for name, half in list(tensors.items()):
         large = half.dim() > 1 and half.numel() >= SMALLEST and not name.endswith("bias")
         if name in steps or (large and not name.startswith(keep)):
-            tensors[name], tensors[f"{name}.scale"] = round_rows(half, steps.get(name))
+            packed = bits == 6 and name not in steps and half.shape[-1] % FOUR == 0
+            numbers, tensors[f"{name}.scale"] = round_rows(
+                half, steps.get(name), 6 if packed else 8
+            )
+            tensors[name] = pack_rows(numbers) if packed else numbers
     path.mkdir(parents=True, exist_ok=True)
-    if path.resolve() != folder.path.resolve():
-        for source in (folder.path / CONFIG_FILE, folder.path / CARD_FILE):
-            if source.exists():
-                shutil.copyfile(source, path / source.name)
+    card, text = folder.path / CARD_FILE, (folder.path / CONFIG_FILE).read_text(encoding="utf-8")
+    if card.exists() and path.resolve() != folder.path.resolve():
+        shutil.copyfile(card, path / card.name)
+    version = (
+        PACKED_VERSION
+        if any(
+            tensor.dtype == torch.uint8 and not name.endswith(".scale")
+            for name, tensor in tensors.items()
+        )
+        else FORMAT_VERSION
+    )
+    # a text, so that comments stay
+    text = re.sub(r"(?m)^(format_version\s*=\s*)\d+", rf"\g<1>{version}", text, count=1)
+    (path / CONFIG_FILE).write_text(text, encoding="utf-8")
     write_tensors(path, tensors)
 
 

@@ -100,8 +100,8 @@ def test_a_missing_key_is_refused(folder, key):
 
 
 def test_another_version_is_refused(folder):
-    edit(folder, "format_version = 1", "format_version = 2")
-    with pytest.raises(ModelError, match="version 2, but this audiossm reads version 1"):
+    edit(folder, "format_version = 1", "format_version = 3")
+    with pytest.raises(ModelError, match="version 3, but this audiossm reads versions 1 and 2"):
         ModelFolder.open(folder)
 
 
@@ -243,6 +243,44 @@ def test_a_shrunk_model_loses_nothing_as_float16(shrunk, tmp_path, network):
     save_model(tmp_path / "large", "toy", "", {}, network.state_dict())
     for name, tensor in read_weights(ModelFolder.open(tmp_path / "large")).items():
         assert torch.equal(tensor, network.state_dict()[name])
+
+
+def test_six_bits_take_less_room_and_load_as_what_they_were_rounded_to(shrunk, large, tmp_path):
+    shrink_model(tmp_path / "six", large, bits=6)
+    packed = ModelFolder.open(tmp_path / "six")
+    assert packed.config["format_version"] == 2
+    text = (large.path / "config.toml").read_text()
+    assert (tmp_path / "six" / "config.toml").read_text() == text.replace("= 1", "= 2", 1)
+    assert packed.weights.stat().st_size < shrunk.weights.stat().st_size
+    before, after = read_weights(large), read_weights(packed)
+    stored = load_file(packed.weights)
+    whole = {name for name, kind in stored.items() if kind.dtype == torch.uint8}
+    whole -= {f"{name}.scale" for name in ROUNDED}
+    assert whole and whole < ROUNDED
+    for name in ROUNDED:
+        bits = 6 if name in whole else 8  # rows that aren't fours stay bytes
+        assert torch.equal(after[name], restore_rows(*round_rows(before[name], bits=bits)))
+    shrink_model(tmp_path / "again", packed, bits=6)
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == packed.weights.read_bytes()
+    shrink_model(tmp_path / "eight", packed)  # what has six bits is exact in eight
+    for name, tensor in read_weights(ModelFolder.open(tmp_path / "eight")).items():
+        assert torch.equal(tensor, after[name])
+    assert ModelFolder.open(tmp_path / "eight").config["format_version"] == 1
+
+
+@pytest.mark.parametrize("damage", ["shape", "scale"])
+def test_damaged_numbers_of_six_bits_are_refused(large, tmp_path, damage):
+    shrink_model(tmp_path / "six", large, bits=6)
+    packed = ModelFolder.open(tmp_path / "six")
+    stored = load_file(packed.weights)
+    name = next(n for n, t in stored.items() if t.dtype == torch.uint8 and f"{n}.scale" in stored)
+    if damage == "shape":
+        stored[name] = stored[name][..., :-1].contiguous()
+    else:
+        del stored[f"{name}.scale"]
+    save_file(stored, packed.weights)
+    with pytest.raises(ModelError, match="the file is damaged"):
+        read_weights(packed)
 
 
 def test_what_is_to_be_kept_is_not_rounded_and_steps_are_exact(large, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from audiossm.rounding import SCALES, restore_rows, round_rows
+from audiossm.rounding import SCALES, pack_rows, restore_rows, round_rows, unpack_rows
 
 
 def spread_rows(width: int, num_rows: int = 2000) -> torch.Tensor:
@@ -31,10 +31,35 @@ def test_a_weight_is_off_by_half_a_scale_of_at_most_an_eighth_more_than_need_be(
     assert numbers.abs().max() == 127
 
 
+@pytest.mark.parametrize("bits", [8, 6])
 @pytest.mark.parametrize("width", [1, 3, 7, 320])
-def test_rounding_again_changes_nothing(width):
-    once = restore_rows(*round_rows(spread_rows(width)))
+def test_rounding_again_changes_nothing(width, bits):
+    once = restore_rows(*round_rows(spread_rows(width), bits=bits))
+    assert torch.equal(restore_rows(*round_rows(once, bits=bits)), once)
+
+
+@pytest.mark.parametrize("width", [1, 3, 320])
+def test_six_bits_are_exact_in_eight(width):
+    rows = spread_rows(width)
+    numbers, codes = round_rows(rows[rows.abs().amax(1) > 1e-4], bits=6)
+    assert numbers.abs().max() == 31
+    once = restore_rows(numbers, codes)
     assert torch.equal(restore_rows(*round_rows(once)), once)
+    assert torch.equal(once.half().float(), once)
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 8), (2, 5, 12)])
+def test_numbers_of_six_bits_are_packed_into_three_quarters(shape):
+    numbers = torch.randint(-32, 32, shape, dtype=torch.int8)
+    packed = pack_rows(numbers)
+    assert packed.dtype == torch.uint8 and packed.shape == (*shape[:-1], shape[-1] * 3 // 4)
+    assert torch.equal(unpack_rows(packed), numbers)
+
+
+def test_packed_numbers_stand_as_the_format_says():
+    joined = 1 + 2 * 64 + 3 * 64**2 + 63 * 64**3
+    packed = pack_rows(torch.tensor([[1 - 32, 2 - 32, 3 - 32, 31]], dtype=torch.int8))
+    assert int.from_bytes(bytes(packed[0].tolist()), "little") == joined
 
 
 def test_a_row_whose_largest_was_rounded_down_keeps_its_scale():

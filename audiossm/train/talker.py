@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,10 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from audiossm.checkpoint import ModelFolder, load_weights
-from audiossm.config import from_dict, tell_differences
-from audiossm.errors import ConfigError, ModelError
+from audiossm.checkpoint import ModelFolder
+from audiossm.errors import ConfigError
 from audiossm.models.generator import Generator, GeneratorConfig, delay_codes
+from audiossm.train.deepen import begin_generator
 from audiossm.train.ranks import ALONE, Ranks
 from audiossm.train.recitals import UNTOLD, Recital
 
@@ -101,21 +100,14 @@ class Talker(nn.Module):
     def begin_from(self, name: str, speakers: Sequence[str]) -> None:
         """Take the weights of a generator, and of the voices beside its folder those of ours.
 
+        It may have fewer layers: new ones then stand between them (``deepen``).
+
         Raises:
             ConfigError: it has other sizes.
             ModelError: there is no such model.
         """
         folder = ModelFolder.open(name)
-        try:
-            load_weights(folder, self.generator)
-        except ModelError as exc:
-            if folder.kind != "generator":
-                raise
-            config = from_dict(GeneratorConfig, folder.config.get("generator", {}), "generator")
-            pair = (replace(c, dropout=0.0) for c in (config, self.generator.config))
-            if told := tell_differences(*pair):
-                raise ConfigError(f"model {name!r} has other sizes: {told}") from exc
-            raise
+        begin_generator(self.generator, folder)
         beside = folder.path.parent / VOICES_FILE
         if not beside.exists():
             return

@@ -1,6 +1,7 @@
 """Turn a trained model into the form that is shipped: half the size, rows of whole numbers.
 
     python recipes/codec/shrink.py MODEL --out DIR [--keep PREFIX ...] [--dependants MODEL ...]
+    python recipes/codec/shrink.py MODEL --out DIR --bits 6     # three eighths of the size
 
 config.toml and the card go along as they are; DIR may be MODEL's own folder. A recogniser stands on
 the frames of one codec and refuses others: --dependants are those that stand on MODEL's, and ties
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument(
         "--keep", nargs="+", default=[], metavar="PREFIX", help="of float16 weights"
     )
+    parser.add_argument("--bits", type=int, choices=[8, 6], default=8, help="of a whole number")
     parser.add_argument("--dependants", nargs="+", default=[], metavar="MODEL")
     args = parser.parse_args()
     folder = ModelFolder.open(args.model)
@@ -95,7 +97,7 @@ def main() -> None:
     dependants = [ModelFolder.open(name) for name in args.dependants]
     size = folder.weights.stat().st_size
     steps = before.network.steps if before else {}
-    shrink_model(args.out, folder, steps, tuple(args.keep))
+    shrink_model(args.out, folder, steps, tuple(args.keep), args.bits)
     shrunk = ModelFolder.open(args.out)
     print(f"{shrunk.weights}: {shrunk.weights.stat().st_size} bytes, {size} before")
     if before is None:

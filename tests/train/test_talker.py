@@ -194,6 +194,28 @@ def test_it_begins_from_another_one_and_its_voices(tmp_path):
         wider.begin_from(str(tmp_path / "model"), [])
 
 
+def test_it_begins_from_one_of_fewer_layers_and_does_the_same(tmp_path):
+    codec = LoadedCodec(make_codec(), name="toy", model_hash="0" * 32)
+    theirs, recital = make_talker().eval(), make_recital()
+    save_generator(tmp_path / "model", "says things", theirs.generator, codec)
+    halves = {name: w.half().float() for name, w in theirs.generator.state_dict().items()}
+    theirs.generator.load_state_dict(halves)
+    deeper = Talker(replace(CONFIG, backbone=replace(CONFIG.backbone, num_layers=5)), 2)
+    deeper.begin_from(str(tmp_path / "model"), [])
+    recital = recital._replace(who=torch.zeros(2, dtype=torch.int64))
+    assert torch.allclose(deeper.eval()(recital), theirs(recital), atol=1e-6)
+    deeper.train()(recital).sum().backward()
+    for block in deeper.generator.blocks():  # all can learn
+        assert block.mixer.out_proj.weight.grad.abs().sum() > 0
+        assert block.mlp.fc2.weight.grad.abs().sum() > 0
+    shallow = Talker(replace(CONFIG, backbone=replace(CONFIG.backbone, num_layers=1)), 2)
+    with pytest.raises(ConfigError, match=r"other sizes: backbone.num_layers is 2 \(here 1\)$"):
+        shallow.begin_from(str(tmp_path / "model"), [])
+    wider = replace(CONFIG, d_unit=24, backbone=deeper.generator.config.backbone)
+    with pytest.raises(ConfigError, match=r"model' has other sizes: d_unit is \d+ \(here 24\)$"):
+        Talker(wider, 2).begin_from(str(tmp_path / "model"), [])
+
+
 def test_a_model_folder_names_the_codec_and_has_halves(tmp_path):
     codec = LoadedCodec(make_codec(), name="toy", model_hash="0" * 32)
     network = make_talker().generator
