@@ -17,6 +17,7 @@ from audiossm.units import PAUSES
 
 __all__ = ["UNTOLD", "Recital", "Recitals"]
 
+MOST_OPEN = 16  # rows that have room for others yet
 UNTOLD = -1  # in ``Recital.ends``: there is no unit, or no frame
 
 
@@ -60,7 +61,8 @@ class Recitals:
 
     A row begins with a take, or now and then with the rest of one that a row before had no room
     for, and goes on with others of the speaker, in another order in each pass. Where two takes
-    meet, their pauses are one, as a script of both has it.
+    meet, their pauses are one, as a script of both has it. With ``people_meet`` rows without a
+    script that aren't full go on with other people, and are nobody's.
 
     Args:
         config: of the generator.
@@ -112,7 +114,7 @@ class Recitals:
         """Return what a step of training learns from, on the CPU: this process's rows of it."""
         number, at = divmod(step, self.num_steps)
         if number != self.number:
-            self.number, self.order = number, self.arrange(number)
+            self.number, self.order = number, self.arrange(number, self.data["people_meet"])
         rows = [
             self.order[i % len(self.order)] for i in range(at * self.rows, (at + 1) * self.rows)
         ]
@@ -123,6 +125,7 @@ class Recitals:
         untold |= np.array([self.silent[row].any() for row in takes])
         alone = np.where(untold, self.data["untold_nobody_share"], self.data["nobody_share"])
         nobody = rng.random(self.rows) < alone
+        nobody |= np.array([len({self.names[take] for take in row}) > 1 for row in takes])
         own = slice(self.ranks.number, None, self.ranks.count)
         return self.assemble(rows[own], untold[own], nobody[own])
 
@@ -153,8 +156,11 @@ class Recitals:
             of.setdefault(name, []).append(pace)
         return torch.tensor([np.mean(of[name]) for name in speakers], dtype=torch.float32)
 
-    def arrange(self, number: int) -> list[list[tuple[int, int, int]]]:
-        """Return the rows of a pass: of takes, each from a frame up to another one."""
+    def arrange(self, number: int, meet: bool = False) -> list[list[tuple[int, int, int]]]:
+        """Return the rows of a pass: of takes, each from a frame up to another one.
+
+        Where people ``meet``, rows without a script that aren't full are joined, if they fit.
+        """
         rng = np.random.default_rng([self.seed, 0, number])
         takes_of: dict[str, list[int]] = {}
         for take, name in enumerate(self.names):
@@ -177,7 +183,26 @@ class Recitals:
                             break  # else no row but a speaker's first would begin with a take
             if row:
                 rows.append(row)
-        return [rows[i] for i in rng.permutation(len(rows))]
+        rows = [rows[i] for i in rng.permutation(len(rows))]
+        return self.join(rows) if meet else rows
+
+    def join(self, rows: Sequence[list[tuple[int, int, int]]]) -> list[list[tuple[int, int, int]]]:
+        """Put rows without a script into those before them that have room for all of them."""
+        joined, room = list[list[tuple[int, int, int]]](), dict[int, int]()  # by number, the newest
+        for row in rows:
+            size = sum(end - at for _, at, end in row)
+            silent = all(self.silent[take] for take, _, _ in row)
+            into = next((n for n, left in room.items() if silent and left >= size), None)
+            if into is not None:
+                joined[into].extend(row)
+                room[into] -= size
+                continue
+            joined.append(list(row))
+            if silent and size < self.frames:
+                room[len(joined) - 1] = self.frames - size
+                if len(room) > MOST_OPEN:
+                    room.pop(next(iter(room)))
+        return joined
 
     def assemble(
         self,

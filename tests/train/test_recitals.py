@@ -17,7 +17,7 @@ from audiossm.units import Unit
 CONFIG = GeneratorConfig.tiny()
 SYMBOLS = CONFIG.symbols.split()
 DATA = {"rows": 5, "row_frames": 40, "untold_share": 0.0, "nobody_share": 0.0, "dev_batches": 2}
-DATA |= {"untold_nobody_share": 0.0}
+DATA |= {"untold_nobody_share": 0.0, "people_meet": False}
 NONE = CONFIG.num_codes
 
 
@@ -211,6 +211,27 @@ def test_what_has_no_script_is_never_told_and_other_texts_may_never_lack():
         untold = (recital.ends == UNTOLD).all(1)
         assert torch.equal(untold, recital.who == 0) and untold.any() and not untold.all()
         assert (recital.units[untold] == 0).all() and (recital.pace[untold] == 0).all()
+
+
+def test_people_without_scripts_meet_where_rows_would_not_be_full():
+    rng = np.random.default_rng(0)
+    people = [make_take(f"take-{i}", f"person-{i}", rng, 3) for i in range(60)]
+    silent = take_untold([t.utterance for t in people], {t.utterance.key: t.codes for t in people})
+    told = make_takes(9)
+    takes = told + silent
+    recitals = Recitals(CONFIG, takes, ["person-3"], usual_frames(takes), DATA, 3)
+    apart, rows = recitals.arrange(0), recitals.arrange(0, meet=True)
+    alike = [row for row in apart if row[0][0] < len(told)]
+    assert [row for row in rows if row[0][0] < len(told)] == alike
+    heard = sorted(piece for row in rows for piece in row)
+    assert heard == sorted(piece for row in apart for piece in row)
+    sizes = np.array([sum(end - at for _, at, end in r) for r in rows if r[0][0] >= len(told)])
+    assert sizes.max() <= 40 and len(sizes) < 45 and sizes.mean() > 30
+    meeting = Recitals(CONFIG, silent, ["person-3"], {}, DATA | {"people_meet": True}, 3)
+    step = meeting.recital(0)
+    alone = (step.codes[..., 0] < NONE).sum(1) <= max(len(take.codes) for take in silent)
+    assert (step.who[~alone] == 0).all() and (~alone).any()
+    assert all(len(row) == 1 for row in meeting.arrange(0))  # as dev is scored
 
 
 def test_dev_is_scored_with_the_text_without_and_alone():

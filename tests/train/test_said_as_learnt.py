@@ -44,6 +44,7 @@ def test_a_sentence_is_said_as_it_would_be_learnt(monkeypatch):
     take = Take(Utterance(key="x", text="", speaker="a"), script, codes.T.astype(np.int16))
     num_frames = codes.shape[1]
     data = {"rows": 1, "row_frames": num_frames + 8, "untold_share": 0.0, "nobody_share": 0.0}
+    data["people_meet"] = False
     recitals = Recitals(config, [take], ["a"], {}, data, 0)
     no = np.zeros(1, np.bool_)
     recital = recitals.assemble([[(0, 0, num_frames)]], no, no)
