@@ -1,7 +1,7 @@
 """Recordings as the codes of a codec, made once and kept in a file."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from audiossm.codec import Codec, ForeignCodec, LoadedCodec
 from audiossm.manifest import Utterance
 from audiossm.train.corpus import SAMPLE_RATE, Corpus
 from audiossm.train.crops import cut_rows
-from audiossm.train.disguise import Disguise
+from audiossm.train.disguise import Disguise, Wardrobe
 from audiossm.train.kept import name_versions, read_kept, write_kept
 
 __all__ = ["encode_corpus", "load_codes", "name_at", "pass_through"]
 
+NOTHING = Wardrobe()
 BATCH_S = 600  # of audio that is encoded at once
 
 Change = Callable[[Tensor, NDArray[np.int64]], Tensor]  # of (rows, samples), of these items
@@ -37,8 +38,7 @@ def load_codes(
     workers: int,
     device: str,
     speeds: Sequence[float] = (1.0,),
-    colour_db: float = 0.0,
-    throat: float = 0.0,
+    wardrobe: Wardrobe = NOTHING,
 ) -> dict[str, NDArray[np.int16]]:
     """Return the codes of each utterance that can be read, (frames, groups), by its key.
 
@@ -50,9 +50,8 @@ def load_codes(
         device: where they are made.
         speeds: at which all are heard, pitch and formants included; but for 1, keys are those of
             ``name_at``.
-        colour_db: at other speeds than 1, each person is also heard through a microphone of their
-            own, with a curve of so many dB (sigma); ``Disguise``.
-        throat: and with formants times a factor, whose logarithm has this sigma.
+        wardrobe: at other speeds than 1, everybody is in disguise; the same one again for the same
+            list and speeds.
 
     Raises:
         ManifestError: there are no utterances.
@@ -61,8 +60,8 @@ def load_codes(
     keys = [name_at(utterance.key, speed) for speed in speeds for utterance in utterances]
     known = {"keys": keys, "codec": codec.codes_hash, "versions": name_versions(utterances)}
     saved = read_kept(cache) if cache.exists() else {}
-    worn = {"colour_db": colour_db, "throat": throat}
-    other = any(saved.get(name, 0.0) != value for name, value in worn.items())  # old files lack it
+    older = {"colour_db": saved.get("colour_db", 0.0)}
+    other = Wardrobe(**saved.get("wardrobe", older)) != wardrobe
     if other or {name: saved.get(name) for name in known} != known:
         numbers = {utterance.key: number for number, utterance in enumerate(utterances)}
         corpus = Corpus.load(utterances, [lambda u: [numbers[u.key]]], [[]], workers).to(device)
@@ -73,8 +72,8 @@ def load_codes(
         foreign = isinstance(codec, ForeignCodec)
         for turn, speed in enumerate(speeds):
             heard, change = corpus.at_speed(speed), None
-            if speed != 1.0 and any(worn.values()):
-                change = Disguise.draw(people, colour_db, throat, seed=turn).wear
+            if speed != 1.0 and not wardrobe.is_empty:
+                change = Disguise.draw(people, wardrobe, speed, seed=turn).wear
             if foreign:
                 coded = encode_alone(heard, codec, change)
             else:
@@ -83,7 +82,7 @@ def load_codes(
                 made[turn * len(utterances) + number] = codes
         sizes = torch.tensor([len(codes) for codes in made])
         joined = torch.from_numpy(np.concatenate(made))
-        saved = known | worn | {"sizes": sizes, "codes": joined}
+        saved = known | {"wardrobe": asdict(wardrobe), "sizes": sizes, "codes": joined}
         write_kept(saved, cache)
     parts = torch.split(saved["codes"], saved["sizes"].tolist())
     return {key: part.numpy() for key, part in zip(keys, parts, strict=True) if len(part)}

@@ -1,7 +1,8 @@
 """Disguises: people heard as others, with throats and microphones of their own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,13 +11,39 @@ from torch import Tensor
 
 from audiossm.train.augment import KNOTS, filter_rows
 
-__all__ = ["Disguise", "move_formants"]
+__all__ = ["Disguise", "Wardrobe", "move_formants"]
 
 WINDOW, HOP = 512, 128  # samples at 16 kHz: 32 and 8 ms
 LIFTER = 40  # samples: what of a cepstrum is the throat's, below a pitch of 400 Hz
 ROUNDS = 4  # in which an envelope comes to lie on the harmonics
 MOST_DB = 20.0  # that a throat adds or takes anywhere
 WIDEST = 2.5  # sigmas
+
+
+@dataclass(frozen=True)
+class Wardrobe:
+    """What disguises are drawn from.
+
+    Attributes:
+        colour_db: standard deviation of a microphone's curve at its knots, in dB; 0 for none.
+        throat: standard deviation of the logarithm of formants' factors; beyond 2.5 of it is none.
+        follow: at another speed pitch is multiplied by it, formants by this power of it. Among
+            people it is about 0.3; by resampling alone it is 1.
+    """
+
+    colour_db: float = 0.0
+    throat: float = 0.0
+    follow: float = 1.0
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Wardrobe":
+        """Return that of the table ``data`` of recipes/generate/config.toml."""
+        return cls(data["colour_db"], data["throat"], data["formants_follow"])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is disguised."""
+        return self == Wardrobe()
 
 
 @dataclass(frozen=True)
@@ -32,22 +59,23 @@ class Disguise:
     knots: Tensor
 
     @classmethod
-    def draw(cls, people: Sequence[str], colour_db: float, throat: float, seed: int) -> "Disguise":
+    def draw(cls, people: Sequence[str], wardrobe: Wardrobe, speed: float, seed: int) -> "Disguise":
         """Draw one for each of these people, and for each recording of nobody ("").
 
         Args:
             people: who is heard, recording by recording.
-            colour_db: standard deviation of the knots in dB.
-            throat: standard deviation of the factors' logarithm; beyond 2.5 of it is none.
+            wardrobe: what from.
+            speed: at which they are heard.
             seed: decides what is drawn.
         """
         names = [name or f"\n{number}" for number, name in enumerate(people)]
         _, rows = np.unique(np.array(names), return_inverse=True)
         rng = np.random.default_rng(seed)
         spread = rng.standard_normal(len(names)).clip(-WIDEST, WIDEST)
-        factors = np.exp(throat * spread).astype(np.float32)
-        knots = rng.standard_normal((len(names), KNOTS)).astype(np.float32) * colour_db
-        return cls(torch.from_numpy(factors[rows]), torch.from_numpy(knots[rows]))
+        factors = np.exp(wardrobe.throat * spread) * speed ** (wardrobe.follow - 1)
+        knots = rng.standard_normal((len(names), KNOTS)) * wardrobe.colour_db
+        throats = torch.from_numpy(factors.astype(np.float32)[rows])
+        return cls(throats, torch.from_numpy(knots.astype(np.float32)[rows]))
 
     def wear(self, samples: Tensor, items: NDArray[np.int64]) -> Tensor:
         """Return (rows, samples) in [-1, 1] of these items as they sound in disguise."""

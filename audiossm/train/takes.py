@@ -14,6 +14,7 @@ from audiossm.errors import ConfigError, ManifestError
 from audiossm.manifest import Utterance
 from audiossm.train.coded import load_codes, name_at
 from audiossm.train.corpus import read_manifests
+from audiossm.train.disguise import Wardrobe
 from audiossm.train.settings import list_left_out
 from audiossm.train.timed_scripts import TimedScript, fit_scripts, read_timed_scripts
 from audiossm.units import Unit
@@ -85,8 +86,8 @@ def load_takes(
     if min(data["untold_speeds"], default=0.0) <= 0:
         raise ConfigError(f"data.untold_speeds is {data['untold_speeds']}, must be above 0")
     utterances = read_manifests(folder, data["train"])
-    worn = (data["colour_db"], data["throat"])
-    codes = load_codes(utterances, codec, cache / "codes.pt", workers, device, speeds, *worn)
+    wardrobe = Wardrobe.of(data)
+    codes = load_codes(utterances, codec, cache / "codes.pt", workers, device, speeds, wardrobe)
     said = folder / data["scripts"]
     if scripter is not None and not said.exists():
         frames = {key: len(rows) for key, rows in codes.items()}
@@ -104,7 +105,7 @@ def load_takes(
     if data["untold"]:
         rest, speeds = read_manifests(folder, data["untold"]), data["untold_speeds"]
         kept = cache / "codes-untold.pt"
-        heard = load_codes(rest, codec, kept, workers, device, speeds, *worn)
+        heard = load_codes(rest, codec, kept, workers, device, speeds, wardrobe)
         more += [take for speed in speeds for take in take_untold(rest, heard, speed)]
     return train + [take for take in more if not is_held_out(take.utterance.key, share)], dev
 

@@ -12,6 +12,7 @@ from audiossm.manifest import read_manifest
 from audiossm.train import coded
 from audiossm.train.coded import encode_corpus, load_codes
 from audiossm.train.corpus import Corpus
+from audiossm.train.disguise import Wardrobe
 from toy_codec import make_codec
 
 SPEECH = Path(__file__).parents[1] / "speech"
@@ -68,14 +69,14 @@ def test_codes_are_made_once_for_the_same_keys_and_codec(tmp_path, monkeypatch):
             load_codes(keys, loaded, cache, 1, "cpu")
 
 
-@pytest.mark.parametrize("worn", [(6.0, 0.0), (0.0, 0.1)])
+@pytest.mark.parametrize("worn", [Wardrobe(6.0), Wardrobe(0.0, 0.1), Wardrobe(follow=0.0)])
 def test_other_speeds_are_heard_in_disguise_the_same_one_again(tmp_path, worn):
     codec = make_loaded()
 
     def load(name, *worn):
         return load_codes(UTTERANCES, codec, tmp_path / name, 1, "cpu", (1.0, 0.9), *worn)
 
-    plain, once, twice = load("plain.pt"), load("a.pt", *worn), load("b.pt", *worn)
+    plain, once, twice = load("plain.pt"), load("a.pt", worn), load("b.pt", worn)
     for utterance in UTTERANCES:
         slow = f"{utterance.key}@0.9"
         assert np.array_equal(plain[utterance.key], once[utterance.key])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.signal import lfilter
 
-from audiossm.train.disguise import Disguise, move_formants
+from audiossm.train.disguise import Disguise, Wardrobe, move_formants
 
 RATE, PITCH = 16000, 125
 FORMANTS = (700.0, 1500.0, 2700.0)
@@ -50,23 +50,30 @@ def test_the_same_throat_changes_nothing():
 
 
 def test_a_person_has_one_disguise_and_nobody_another_each_time():
-    drawn = Disguise.draw(["a", "", "b", "a", ""], colour_db=4.0, throat=0.1, seed=3)
+    drawn = Disguise.draw(["a", "", "b", "a", ""], Wardrobe(4.0, 0.1), 0.9, seed=3)
     assert drawn.throats[0] == drawn.throats[3]
     assert torch.equal(drawn.knots[0], drawn.knots[3])
     assert len(drawn.throats.unique()) == 4
-    other = Disguise.draw(["a"], colour_db=4.0, throat=0.1, seed=4)
+    other = Disguise.draw(["a"], Wardrobe(4.0, 0.1), 0.9, seed=4)
     assert other.throats[0] != drawn.throats[0]
-    many = Disguise.draw([""] * 4000, colour_db=4.0, throat=0.1, seed=0)
+    many = Disguise.draw([""] * 4000, Wardrobe(4.0, 0.1), 0.9, seed=0)
     assert many.throats.log().std() == pytest.approx(0.1, rel=0.1)
     assert many.throats.log().abs().max() <= 0.2501
     assert many.knots.std() == pytest.approx(4.0, rel=0.05)
 
 
 def test_what_is_worn_is_that_of_the_items_and_stays_in_range():
-    drawn = Disguise.draw(["a", "b"], colour_db=12.0, throat=0.1, seed=0)
+    drawn = Disguise.draw(["a", "b"], Wardrobe(12.0, 0.1), 0.9, seed=0)
     samples = (torch.rand(1, 8000) * 2 - 1).repeat(2, 1)
     both = drawn.wear(samples, np.array([0, 1]))
     assert both.abs().max() <= 1 and not torch.allclose(both[0], both[1], atol=1e-3)
     assert torch.allclose(drawn.wear(samples[:1], np.array([1]))[0], both[1], atol=1e-5)
-    plain = Disguise.draw(["a"], colour_db=0.0, throat=0.0, seed=0)
+    plain = Disguise.draw(["a"], Wardrobe(), 0.9, seed=0)
     assert torch.equal(plain.wear(samples[:1], np.array([0])), samples[:1])
+
+
+def test_formants_follow_the_speed_as_far_as_they_shall():
+    for follow, factor in ((1.0, 1.0), (0.0, 1 / 0.8), (0.5, 0.8**-0.5)):
+        drawn = Disguise.draw(["a"], Wardrobe(follow=follow), 0.8, seed=0)
+        assert drawn.throats.tolist() == pytest.approx([factor])
+        assert Wardrobe(follow=follow).is_empty == (follow == 1.0)

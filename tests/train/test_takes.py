@@ -8,6 +8,7 @@ import pytest
 from audiossm.errors import ConfigError, ManifestError
 from audiossm.manifest import Utterance
 from audiossm.train import takes as module
+from audiossm.train.disguise import Wardrobe
 from audiossm.train.takes import (
     Take,
     find_voices,
@@ -97,8 +98,8 @@ def test_dev_is_never_heard_in_training_at_any_speed_nor_without_a_script(tmp_pa
         ]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def load(utterances, codec, cache, workers, device, speeds=(1.0,), colour_db=0.0, throat=0.0):
-        assert (colour_db, throat) == ((3.0, 0.05) if len(speeds) > 1 else (0.0, 0.0))
+    def load(utterances, codec, cache, workers, device, speeds=(1.0,), wardrobe=None):
+        assert wardrobe == (Wardrobe(3.0, 0.05, 0.5) if len(speeds) > 1 else None)
         whole = {take.utterance.key: take.codes for take in takes}
         return {
             module.name_at(u.key, speed): whole[u.key][: round(len(whole[u.key]) / speed)]
@@ -109,7 +110,7 @@ def test_dev_is_never_heard_in_training_at_any_speed_nor_without_a_script(tmp_pa
     monkeypatch.setattr(module, "load_codes", load)
     data = {"train": ["told"], "untold": ["bare"], "always_told": ["told"], "dev_share": 0.3}
     data |= {"scripts": "said.jsonl", "speeds": [1.0, 1.25], "untold_speeds": [1.0, 0.8]}
-    data |= {"colour_db": 3.0, "throat": 0.05, "strangers": []}
+    data |= {"colour_db": 3.0, "throat": 0.05, "formants_follow": 0.5, "strangers": []}
     train, dev = load_takes(tmp_path, data, None, tmp_path, 1, "cpu")  # type: ignore[arg-type]
     names = [(take.utterance.key, take.utterance.speaker) for take in train]
     assert len(names) == len(set(names)) and 60 < len(names) < 110
