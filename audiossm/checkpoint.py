@@ -29,7 +29,7 @@ from torch.overrides import TorchFunctionMode
 
 from audiossm.config import dump_toml, load_toml
 from audiossm.errors import ConfigError, ModelError
-from audiossm.rounding import FOUR, pack_rows, restore_rows, round_rows, unpack_rows
+from audiossm.rounding import FOUR, MOST, pack_rows, restore_rows, round_rows, unpack_rows
 
 __all__ = [
     "FORMAT_VERSION",
@@ -285,10 +285,11 @@ def shrink_model(
     keep: tuple[str, ...] = (),
     bits: int = 8,
 ) -> None:
-    """Write a model folder's counterpart of half the size, its config and its card as they are.
+    """Write a model folder's counterpart of half the size; its card stays as it is.
 
     Matrices and kernels become rows of whole numbers, everything else float16. Shrinking what was
-    shrunk changes nothing. With six bits it is three eighths of the size, and its format version 2.
+    shrunk changes nothing. With six bits it is three eighths of the size. Of its config only the
+    format version may change, which is 2 where a weight has six bits, else 1.
 
     Args:
         path: the new folder, made if need be; may be the old one.
@@ -296,7 +297,12 @@ def shrink_model(
         steps: by name, weights that are used in multiples of a step, as of ``round_rows``.
         keep: weights whose name begins with one of these stay float16.
         bits: 8, or 6 where rows have a multiple of four numbers and no steps.
+
+    Raises:
+        ValueError: other bits.
     """
+    if bits not in MOST:
+        raise ValueError(f"bits must be {' or '.join(map(str, MOST))}, not {bits}")
     steps, tensors = steps or {}, to_halves(read_weights(folder))
     for name, half in list(tensors.items()):
         large = half.dim() > 1 and half.numel() >= SMALLEST and not name.endswith("bias")

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-__all__ = ["FOUR", "SCALES", "pack_rows", "restore_rows", "round_rows", "unpack_rows"]
+__all__ = ["FOUR", "MOST", "SCALES", "pack_rows", "restore_rows", "round_rows", "unpack_rows"]
 
 # Scales of 4 significant bits, by their codes. A whole number has 7 more, float16 has 11 of them:
 # so every rounded weight is a float16, and what float16 weights are hashed by stays exact.
 SCALES = torch.tensor([(8 + code % 8) * 2.0 ** (code // 8 - 24) for code in range(256)])
-MOST = {8: 127, 6: 31}  # by bits
+MOST = {8: 127, 6: 31}  # the largest whole number, by bits
 FOUR = 4  # numbers of six bits go into three bytes
 
 

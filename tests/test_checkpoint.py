@@ -268,6 +268,11 @@ def test_six_bits_take_less_room_and_load_as_what_they_were_rounded_to(shrunk, l
     assert ModelFolder.open(tmp_path / "eight").config["format_version"] == 1
 
 
+def test_other_bits_are_refused(large, tmp_path):
+    with pytest.raises(ValueError, match="bits must be 8 or 6, not 7"):
+        shrink_model(tmp_path / "seven", large, bits=7)
+
+
 @pytest.mark.parametrize("damage", ["shape", "scale"])
 def test_damaged_numbers_of_six_bits_are_refused(large, tmp_path, damage):
     shrink_model(tmp_path / "six", large, bits=6)

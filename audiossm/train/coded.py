@@ -50,8 +50,8 @@ def load_codes(
         device: where they are made.
         speeds: at which all are heard, pitch and formants included; but for 1, keys are those of
             ``name_at``.
-        wardrobe: at other speeds than 1, everybody is in disguise; the same one again for the same
-            list and speeds.
+        wardrobe: at other speeds than 1, everybody is in disguise, the same one in all recordings;
+            each recording by nobody has one of its own.
 
     Raises:
         ManifestError: there are no utterances.
@@ -60,20 +60,22 @@ def load_codes(
     keys = [name_at(utterance.key, speed) for speed in speeds for utterance in utterances]
     known = {"keys": keys, "codec": codec.codes_hash, "versions": name_versions(utterances)}
     saved = read_kept(cache) if cache.exists() else {}
-    older = {"colour_db": saved.get("colour_db", 0.0)}
-    other = Wardrobe(**saved.get("wardrobe", older)) != wardrobe
+    # older files have none; those with a colour had one for each recording
+    worn = saved.get("wardrobe", None if saved.get("colour_db") else asdict(NOTHING))
+    other = worn != asdict(wardrobe)
     if other or {name: saved.get(name) for name in known} != known:
         numbers = {utterance.key: number for number, utterance in enumerate(utterances)}
         corpus = Corpus.load(utterances, [lambda u: [numbers[u.key]]], [[]], workers).to(device)
         # what can't be read isn't in the corpus
         made = [np.zeros((0, codec.config.quantiser.num_groups), np.int16) for _ in keys]
-        people = [utterances[number].speaker for (number,) in corpus.labels[0]]
+        those = [utterances[number] for (number,) in corpus.labels[0]]
+        people = [each.speaker or f"nobody {each.key}" for each in those]
         codec.network.to(device)
         foreign = isinstance(codec, ForeignCodec)
         for turn, speed in enumerate(speeds):
             heard, change = corpus.at_speed(speed), None
             if speed != 1.0 and not wardrobe.is_empty:
-                change = Disguise.draw(people, wardrobe, speed, seed=turn).wear
+                change = Disguise.draw(people, wardrobe, speed).wear
             if foreign:
                 coded = encode_alone(heard, codec, change)
             else:
@@ -126,9 +128,7 @@ def encode_alone(
     """Encode each item by itself, with a codec that looks ahead or has another rate."""
     made = []
     for item in range(len(corpus)):
-        samples = at_codec_rate(corpus, codec, item)
-        if change is not None:
-            samples = change(samples, np.array([item]))
+        samples = at_codec_rate(corpus, codec, item, change)
         codes = codec.network.encode(samples)
         made.append(codes[0].t().to(torch.int16).cpu().numpy())
     return made
@@ -163,8 +163,12 @@ def pass_through(corpus: Corpus, codec: ForeignCodec, cache: Path, device: str) 
     return replace(corpus, audio=saved["audio"].to(corpus.audio.device))
 
 
-def at_codec_rate(corpus: Corpus, codec: LoadedCodec, item: int) -> Tensor:
-    """Return an item (1, samples) at the codec's rate, where its network is."""
+def at_codec_rate(
+    corpus: Corpus, codec: LoadedCodec, item: int, change: Change | None = None
+) -> Tensor:
+    """Return an item (1, samples), changed at 16 kHz, at the codec's rate, where its network is."""
     samples = corpus.cut(item).float().cpu().unsqueeze(0) / 32768.0
+    if change is not None:
+        samples = change(samples, np.array([item]))
     there = next(codec.network.parameters()).device
     return resample(samples, SAMPLE_RATE, codec.config.sample_rate).to(there)

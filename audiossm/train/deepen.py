@@ -29,17 +29,24 @@ def begin_generator(generator: Generator, folder: ModelFolder) -> None:
     if folder.kind == "generator":
         theirs = from_dict(GeneratorConfig, folder.config.get("generator", {}), "generator")
     before, after = theirs.backbone.num_layers, ours.backbone.num_layers
+    backbone = replace(theirs.backbone, num_layers=max(before, after))
+    alike = replace(theirs, backbone=backbone, dropout=ours.dropout)
     try:
-        if before < after:
-            generator.load_state_dict(deepen(read_weights(folder), before, after))
-        else:
+        if before >= after:
             load_weights(folder, generator)
+            return
+        if theirs.backbone.attention_layers:
+            raise ConfigError(
+                f"model {folder.name!r} has layers of attention, and no deeper one can begin from "
+                f"such: take num_layers = {before}"
+            )
+        generator.load_state_dict(deepen(read_weights(folder), before, after))
     except (ModelError, RuntimeError) as exc:
-        backbone = replace(theirs.backbone, num_layers=max(before, after))
-        alike = replace(theirs, backbone=backbone, dropout=ours.dropout)
         if told := tell_differences(alike, ours):
             raise ConfigError(f"model {folder.name!r} has other sizes: {told}") from exc
-        raise
+        if isinstance(exc, ModelError):
+            raise
+        raise ModelError(f"{folder.weights}: config and weights are not of the same model") from exc
 
 
 def deepen(weights: Mapping[str, Tensor], before: int, after: int) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Disguises: people heard as others, with throats and microphones of their own."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from audiossm.train.augment import KNOTS, filter_rows
 
@@ -26,7 +28,8 @@ class Wardrobe:
 
     Attributes:
         colour_db: standard deviation of a microphone's curve at its knots, in dB; 0 for none.
-        throat: standard deviation of the logarithm of formants' factors; beyond 2.5 of it is none.
+        throat: standard deviation of the logarithm of formants' factors, which goes no further than
+            2.5 of these.
         follow: at another speed pitch is multiplied by it, formants by this power of it. Among
             people it is about 0.3; by resampling alone it is 1.
     """
@@ -48,7 +51,7 @@ class Wardrobe:
 
 @dataclass(frozen=True)
 class Disguise:
-    """A throat and a microphone for each recording; those of one person have the same.
+    """A throat and a microphone for each recording; those of one person at a speed have the same.
 
     Attributes:
         throats: (items,) float32: factors of the formants' frequencies.
@@ -59,21 +62,19 @@ class Disguise:
     knots: Tensor
 
     @classmethod
-    def draw(cls, people: Sequence[str], wardrobe: Wardrobe, speed: float, seed: int) -> "Disguise":
-        """Draw one for each of these people, and for each recording of nobody ("").
+    def draw(cls, people: Sequence[str], wardrobe: Wardrobe, speed: float) -> "Disguise":
+        """Give each of these people the disguise that is theirs at this speed.
 
         Args:
-            people: who is heard, recording by recording.
-            wardrobe: what from.
+            people: who is heard, recording by recording; a recording's key where nobody knows who.
+            wardrobe: what they are drawn from.
             speed: at which they are heard.
-            seed: decides what is drawn.
         """
-        names = [name or f"\n{number}" for number, name in enumerate(people)]
-        _, rows = np.unique(np.array(names), return_inverse=True)
-        rng = np.random.default_rng(seed)
-        spread = rng.standard_normal(len(names)).clip(-WIDEST, WIDEST)
-        factors = np.exp(wardrobe.throat * spread) * speed ** (wardrobe.follow - 1)
-        knots = rng.standard_normal((len(names), KNOTS)) * wardrobe.colour_db
+        names, rows = np.unique(np.array(people), return_inverse=True)
+        drawn = np.stack([draw_numbers(f"{name}@{speed:g}") for name in names])
+        factors = np.exp(wardrobe.throat * drawn[:, 0].clip(-WIDEST, WIDEST))
+        factors *= speed ** (wardrobe.follow - 1)
+        knots = drawn[:, 1:] * wardrobe.colour_db
         throats = torch.from_numpy(factors.astype(np.float32)[rows])
         return cls(throats, torch.from_numpy(knots.astype(np.float32)[rows]))
 
@@ -86,6 +87,12 @@ class Disguise:
         if bool(knots.any()):
             samples = filter_rows(samples, knots.to(samples.device))
         return samples.clamp(-1, 1)
+
+
+def draw_numbers(name: str) -> NDArray[np.float64]:
+    """Draw (1 + ``KNOTS``,) normal numbers that are always the same for a name."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big")).standard_normal(1 + KNOTS)
 
 
 def move_formants(audio: Tensor, factors: Tensor) -> Tensor:
@@ -101,7 +108,8 @@ def move_formants(audio: Tensor, factors: Tensor) -> Tensor:
         (rows, samples) float32; it looks ahead by half a window, 16 ms.
     """
     window = torch.hann_window(WINDOW, device=audio.device)
-    spectra = torch.stft(audio, WINDOW, HOP, window=window, return_complex=True)
+    padded = F.pad(audio, (0, max(WINDOW - audio.shape[1], 0)))  # a window at least
+    spectra = torch.stft(padded, WINDOW, HOP, window=window, return_complex=True)
     logs = spectra.abs().clamp(min=1e-5).log().transpose(1, 2)  # (rows, spectra, bins)
     cepstra = lift(logs)
     for _ in range(ROUNDS - 1):

@@ -196,6 +196,8 @@ class Recitals:
             if into is not None:
                 joined[into].extend(row)
                 room[into] -= size
+                if not room[into]:
+                    del room[into]
                 continue
             joined.append(list(row))
             if silent and size < self.frames:

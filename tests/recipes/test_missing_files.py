@@ -34,3 +34,24 @@ def test_a_file_that_is_not_there_is_named_in_one_line(command, tmp_path, monkey
     assert recipe.run_recipe(recipe.main, resumes=False) == 1
     told = capsys.readouterr().err.strip().splitlines()
     assert len(told) == 1 and str(tmp_path) in told[0]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "periodicity/make_table.py LOST --out OUT",
+        "periodicity/train.py --out OUT --config LOST",
+        "transcribe/make_manifest.py LOST --out OUT/manifest.jsonl",
+    ],
+)
+def test_so_do_tools_that_look_before_they_begin(command, tmp_path, monkeypatch, capsys):
+    script, *options = command.split()
+    monkeypatch.syspath_prepend(RECIPES / script.split("/")[0])
+    recipe = load_recipe(*script.removesuffix(".py").split("/"))
+    for name in ("LOST", "OUT"):
+        options = [option.replace(name, str(tmp_path / name)) for option in options]
+    monkeypatch.setattr(sys, "argv", [script, *options])
+    with pytest.raises(SystemExit) as ended:
+        recipe.run_recipe(recipe.main, resumes=False)
+    told = capsys.readouterr().err.strip() or str(ended.value)
+    assert ended.value.code not in (0, None) and str(tmp_path / "LOST") in told.splitlines()[-1]

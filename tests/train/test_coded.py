@@ -13,6 +13,7 @@ from audiossm.train import coded
 from audiossm.train.coded import encode_corpus, load_codes
 from audiossm.train.corpus import Corpus
 from audiossm.train.disguise import Wardrobe
+from audiossm.train.kept import read_kept, write_kept
 from toy_codec import make_codec
 
 SPEECH = Path(__file__).parents[1] / "speech"
@@ -92,3 +93,16 @@ def test_what_cannot_be_read_is_left_out(tmp_path, capsys):
     codes = load_codes([lost, UTTERANCES[1]], make_loaded(), tmp_path / "codes.pt", 1, "cpu")
     assert list(codes) == [UTTERANCES[1].key]
     assert "left out: lost" in capsys.readouterr().out
+
+
+def test_codes_with_a_microphone_for_each_recording_are_made_anew(tmp_path):
+    codec, cache = make_loaded(), tmp_path / "codes.pt"
+    first = load_codes(UTTERANCES, codec, cache, 1, "cpu", (1.0, 0.9))
+    kept = read_kept(cache)
+    del kept["wardrobe"]
+    for colour_db, same in ((0.0, True), (4.0, False)):
+        kept["codes"] = kept["codes"] * 0
+        write_kept(kept | {"colour_db": colour_db}, cache)
+        made = load_codes(UTTERANCES, codec, cache, 1, "cpu", (1.0, 0.9), Wardrobe(colour_db))
+        key = UTTERANCES[0].key
+        assert np.array_equal(made[key], 0 * first[key]) is same

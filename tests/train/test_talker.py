@@ -7,13 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from audiossm.checkpoint import ModelFolder, read_weights
 from audiossm.codec import LoadedCodec
 from audiossm.config import from_dict
-from audiossm.errors import ConfigError
-from audiossm.models.generator import GeneratorConfig, delay_codes
+from audiossm.errors import ConfigError, ModelError
+from audiossm.models.generator import Generator, GeneratorConfig, delay_codes
 from audiossm.models.loaded_generator import save_generator
 from audiossm.train.recitals import UNTOLD, Recital
 from audiossm.train.run import Run
@@ -211,6 +212,16 @@ def test_it_begins_from_one_of_fewer_layers_and_does_the_same(tmp_path):
     shallow = Talker(replace(CONFIG, backbone=replace(CONFIG.backbone, num_layers=1)), 2)
     with pytest.raises(ConfigError, match=r"other sizes: backbone.num_layers is 2 \(here 1\)$"):
         shallow.begin_from(str(tmp_path / "model"), [])
+    backbone = replace(CONFIG.backbone, attention_layers=(1,), attention_heads=4)
+    looking = Generator(replace(CONFIG, backbone=backbone))
+    save_generator(tmp_path / "looking", "says things", looking, codec)
+    with pytest.raises(ConfigError, match="has layers of attention.*take num_layers = 2$"):
+        deeper.begin_from(str(tmp_path / "looking"), [])
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    del weights["layers.1.mlp.fc2.weight"]
+    save_file(weights, tmp_path / "model" / "model.safetensors")
+    with pytest.raises(ModelError, match="config and weights are not of the same model"):
+        deeper.begin_from(str(tmp_path / "model"), [])
     wider = replace(CONFIG, d_unit=24, backbone=deeper.generator.config.backbone)
     with pytest.raises(ConfigError, match=r"model' has other sizes: d_unit is \d+ \(here 24\)$"):
         Talker(wider, 2).begin_from(str(tmp_path / "model"), [])
