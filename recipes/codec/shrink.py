@@ -5,8 +5,8 @@
 
 config.toml, but for its format_version, and the card go along as they are; DIR may be MODEL's own
 folder. A recogniser stands on the frames of one codec and refuses others: --dependants are those
-that stand on MODEL's, and ties them to the rounded ones, as their config.toml then says. Nothing is trained. Graphs of 8 bits have
-to be exported again; those of float32 hold no weights, and fit.
+that stand on MODEL's, and ties them to the rounded ones, as their config.toml then says. Nothing is
+trained. Graphs of 8 bits have to be exported again; those of float32 hold no weights, and fit.
 """
 
 import argparse
