@@ -87,9 +87,8 @@ def main(argv: list[str] | None = None) -> int:
                         kills += 1
                         time.sleep(rng.uniform(0, args.longest_s))
                     elif kills == args.kills and not stops and busy:
-                        process.send_signal(signal.SIGINT)
+                        process.send_signal(signal.SIGINT)  # what is at work may end meanwhile
                         stops += 1
-                        process.wait()
                 log.seek(0)
                 told += log.read()
             if process.returncode not in (0, 130):
