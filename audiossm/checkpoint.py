@@ -304,6 +304,7 @@ def shrink_model(
     if bits not in MOST:
         raise ValueError(f"bits must be {' or '.join(map(str, MOST))}, not {bits}")
     steps, tensors = steps or {}, to_halves(read_weights(folder))
+    version = FORMAT_VERSION
     for name, half in list(tensors.items()):
         large = half.dim() > 1 and half.numel() >= SMALLEST and not name.endswith("bias")
         if name in steps or (large and not name.startswith(keep)):
@@ -312,18 +313,11 @@ def shrink_model(
                 half, steps.get(name), 6 if packed else 8
             )
             tensors[name] = pack_rows(numbers) if packed else numbers
+            version = PACKED_VERSION if packed else version
     path.mkdir(parents=True, exist_ok=True)
     card, text = folder.path / CARD_FILE, (folder.path / CONFIG_FILE).read_text(encoding="utf-8")
     if card.exists() and path.resolve() != folder.path.resolve():
         shutil.copyfile(card, path / card.name)
-    version = (
-        PACKED_VERSION
-        if any(
-            tensor.dtype == torch.uint8 and not name.endswith(".scale")
-            for name, tensor in tensors.items()
-        )
-        else FORMAT_VERSION
-    )
     # a text, so that comments stay
     text = re.sub(r"(?m)^(format_version\s*=\s*)\d+", rf"\g<1>{version}", text, count=1)
     (path / CONFIG_FILE).write_text(text, encoding="utf-8")
